@@ -1,0 +1,34 @@
+"""Bayesian inference of stellar spectra with neural emulators."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it; imported on first use so that `import emuinfer` stays light.
+_LAZY = {
+    "Observation": ".spectra",
+    "LabelSpace": ".labels",
+    "OPTICAL_FGK": ".labels",
+    "Grid": ".grids",
+    "TransformerPayne": ".emulators",
+    "load_emulator": ".emulators",
+    "save_emulator": ".emulators",
+    "list_emulators": ".emulators",
+    "reduce_emulator": ".emulators",
+    "StellarSpectrum": ".likelihoods",
+    "sample": ".inference",
+    "cramer_rao": ".bounds",
+    "EmuinferError": ".errors",
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module 'emuinfer' has no attribute '{name}'")
+
+
+def __dir__():
+    return sorted(__all__)
