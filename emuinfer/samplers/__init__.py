@@ -1,0 +1,29 @@
+"""Samplers over log densities: BlackJAX methods, all with the same call.
+
+A log density is a function `log_density(z, data)` of a flat position `z`, shape `(dim,)`, on the whole real space, and
+a pytree `data` of everything large (weights, observed arrays); it returns a scalar. Nothing here knows of spectra.
+
+Every sampler is called as `sampler(log_density, initial, data, *, seed, chains, warmup, draws, covariance, progress, ...)`
+and returns a `SamplerResult`.
+"""
+
+import difflib
+
+from ..errors import SamplingError
+from ._result import SamplerResult
+from .nuts import nuts
+from .optimise import OptimiseResult, laplace_covariance, optimise
+
+SAMPLERS = {"nuts": nuts}
+
+
+def get_sampler(name: str):
+    """The sampler function of this name. Raises `SamplingError` that lists the samplers if there is none."""
+    if name not in SAMPLERS:
+        close = difflib.get_close_matches(str(name).lower(), SAMPLERS, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        raise SamplingError(f"Unknown sampler '{name}'.{hint} The samplers are: {', '.join(sorted(SAMPLERS))}.")
+    return SAMPLERS[name]
+
+
+__all__ = ["SAMPLERS", "OptimiseResult", "SamplerResult", "get_sampler", "laplace_covariance", "nuts", "optimise"]

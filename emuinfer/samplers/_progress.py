@@ -1,0 +1,35 @@
+"""Signs of life on long steps."""
+
+import contextlib
+import threading
+
+
+@contextlib.contextmanager
+def clock(what, show):
+    """Show `what` with the elapsed time, renewed each second, while a step runs that cannot report its progress."""
+    if not show:
+        yield
+        return
+    from tqdm.auto import tqdm
+
+    done = threading.Event()
+    with tqdm(total=1, desc=what, bar_format="{desc}: {elapsed}{postfix}", leave=False) as bar:
+
+        def renew():
+            while not done.wait(1.0):
+                bar.refresh()
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def bar(total, what, show):
+    """A progress bar over `total` steps that does nothing if `show` is false."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=what, disable=not show, unit="step")
