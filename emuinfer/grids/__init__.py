@@ -1,0 +1,24 @@
+"""Grids of synthetic spectra: sampling designs, generation, one HDF5 format, import of arrays."""
+
+import importlib
+
+# `generate` is loaded on first use, so that `python -m emuinfer.grids.generate` runs a single copy of it.
+_LAZY = {
+    "Grid": ".grid",
+    "describe": ".grid",
+    "sobol_design": ".design",
+    "generate_grid": ".generate",
+    "import_npz": ".convert",
+}
+
+__all__ = list(_LAZY)
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module 'emuinfer.grids' has no attribute '{name}'")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,131 @@
+"""The finished chunks of a grid that is being generated: small files in `<output>.parts/`, safe against a kill."""
+
+import contextlib
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import GridError
+from . import hdf5
+
+
+class Parts:
+    """Folder `<path>.parts/` with a manifest and one `rows_START_STOP.npz` per finished chunk.
+
+    Used as a context manager, which holds a lock on the folder: a second process on the same output is refused.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.folder = self.path.with_name(self.path.name + ".parts")
+
+    def __enter__(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder / "lock", "w")
+        try:
+            import fcntl  # not on Windows, where nothing guards against two runs at once
+
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError as error:
+            self._lock.close()
+            raise GridError(f"Another process is generating {self.path} now. Wait for it, or choose another output.") from error
+        return self
+
+    def __exit__(self, *exc):
+        self._lock.close()
+        if self.folder.is_dir() and {p.name for p in self.folder.iterdir()} <= {"lock"}:
+            self.clear()
+
+    def begin(self, settings: dict) -> int:
+        """Compare `settings` with those of the finished file and the manifest. Returns the rows in the finished file."""
+        rows = 0
+        if self.path.exists():
+            with hdf5.open_grid(self.path) as file:
+                if "generation" not in file.attrs:
+                    raise GridError(f"{self.path} exists and was not generated here (it was imported or saved). Choose another path.")
+                _compare(self.path, json.loads(file.attrs["generation"]), settings)
+                rows = len(file["status"])
+        manifest = self.folder / "manifest.json"
+        if manifest.exists():
+            with hdf5.reading(manifest):
+                found = json.loads(manifest.read_text())
+            _compare(self.folder, found, settings)
+        else:
+            _replace(manifest, lambda temporary: temporary.write_text(json.dumps(settings, indent=1)))
+        return rows
+
+    def scan(self, old: int, design) -> list[tuple[int, int]]:
+        """Row ranges `(start, stop)` of the usable chunks, sorted. Damaged and already merged ones are deleted.
+
+        `design(n)` gives the labels that the rows must have.
+        """
+        for leftover in self.folder.glob(".*.tmp"):
+            leftover.unlink()
+        found = []
+        for file in sorted(self.folder.glob("rows_*.npz")):
+            start, stop = map(int, file.stem.split("_")[1:])
+            labels = self._labels(start, stop)
+            if labels is None or start < old or (found and start < found[-1][1]):
+                file.unlink()
+                continue
+            if not np.array_equal(labels, design(stop)[start:]):
+                raise GridError(f"{file} holds other labels than the design asks for. Delete {self.folder} to start afresh.")
+            found.append((start, stop))
+        return found
+
+    def _labels(self, start, stop):
+        """Labels of a chunk, or None if any of its arrays cannot be read (numpy checks their checksums) or has a wrong length."""
+        try:
+            arrays = self.read(start, stop)
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+        return arrays["labels"] if all(len(a) == stop - start for a in arrays.values()) else None
+
+    def save(self, start, **arrays):
+        """Write one chunk atomically: `labels`, `flux`, `continuum`, `status`, `reason`, rows on the first axis."""
+        target = self._file(start, start + len(arrays["labels"]))
+
+        def write(temporary):
+            with open(temporary, "wb") as handle:
+                np.savez(handle, **arrays)
+
+        _replace(target, write)
+
+    def read(self, start, stop) -> dict:
+        with np.load(self._file(start, stop), allow_pickle=False) as data:
+            return {name: data[name] for name in ("labels", "flux", "continuum", "status", "reason")}
+
+    def _file(self, start, stop):
+        return self.folder / f"rows_{start:08d}_{stop:08d}.npz"
+
+    def clear(self):
+        """Delete the folder. Called once everything is in the finished file."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+
+def _replace(target, write):
+    temporary = target.with_name(f".{target.name}.tmp")
+    write(temporary)
+    os.replace(temporary, target)
+
+
+def _compare(where, found, wanted):
+    different = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
+    if different:
+        changes = "; ".join(f"{key}: {_short(found.get(key))} there, {_short(wanted.get(key))} asked for" for key in different)
+        raise GridError(
+            f"{where} was made with other settings ({changes}). Use the same settings to go on, choose another output, "
+            f"or delete it to start afresh."
+        )
+
+
+def _short(value):
+    text = json.dumps(value)
+    return text if len(text) < 200 else text[:197] + "..."
