@@ -1,0 +1,20 @@
+"""The example spectra in the package."""
+
+from pathlib import Path
+
+from ..errors import ObservationError
+
+FOLDER = Path(__file__).parents[1] / "data" / "examples"
+
+
+def list_examples() -> list[str]:
+    """Names of the packaged example spectra, for `Observation.example(name)`."""
+    return sorted(path.name.split(".")[0] for path in FOLDER.glob("*.fits*"))
+
+
+def example_path(name: str) -> Path:
+    """The file of a packaged example; `ObservationError` lists the names that exist."""
+    found = [path for path in FOLDER.glob("*.fits*") if path.name.split(".")[0] == name]
+    if not found:
+        raise ObservationError(f"There is no example '{name}'. The examples are: {', '.join(list_examples())}.")
+    return found[0]
