@@ -10,19 +10,21 @@ from ..labels import LabelSpace
 from .grid import Grid
 
 
-def import_npz(path, label_space: LabelSpace | None = None, medium: str | None = None, provenance: dict | None = None) -> Grid:
+def import_npz(
+    path, label_space: LabelSpace | None = None, medium: str | None = None, provenance: dict | None = None
+) -> Grid:
     """Read a grid from an `.npz` file.
 
     The file holds `wavelength (n_wave,)` in ångström, `flux (n, n_wave)` over continuum, `labels (n, n_labels)`,
-    `label_names (n_labels,)` and optionally `continuum (n, m)`, with `continuum_wavelength (m,)` or evenly spread over the
-    pixels, both ends included.
+    `label_names (n_labels,)` and optionally `continuum (n, m)`, with `continuum_wavelength (m,)` or evenly spread over
+    the pixels, both ends included.
 
-    - `label_space`: the domain; its names may be in another order than the file's. Without it, the domain is the box that
-        the labels span.
+    - `label_space`: the domain; its names may be in another order than the file's. Without it, the domain is the box
+        that the labels span.
     - `medium`: `"air"` or `"vacuum"`; must be given.
 
-    Raises `GridError` if the file cannot be read, lacks arrays, or holds arrays that do not fit together, values that are
-    not finite, or labels outside `label_space` (the message lists the rows).
+    Raises `GridError` if the file cannot be read, lacks arrays, or holds arrays that do not fit together, values that
+    are not finite, or labels outside `label_space` (the message lists the rows).
     """
     path = Path(path)
     if medium is None:
@@ -30,7 +32,9 @@ def import_npz(path, label_space: LabelSpace | None = None, medium: str | None =
     arrays = _read(path)
     names, labels = [str(n) for n in arrays["label_names"].ravel()], arrays["labels"]
     if labels.ndim != 2 or labels.shape[1] != len(names):
-        raise GridError(f"{path}: labels of shape {labels.shape} do not fit {len(names)} label names ({', '.join(names)}).")
+        raise GridError(
+            f"{path}: labels of shape {labels.shape} do not fit {len(names)} label names ({', '.join(names)})."
+        )
     if label_space is None:
         label_space = _spanned(path, names, labels)
     elif sorted(names) != sorted(label_space.names):

@@ -1,8 +1,8 @@
 """Generate a grid in parallel, so that a killed run loses nothing and repeats nothing.
 
-Finished chunks of spectra are kept in `<output>.parts/` as small files, each written under a temporary name and renamed;
-the HDF5 file is put together at the end, in one atomic step. A run that was killed finds its chunks when it is started
-again; a finished file is extended by asking for more spectra.
+Finished chunks of spectra are kept in `<output>.parts/` as small files, each written under a temporary name and
+renamed; the HDF5 file is put together at the end, in one atomic step. A run that was killed finds its chunks when it is
+started again; a finished file is extended by asking for more spectra.
 
     python -m emuinfer.grids.generate --backend lte --n 4000 --seed 0 --workers 2 --output runs/lte.h5
 """
@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import __version__
 from ..errors import EmuinferError, GridError
-from . import hdf5, workers as processes
+from . import hdf5
+from . import workers as processes
 from .design import sobol_design
 from .grid import check_wavelength, count_reasons
 from .parts import Parts
@@ -29,29 +31,41 @@ FLUX_RANGE = (0.0, 1.5)  # normalised flux of an LTE photosphere; anything outsi
 _GIVE_UP_AFTER = 32
 
 
-def generate_grid(path, backend, n: int, *, seed: int = 0, workers: int | None = None, batch: int = 8, progress: bool = True,
-                  continuum_stride: int = CONTINUUM_STRIDE, flux_range: tuple[float, float] = FLUX_RANGE) -> dict:
+def generate_grid(
+    path,
+    backend,
+    n: int,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    batch: int = 8,
+    progress: bool = True,
+    continuum_stride: int = CONTINUUM_STRIDE,
+    flux_range: tuple[float, float] = FLUX_RANGE,
+) -> dict:
     """Fill the grid file `path` with the first `n` points of the Sobol design of `seed` in the backend's label space.
 
     **Arguments:**
 
-    - `backend`: the code that computes spectra: `(name, options)` for `emuinfer.synthesis.make_backend`, a function without
-        arguments that returns a backend (worker processes import it by name), or a backend itself (then everything runs
-        in this process). A backend has `.labels` (`LabelSpace`), `.wavelength` (`(n_wave,)`, ångström), `.medium`,
-        `.provenance` (a dict that JSON can hold; its `"continuum_unit"`, if any, names the continuum's unit) and
+    - `backend`: the code that computes spectra: `(name, options)` for `emuinfer.synthesis.make_backend`, a function
+        without arguments that returns a backend (worker processes import it by name), or a backend itself (then all is
+        computed in this process). A backend has `.labels` (`LabelSpace`), `.wavelength` (`(n_wave,)`, ångström),
+        `.medium`, `.provenance` (a dict that JSON can hold; its `"continuum_unit"`, if any, is the continuum's) and
         `backend(labels (b, n_labels)) -> (flux (b, n_wave), continuum (b, n_wave))`.
     - `workers`: processes, each with one thread and its own backend; as many as cores by default, 0 for this process.
     - `batch`: spectra per call of the backend and per saved chunk.
     - `continuum_stride`: the continuum is stored at every `continuum_stride`-th pixel and at the last.
     - `flux_range`: spectra with a normalised flux outside this range count as failed.
 
-    Started again after a kill, it goes on from the chunks that are on disk. With a larger `n` it extends the file. Spectra
-    that cannot be used (the backend raised an error, or gave non-finite or out-of-range values) are recorded as failed,
-    with the reason. Returns `{"path", "n", "done", "failed", "computed", "reasons"}`: rows in the file by status, how many
-    this call computed, and `(reason, count)` pairs.
+    Started again after a kill, it goes on from the chunks that are on disk. With a larger `n` it extends the file.
+    Spectra that cannot be used (the backend raised an error, or gave non-finite or out-of-range values) are recorded as
+    failed, with the reason.
 
-    Raises `GridError` if the file or its chunks were made with other settings, if no spectrum succeeds, if another process
-    is filling the same file, or if a worker process dies.
+    Returns `{"path", "n", "done", "failed", "computed", "reasons"}`: the rows in the file by status, how many this call
+    computed, and `(reason, count)` pairs.
+
+    Raises `GridError` if the file or its chunks were made with other settings, if no spectrum succeeds, if another
+    process is filling the same file, or if a worker process dies.
     """
     path = Path(path)
     if n < 1 or batch < 1 or continuum_stride < 1:
@@ -107,10 +121,12 @@ def _compute(parts, synthesis, labels, todo, settings, fresh, progress):
     """Compute the runs of rows in `todo` and save each as it arrives."""
     from tqdm import tqdm
 
-    columns = _continuum_columns(len(synthesis.info.wavelength), settings["continuum_stride"])
+    n_wave = len(synthesis.info.wavelength)
+    columns = _continuum_columns(n_wave, settings["continuum_stride"])
     total = sum(stop - start for start, stop in todo)
     waiting, flying, done, reasons = iter(todo), {}, 0, []
-    with tqdm(total=len(labels), initial=len(labels) - total, unit="spectra", disable=not progress, smoothing=0.05) as bar:
+    before = len(labels) - total
+    with tqdm(total=len(labels), initial=before, unit=" spectra", disable=not progress, smoothing=0.05) as bar:
         while True:
             while len(flying) < synthesis.in_flight and (run := next(waiting, None)):
                 flying[synthesis.submit(labels[slice(*run)])] = run
@@ -120,11 +136,12 @@ def _compute(parts, synthesis, labels, todo, settings, fresh, progress):
             for future in ready:
                 start, stop = flying.pop(future)
                 flux, continuum, errors = future.result()
-                reason = _judge(flux, continuum, errors, stop - start, len(synthesis.info.wavelength), settings["flux_range"])
+                reason = _judge(flux, continuum, errors, (stop - start, n_wave), settings["flux_range"])
                 failed = reason != ""
                 flux[failed] = continuum[failed] = np.nan
                 status = np.where(failed, hdf5.FAILED, hdf5.DONE).astype("u1")
-                parts.save(start, labels=labels[start:stop], flux=flux, continuum=continuum[:, columns], status=status, reason=reason)
+                arrays = dict(flux=flux, continuum=continuum[:, columns], status=status, reason=reason)
+                parts.save(start, labels=labels[start:stop], **arrays)
                 done, reasons = done + int(np.sum(~failed)), reasons + list(reason[failed])
                 if fresh and not done and len(reasons) >= min(total, _GIVE_UP_AFTER):
                     parts.clear()
@@ -139,11 +156,11 @@ def _continuum_columns(n_wave, stride):
     return columns if columns[-1] == n_wave - 1 else np.append(columns, n_wave - 1)
 
 
-def _judge(flux, continuum, errors, n, n_wave, flux_range):
+def _judge(flux, continuum, errors, shape, flux_range):
     """Why each spectrum cannot be used, as an array of strings; empty where it can."""
     for name, array in (("flux", flux), ("continuum", continuum)):
-        if array.shape != (n, n_wave):
-            raise GridError(f"The backend returned {name} of shape {array.shape}; ({n}, {n_wave}) was expected.")
+        if array.shape != shape:
+            raise GridError(f"The backend returned {name} of shape {array.shape}; {shape} was expected.")
     low, high = flux_range
     reasons = list(errors)
     for i, text in enumerate(reasons):
@@ -160,7 +177,8 @@ def _judge(flux, continuum, errors, n, n_wave, flux_range):
 
 def _merge(parts, path, labels, old, info, settings):
     """Put the finished file and all chunks into a new file, which then takes the old one's place."""
-    attributes = {"provenance": json.dumps(_provenance(info, settings, len(labels))), "generation": json.dumps(settings)}
+    provenance = _provenance(info, settings, len(labels))
+    attributes = {"provenance": json.dumps(provenance), "generation": json.dumps(settings)}
     frame = dict(
         label_space=info.labels,
         medium=info.medium,
@@ -179,23 +197,17 @@ def _merge(parts, path, labels, old, info, settings):
                     writer.write(*arrays, file["reason"].asstr()[rows])
         for start, stop in parts.scan(old, lambda stop: labels[:stop]):
             arrays = parts.read(start, stop)
-            writer.write(arrays["labels"], arrays["flux"], arrays["continuum"], arrays["status"], arrays["reason"])
+            writer.write(*[arrays[name] for name in ("labels", "flux", "continuum", "status", "reason")])
         writer.finish()
 
 
 def _provenance(info, settings, n):
-    packages = ("emuinfer", "numpy", "scipy", "jax", "h5py")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+    versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "jax", "h5py")}
     return {
         "backend": info.provenance,
         "design": {"kind": "scrambled Sobol", "seed": settings["seed"], "n": n},
         "flux_range": settings["flux_range"],
-        "versions": versions,
+        "versions": {"emuinfer": __version__, **versions},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -221,11 +233,13 @@ def format_report(report: dict) -> str:
 
 
 def main(arguments=None) -> int:
-    """The command line of this module; `--option NAME=VALUE` is passed on to the backend (VALUE as JSON if it is JSON)."""
+    """The command line of this module. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m emuinfer.grids.generate", description=__doc__.split("\n")[0])
     parser.add_argument("--output", required=True, help="grid file to write, extend or resume (.h5)")
     parser.add_argument("--backend", default="lte", help="name of a synthesis backend")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the backend")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the backend, as JSON or text"
+    )
     parser.add_argument("--n", type=int, required=True, help="number of spectra")
     parser.add_argument("--seed", type=int, default=0, help="seed of the Sobol design")
     parser.add_argument("--workers", type=int, help="worker processes; 0 computes in this process (for a GPU)")

@@ -1,7 +1,6 @@
 """A set of labels and their spectra."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 
@@ -30,8 +29,19 @@ class Grid:
     Raises `GridError` when the arrays do not fit together or are not finite, and when labels are outside the domain.
     """
 
-    def __init__(self, labels, wavelength, flux, continuum=None, *, label_space: LabelSpace, medium: str,
-                 provenance: dict | None = None, continuum_wavelength=None, continuum_unit: str = ""):
+    def __init__(
+        self,
+        labels,
+        wavelength,
+        flux,
+        continuum=None,
+        *,
+        label_space: LabelSpace,
+        medium: str,
+        provenance: dict | None = None,
+        continuum_wavelength=None,
+        continuum_unit: str = "",
+    ):
         self.label_space = label_space
         self.medium = medium
         self.provenance = dict(provenance or {})
@@ -96,8 +106,8 @@ class Grid:
         self.continuum = None if self.continuum is None else self.continuum[:]
         if self.hash != stored:
             raise GridError(
-                f"{path} is a damaged grid file: its contents do not match its content hash. Restore it from a copy, or "
-                f"generate it again."
+                f"{path} is a damaged grid file: its contents do not match its content hash. "
+                f"Restore it from a copy, or generate it again."
             )
         return self
 
@@ -106,8 +116,11 @@ class Grid:
         attributes = {"provenance": _as_json(self.provenance)}
         with hdf5.GridWriter(path, len(self), attributes=attributes, **self._frame()) as writer:
             for rows in _blocks(len(self)):
-                writer.write(self.labels[rows], self.flux[rows], None if self.continuum is None else self.continuum[rows])
+                writer.write(self.labels[rows], self.flux[rows], self._continuum(rows))
             writer.finish()
+
+    def _continuum(self, rows):
+        return None if self.continuum is None else self.continuum[rows]
 
     def _frame(self) -> dict:
         return dict(
@@ -124,8 +137,7 @@ class Grid:
         if self._hash is None:
             digest = hdf5.ContentHash(self.label_space, self.medium, self.wavelength, self.continuum_wavelength)
             for rows in _blocks(len(self)):
-                continuum = None if self.continuum is None else self.continuum[rows]
-                digest.update(self.labels[rows], self.flux[rows], continuum)
+                digest.update(self.labels[rows], self.flux[rows], self._continuum(rows))
             self._hash = digest.hexdigest()
         return self._hash
 
@@ -133,8 +145,10 @@ class Grid:
         return len(self.labels)
 
     def __repr__(self):
-        return (f"Grid({len(self)} spectra, {len(self.label_space)} labels, {len(self.wavelength)} wavelengths "
-                f"{self.wavelength[0]:.2f}-{self.wavelength[-1]:.2f} Angstrom in {self.medium})")
+        return (
+            f"Grid({len(self)} spectra, {len(self.label_space)} labels, {len(self.wavelength)} wavelengths "
+            f"{self.wavelength[0]:.2f}-{self.wavelength[-1]:.2f} Angstrom in {self.medium})"
+        )
 
     def subset(self, indices) -> "Grid":
         """The grid of these rows (indices or a boolean mask), in their order. Lazy grids stay lazy."""
@@ -148,9 +162,11 @@ class Grid:
         indices = indices.astype(int)
         other = object.__new__(Grid)
         other.__dict__.update(self.__dict__, _hash=None, failed=[], labels=self.labels[indices])
-        for name in ("flux", "continuum"):
-            rows = getattr(self, name)
-            setattr(other, name, rows.select(indices) if isinstance(rows, RowsOnDisk) else None if rows is None else rows[indices])
+        if isinstance(self.flux, RowsOnDisk):
+            other.flux = self.flux.select(indices)
+            other.continuum = self.continuum and self.continuum.select(indices)
+        else:
+            other.flux, other.continuum = self.flux[indices], self._continuum(indices)
         return other
 
     def split(self, held_out: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -201,10 +217,13 @@ def describe(grid: Grid) -> str:
     """A summary of a grid for the terminal: size, wavelengths, label ranges, failures, provenance."""
     wave = grid.wavelength
     step = np.diff(wave)
+    continuum = "none"
+    if grid.continuum is not None:
+        continuum = f"{len(grid.continuum_wavelength)} points per spectrum, unit: {grid.continuum_unit or 'not stated'}"
     lines = [
         f"{len(grid)} spectra of {len(wave)} pixels, {wave[0]:.2f} to {wave[-1]:.2f} Angstrom in {grid.medium}, "
         f"steps {step.min():.4g} to {step.max():.4g} Angstrom",
-        f"continuum: {'none' if grid.continuum is None else f'{len(grid.continuum_wavelength)} points, {grid.continuum_unit}'}",
+        f"continuum: {continuum}",
         f"hash: {grid.hash}",
         "",
         f"{'label':<8} {'unit':<12} {'lowest':>9} {'highest':>9}   domain",
@@ -250,9 +269,13 @@ def _check(grid):
     if grid.medium not in MEDIA:
         raise GridError(f"The wavelength medium must be 'air' or 'vacuum'; got {grid.medium!r}.")
     if grid.labels.ndim != 2 or grid.wavelength.ndim != 1:
-        raise GridError(f"labels must be (n, n_labels) and wavelength (n_wave,); got {grid.labels.shape}, {grid.wavelength.shape}.")
+        raise GridError(
+            f"labels must be (n, n_labels), wavelength (n_wave,); got {grid.labels.shape} and {grid.wavelength.shape}."
+        )
     if grid.flux.shape != (n, n_wave):
-        raise GridError(f"flux must have shape ({n}, {n_wave}) for {n} labels and {n_wave} wavelengths; got {grid.flux.shape}.")
+        raise GridError(
+            f"flux must have shape ({n}, {n_wave}), for {n} labels and {n_wave} wavelengths; got {grid.flux.shape}."
+        )
     check_wavelength("wavelength", grid.wavelength)
     if grid.continuum is not None:
         check_wavelength("continuum_wavelength", grid.continuum_wavelength)
@@ -285,4 +308,4 @@ def refuse_rows(bad, what, remark=""):
     rows = np.flatnonzero(bad)
     if len(rows):
         listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
-        raise GridError(f"{what} in {len(rows)} of {len(bad)} rows: {listed}.{remark} Remove these rows or repair them.")
+        raise GridError(f"{what} in {len(rows)} of {len(bad)} rows: {listed}.{remark} Remove or repair these rows.")

@@ -30,7 +30,7 @@ _REQUIRED = ("labels", "wavelength", "flux", "status")
 
 
 class ContentHash:
-    """SHA-256 of a grid's usable rows, fed in pieces: domain, wavelengths, labels, flux and continuum; no dates or paths."""
+    """SHA-256 of domain, medium, wavelengths and usable rows (labels, flux, continuum), fed in pieces of rows."""
 
     def __init__(self, label_space, medium, wavelength, continuum_wavelength):
         self._head = hashlib.sha256(json.dumps([label_space.to_json(), medium], sort_keys=True).encode())
@@ -68,7 +68,8 @@ class GridWriter:
         thin = continuum_wavelength is not None and not np.array_equal(continuum_wavelength, wavelength)
         n_continuum = 0 if continuum_wavelength is None else len(continuum_wavelength)
         f = self._file
-        f.attrs.update(format=FORMAT, format_version=VERSION, label_space=json.dumps(label_space.to_json()), **attributes)
+        f.attrs.update(format=FORMAT, format_version=VERSION, **attributes)
+        f.attrs["label_space"] = json.dumps(label_space.to_json())
         names = f.create_dataset("labels", (n, len(label_space)), "<f8")
         names.attrs["names"], names.attrs["units"] = list(label_space.names), list(label_space.units)
         f.create_dataset("wavelength", data=np.asarray(wavelength, "<f8")).attrs.update(unit="Angstrom", medium=medium)
@@ -128,7 +129,9 @@ def reading(path):
     except GridError:
         raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise GridError(f"{path} is a damaged grid file ({error}). Restore it from a copy, or generate it again.") from error
+        raise GridError(
+            f"{path} is a damaged grid file ({error}). Restore it from a copy, or generate it again."
+        ) from error
 
 
 def open_grid(path):
@@ -140,9 +143,11 @@ def open_grid(path):
 
     path = Path(path)
     if not path.is_file():
+        if path.with_name(path.name + ".parts").is_dir():
+            raise GridError(f"The generation of {path} has not finished. Start the same command again to go on.")
         raise GridError(f"There is no grid file {path}. Check the path, or make one with emuinfer.grids.generate_grid.")
     if not h5py.is_hdf5(path):
-        raise GridError(f"{path} is not an HDF5 file, so not a grid. Arrays in an .npz file: emuinfer.grids.import_npz.")
+        raise GridError(f"{path} is not an HDF5 file, so not a grid. For an .npz file use emuinfer.grids.import_npz.")
     with reading(path):
         file = h5py.File(path, "r")
     try:
@@ -158,7 +163,9 @@ def _check_layout(path, file):
         raise GridError(f"{path} is an HDF5 file but not an emuinfer grid (its attribute 'format' is not '{FORMAT}').")
     version = int(file.attrs.get("format_version", 0))
     if version != VERSION:
-        raise GridError(f"{path} has grid format version {version}; this emuinfer reads version {VERSION}. Update emuinfer.")
+        raise GridError(
+            f"{path} has grid format version {version}, but this emuinfer reads version {VERSION}. Update emuinfer."
+        )
     missing = [name for name in _REQUIRED if name not in file]
     missing += [name for name in ("label_space", "provenance", "content_hash") if name not in file.attrs]
     if missing:
@@ -174,6 +181,6 @@ def _check_layout(path, file):
     n, n_wave = file["status"].shape[0], file["wavelength"].shape[0]
     if file["flux"].shape != (n, n_wave) or file["labels"].shape != (n, len(names)):
         raise GridError(
-            f"{path} is a damaged grid file: flux {file['flux'].shape}, labels {file['labels'].shape}, status ({n},) and "
-            f"wavelength ({n_wave},) do not fit together. Generate it again."
+            f"{path} is a damaged grid file: flux {file['flux'].shape}, labels {file['labels'].shape}, status ({n},) "
+            f"and wavelength ({n_wave},) do not fit together. Generate it again."
         )

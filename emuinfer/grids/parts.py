@@ -34,7 +34,9 @@ class Parts:
             pass
         except OSError as error:
             self._lock.close()
-            raise GridError(f"Another process is generating {self.path} now. Wait for it, or choose another output.") from error
+            raise GridError(
+                f"Another process is generating {self.path} now. Wait for it, or choose another output."
+            ) from error
         return self
 
     def __exit__(self, *exc):
@@ -43,12 +45,18 @@ class Parts:
             self.clear()
 
     def begin(self, settings: dict) -> int:
-        """Compare `settings` with those of the finished file and the manifest. Returns the rows in the finished file."""
+        """Compare `settings` with those of the finished file and of the chunks. Returns the rows in the finished file.
+
+        Raises `GridError` that names what differs.
+        """
         rows = 0
         if self.path.exists():
             with hdf5.open_grid(self.path) as file:
                 if "generation" not in file.attrs:
-                    raise GridError(f"{self.path} exists and was not generated here (it was imported or saved). Choose another path.")
+                    raise GridError(
+                        f"{self.path} exists and cannot be extended, as it was imported or saved, not generated. "
+                        f"Choose another output."
+                    )
                 _compare(self.path, json.loads(file.attrs["generation"]), settings)
                 rows = len(file["status"])
         manifest = self.folder / "manifest.json"
@@ -75,12 +83,14 @@ class Parts:
                 file.unlink()
                 continue
             if not np.array_equal(labels, design(stop)[start:]):
-                raise GridError(f"{file} holds other labels than the design asks for. Delete {self.folder} to start afresh.")
+                raise GridError(
+                    f"{file} holds other labels than the design asks for. Delete {self.folder} to start afresh."
+                )
             found.append((start, stop))
         return found
 
     def _labels(self, start, stop):
-        """Labels of a chunk, or None if any of its arrays cannot be read (numpy checks their checksums) or has a wrong length."""
+        """Labels of a chunk; None if an array cannot be read (numpy checks the checksums) or has a wrong length."""
         try:
             arrays = self.read(start, stop)
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
@@ -119,7 +129,7 @@ def _replace(target, write):
 def _compare(where, found, wanted):
     different = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
     if different:
-        changes = "; ".join(f"{key}: {_short(found.get(key))} there, {_short(wanted.get(key))} asked for" for key in different)
+        changes = "; ".join(f"{k}: {_short(found.get(k))} there, {_short(wanted.get(k))} asked for" for k in different)
         raise GridError(
             f"{where} was made with other settings ({changes}). Use the same settings to go on, choose another output, "
             f"or delete it to start afresh."

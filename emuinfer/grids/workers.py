@@ -1,11 +1,15 @@
 """Backends in this process or in single-threaded worker processes, behind one call: `submit(labels) -> Future`."""
 
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import dataclasses
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -41,7 +45,7 @@ class Synthesis:
     """
 
     info: BackendInfo
-    submit: callable
+    submit: Callable
     in_flight: int
 
 
@@ -69,7 +73,9 @@ def _build(source):
     try:
         name, options = source
     except (TypeError, ValueError) as error:
-        raise GridError(f"A backend is given as (name, options), a factory or a backend object; got {source!r}.") from error
+        raise GridError(
+            f"A backend is given as (name, options), a function without arguments or a backend object; got {source!r}."
+        ) from error
     return make_backend(name, **dict(options))
 
 
@@ -78,10 +84,10 @@ def _info(backend):
 
 
 def _synthesise(backend, labels):
-    """Spectra of a batch; if the batch raises an error, each spectrum by itself, so that one bad model spoils no other."""
+    """Spectra of a batch; if it raises an error, each spectrum by itself, so that one bad model spoils no other."""
     try:
         flux, continuum = backend(labels)
-        return np.asarray(flux, np.float32), np.asarray(continuum, np.float32), [""] * len(labels)
+        return np.array(flux, np.float32), np.array(continuum, np.float32), [""] * len(labels)
     except Exception as error:
         if len(labels) == 1:
             nothing = np.full((1, len(backend.wavelength)), np.nan, np.float32)
@@ -101,9 +107,10 @@ def _in_process(backend):
 
 @contextlib.contextmanager
 def _pool(source, workers):
+    _require_importable(source)
     context = multiprocessing.get_context("spawn")  # JAX is not safe to fork
     with _environment(SINGLE_THREAD):
-        executor = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(source,))
+        executor = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (source,))
         try:
             yield Synthesis(
                 executor.submit(_describe_worker).result(),
@@ -112,11 +119,22 @@ def _pool(source, workers):
             )
         except concurrent.futures.process.BrokenProcessPool as error:
             raise GridError(
-                "A worker process died (out of memory, or killed). The finished chunks are kept: start the same command "
+                "A worker process died: out of memory, killed, or unable to start (then its error is printed above; a "
+                "script needs `if __name__ == '__main__':`). The finished chunks are kept: start the same command "
                 "again, with fewer workers or a smaller batch if memory is short."
             ) from error
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _require_importable(source):
+    try:
+        pickle.dumps(source)
+    except Exception as error:  # pickle raises errors of many kinds
+        raise GridError(
+            f"Worker processes cannot import the backend {source!r} ({error}). Give (name, options) or a function "
+            f"defined at the top of a module, or use workers=0."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -135,6 +153,7 @@ _worker = {}  # the state of a worker process: its backend, or why it could not 
 
 
 def _start_worker(source):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _worker["backend"] = _build(source)
