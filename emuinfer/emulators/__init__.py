@@ -1,0 +1,25 @@
+"""Emulators: flux as a function of labels and wavelength."""
+
+from .base import Emulator, depth_from_flux, flux_from_depth
+from .controls import LogitPCA, PerPixelMLP, PixelPolynomial
+from .reduced import ReducedEmulator, reduce_emulator
+from .storage import emulator_hash, list_emulators, load_card, load_emulator, save_emulator
+from .transformer import TransformerConfig, TransformerPayne
+
+__all__ = [
+    "Emulator",
+    "LogitPCA",
+    "PerPixelMLP",
+    "PixelPolynomial",
+    "ReducedEmulator",
+    "TransformerConfig",
+    "TransformerPayne",
+    "depth_from_flux",
+    "emulator_hash",
+    "flux_from_depth",
+    "list_emulators",
+    "load_card",
+    "load_emulator",
+    "reduce_emulator",
+    "save_emulator",
+]

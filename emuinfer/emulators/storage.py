@@ -1,0 +1,181 @@
+"""Saving and loading emulators: weights as safetensors, everything else in a JSON card beside them."""
+
+import difflib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ..errors import EmulatorError
+from ..labels import LabelSpace
+from .base import Emulator
+
+FORMAT = "emuinfer-emulator"
+VERSION = 1
+ZOO = Path(__file__).resolve().parents[1] / "data" / "weights"
+
+
+def kinds() -> dict[str, type[Emulator]]:
+    """Emulator classes by the name that cards give them."""
+    from .controls import LogitPCA, PerPixelMLP, PixelPolynomial
+    from .reduced import ReducedEmulator
+    from .transformer import TransformerPayne
+
+    return {c.kind: c for c in (TransformerPayne, LogitPCA, PerPixelMLP, PixelPolynomial, ReducedEmulator)}
+
+
+def named_leaves(emulator: Emulator) -> dict[str, np.ndarray]:
+    """Array leaves by their path in the module, such as `.blocks[0].expand`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(emulator, eqx.is_array))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def emulator_hash(emulator: Emulator) -> str:
+    """SHA-256 over the weights and the description of an emulator; 16 hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps(_describe(emulator), sort_keys=True).encode())
+    for name, array in sorted(named_leaves(emulator).items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _describe(emulator):
+    return {
+        "kind": emulator.kind,
+        "config": emulator.to_config(),
+        "labels": emulator.label_space.to_json(),
+        "wavelength_range": list(emulator.wavelength_range),
+        "wavelength_unit": "Angstrom",
+        "medium": emulator.medium,
+    }
+
+
+def save_emulator(emulator: Emulator, path, card: dict | None = None) -> Path:
+    """Write `path`.safetensors and `path`.json; returns the path of the card.
+
+    `card` adds what is worth knowing: title, grid and its hash, recipe, seeds, versions, validation figures, credit.
+    Both files are written under temporary names and renamed, the card last, so that a card never lacks its weights.
+    """
+    from safetensors.numpy import save
+
+    path = _stem(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blob = save({name: np.ascontiguousarray(a) for name, a in named_leaves(emulator).items()})
+    described = _describe(emulator)
+    description = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        **described,
+        "hash": emulator_hash(emulator),
+        "weights_sha256": hashlib.sha256(blob).hexdigest(),
+        "parameters": int(sum(a.size for a in named_leaves(emulator).values())),
+    }
+    clash = sorted(set(card or {}) & set(description))
+    if clash:
+        raise EmulatorError(f"The card may not redefine {', '.join(clash)}; save_emulator writes these itself.")
+    for file, content in (
+        (path.with_name(path.name + ".safetensors"), blob),
+        (path.with_name(path.name + ".json"), json.dumps({**description, **(card or {})}, indent=1).encode()),
+    ):
+        temporary = file.with_name(file.name + ".tmp")
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
+    return path.with_name(path.name + ".json")
+
+
+def list_emulators() -> list[str]:
+    """Names of the emulators that ship with the package."""
+    names = []
+    for card in sorted(ZOO.glob("*.json")):
+        if card.with_suffix(".safetensors").exists():
+            names.append(card.stem)
+    return names
+
+
+def _stem(path) -> Path:
+    path = Path(path)
+    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+
+
+def _find(name_or_path) -> Path:
+    stem = _stem(name_or_path)
+    if stem.with_name(stem.name + ".json").exists():
+        return stem
+    name = str(name_or_path)
+    if name in list_emulators():
+        return ZOO / name
+    close = difflib.get_close_matches(name, list_emulators(), n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    raise EmulatorError(
+        f"No emulator '{name}'.{hint} Shipped emulators: {', '.join(list_emulators()) or 'none'}; or give the path of a "
+        "card (NAME.json with NAME.safetensors beside it)."
+    )
+
+
+def load_card(name_or_path) -> dict:
+    """The JSON card of a shipped emulator or of a file, as a dict."""
+    file = _find(name_or_path)
+    file = file.with_name(file.name + ".json")
+    try:
+        card = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise EmulatorError(f"{file} is not a readable emulator card ({error}). Fetch or save the emulator again.") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise EmulatorError(f"{file} is not an emuinfer emulator card (its format is not '{FORMAT}').")
+    if card.get("format_version", 0) > VERSION:
+        raise EmulatorError(f"{file} has card version {card['format_version']}; this emuinfer reads up to {VERSION}. Update emuinfer.")
+    return card
+
+
+def load_emulator(name_or_path) -> Emulator:
+    """A shipped emulator by name, or one saved by `save_emulator` by path.
+
+    Raises `EmulatorError` on unknown names (listing those that exist), and on damaged, foreign or mismatched files.
+    """
+    from safetensors.numpy import load
+
+    card = load_card(name_or_path)
+    stem = _find(name_or_path)
+    file = stem.with_name(stem.name + ".safetensors")
+    if not file.exists():
+        raise EmulatorError(f"The weights {file} are missing beside their card. Fetch or save the emulator again.")
+    blob = file.read_bytes()
+    if hashlib.sha256(blob).hexdigest() != card.get("weights_sha256"):
+        raise EmulatorError(
+            f"{file} is damaged or belongs to another card: its SHA-256 is not the one in {stem.name}.json. "
+            "Fetch or save the emulator again."
+        )
+    kind = card.get("kind")
+    if kind not in kinds():
+        raise EmulatorError(f"{stem.name}.json names the unknown kind of emulator '{kind}'; known: {', '.join(kinds())}.")
+    try:
+        space = LabelSpace.from_json(card["labels"])
+        make = lambda: kinds()[kind].from_config(card["config"], space, tuple(card["wavelength_range"]), card["medium"])
+        return _fill(eqx.filter_eval_shape(make), load(blob), file)
+    except EmulatorError:
+        raise
+    except Exception as error:
+        raise EmulatorError(f"{file} cannot be read as a '{kind}' emulator ({type(error).__name__}: {error}).") from error
+
+
+def _fill(skeleton, tensors, file):
+    leaves, structure = jax.tree_util.tree_flatten_with_path(skeleton, is_leaf=lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    filled = []
+    for path, leaf in leaves:
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            filled.append(leaf)
+            continue
+        name = jax.tree_util.keystr(path)
+        if name not in tensors:
+            raise EmulatorError(f"{file} lacks the array {name}. It belongs to another card or version.")
+        array = tensors.pop(name)
+        if array.shape != leaf.shape or array.dtype != leaf.dtype:
+            raise EmulatorError(f"{file}: {name} has shape {array.shape} and type {array.dtype}, expected {leaf.shape}, {leaf.dtype}.")
+        filled.append(jax.numpy.asarray(array))
+    if tensors:
+        raise EmulatorError(f"{file} holds arrays that its card does not describe: {', '.join(sorted(tensors))}.")
+    return jax.tree_util.tree_unflatten(structure, filled)

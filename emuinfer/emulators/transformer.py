@@ -1,0 +1,202 @@
+"""TransformerPayne: a wavelength-wise transformer emulator (Różański, Ting & Jabłońska 2024, arXiv:2407.05751)."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..labels import LabelSpace
+from .base import Emulator, flux_from_depth
+from .encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a `TransformerPayne`. `table_nodes = 0` leaves the learned wavelength table out."""
+
+    width: int = 64
+    depth: int = 3
+    heads: int = 4
+    tokens: int = 16
+    label_hidden: int = 256
+    feedforward: int = 2
+    frequencies: int = 64
+    shortest_period: float = 1e-6
+    longest_period: float = 10.0
+    table_nodes: int = 10_001
+    table_width: int = 64
+    rank: int = 64
+    epsilon: float = 0.003
+
+
+def _dense(key, n_in, n_out, scale=1.0):
+    return scale * jax.random.normal(key, (n_in, n_out), jnp.float32) / np.sqrt(n_in)
+
+
+def _rms_norm(x, gain):
+    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6) * gain
+
+
+class Block(eqx.Module):
+    """Pre-norm cross-attention from wavelengths to label tokens, then a pre-norm ReLU feed-forward. No biases."""
+
+    norm_attention: jax.Array
+    query: jax.Array
+    key: jax.Array
+    value: jax.Array
+    out: jax.Array
+    norm_feedforward: jax.Array
+    expand: jax.Array
+    contract: jax.Array
+    heads: int = eqx.field(static=True)
+
+    def __init__(self, config: TransformerConfig, key):
+        keys = jax.random.split(key, 6)
+        d = config.width
+        residual = 1.0 / np.sqrt(2 * config.depth)
+        self.norm_attention = jnp.ones(d)
+        self.query = _dense(keys[0], d, d)
+        self.key = _dense(keys[1], d, d)
+        self.value = _dense(keys[2], d, d)
+        self.out = _dense(keys[3], d, d, residual)
+        self.norm_feedforward = jnp.ones(d)
+        self.expand = _dense(keys[4], d, config.feedforward * d)
+        self.contract = _dense(keys[5], config.feedforward * d, d, residual)
+        self.heads = config.heads
+
+    def __call__(self, x: jax.Array, tokens: jax.Array) -> jax.Array:
+        """`x` (n_wave, width), `tokens` (n_tokens, width) -> (n_wave, width)."""
+        return self.feed(self.attend(x, tokens))
+
+    def attend(self, x, tokens):
+        d, h = self.query.shape[0], self.heads
+        # Queries and outputs are folded into the few keys and values, so that a wavelength costs two products with
+        # (width, heads * n_tokens) instead of four. Logits scale as 1/d_head, not its root: learning rates then
+        # carry over between widths (muP).
+        keys = (tokens @ self.key).reshape(-1, h, d // h)
+        values = (tokens @ self.value).reshape(-1, h, d // h)
+        to_logits = jnp.einsum("dhe,the->dht", self.query.reshape(d, h, d // h), keys) * (h / d)
+        to_output = jnp.einsum("the,hed->htd", values, self.out.reshape(h, d // h, d))
+        logits = (_rms_norm(x, self.norm_attention) @ to_logits.reshape(d, -1)).reshape(-1, h, tokens.shape[0])
+        weights = jax.nn.softmax(logits, axis=-1).reshape(x.shape[0], -1)
+        return x + weights @ to_output.reshape(-1, d)
+
+    def feed(self, x):
+        # ReLU rather than GELU: the same accuracy in trials, and on CPUs half the time of a block.
+        return x + jax.nn.relu(_rms_norm(x, self.norm_feedforward) @ self.expand) @ self.contract
+
+
+class TransformerPayne(Emulator):
+    """Each wavelength is a query to a few tokens made from the labels; the head gives its normalised flux.
+
+    The query is the sum of a projected sinusoidal encoding and, if configured, of a learned feature table in log
+    wavelength, linearly interpolated: on a fixed window it spares the network learning thousands of line positions
+    through sinusoids, while the emulator stays a continuous function of wavelength. The head adds to the blocks' output
+    the inner product of `rank` wavelength features with `rank` label features, and passes the sum through the saturating
+    link f = 1/(1 − ε + eˣ).
+    """
+
+    encode: jax.Array
+    table: jax.Array | None
+    label_in: jax.Array
+    label_bias: jax.Array
+    label_out: jax.Array
+    token_bias: jax.Array
+    blocks: list[Block]
+    norm_head: jax.Array
+    head: jax.Array
+    head_bias: jax.Array
+    bilinear: jax.Array | None
+    branch: list[jax.Array]
+    label_space: LabelSpace = eqx.field(static=True)
+    wavelength_range: tuple[float, float] = eqx.field(static=True)
+    medium: str = eqx.field(static=True)
+    config: TransformerConfig = eqx.field(static=True)
+
+    kind = "transformer"
+
+    def __init__(self, label_space: LabelSpace, wavelength_range, medium: str, config=None, *, key):
+        c = config or TransformerConfig()
+        k = iter(jax.random.split(key, 10 + c.depth))
+        n, d, hidden = len(label_space), c.width, c.label_hidden
+        self.encode = _dense(next(k), 2 * c.frequencies, d)
+        # A table that starts at zero would leave every wavelength alike to the first steps of the optimiser.
+        self.table = 0.3 * jax.random.normal(next(k), (c.table_nodes, c.table_width)) if c.table_nodes else None
+        self.label_in = _dense(next(k), n, hidden, 1.5)
+        self.label_bias = 0.5 * jax.random.normal(next(k), (hidden,))
+        self.label_out = _dense(next(k), hidden, c.tokens * d)
+        self.token_bias = 0.5 * jax.random.normal(next(k), (c.tokens, d))
+        self.blocks = [Block(c, next(k)) for _ in range(c.depth)]
+        self.norm_head = jnp.ones(d)
+        self.head = _dense(next(k), d, 1, 0.1)
+        self.head_bias = jnp.array([-3.0])
+        self.bilinear = 0.1 * _dense(next(k), c.table_width if c.table_nodes else d, c.rank) if c.rank else None
+        self.branch = _branch(next(k), n, hidden, c.rank) if c.rank else []
+        self.label_space = label_space
+        self.wavelength_range = (float(wavelength_range[0]), float(wavelength_range[1]))
+        self.medium = medium
+        self.config = c
+
+    @property
+    def periods(self) -> np.ndarray:
+        return log_periods(self.config.frequencies, self.config.shortest_period, self.config.longest_period)
+
+    def prepare(self, wavelength) -> WavelengthQuery:
+        nodes = max(self.config.table_nodes, 2)
+        return prepare_query(wavelength, self.periods, self.wavelength_range, nodes)
+
+    def shift(self, query: WavelengthQuery, log1p_velocity) -> WavelengthQuery:
+        """The query of a source receding at v, `log1p_velocity` = ln(1 + v/c); device-side and differentiable."""
+        nodes = max(self.config.table_nodes, 2)
+        return shift_query(query, log1p_velocity, self.periods, self.wavelength_range, nodes)
+
+    def tokens(self, scaled_labels) -> jax.Array:
+        """Label tokens `(n_tokens, width)`."""
+        hidden = jax.nn.gelu(scaled_labels @ self.label_in + self.label_bias)
+        return (hidden @ self.label_out).reshape(self.token_bias.shape) + self.token_bias
+
+    def wavelength_features(self, query: WavelengthQuery):
+        """Inputs of the blocks `(n_wave, width)` and of the bilinear head `(n_wave, table_width or width)`."""
+        waves = jnp.concatenate([jnp.sin(query.phase), jnp.cos(query.phase)], axis=-1) @ self.encode
+        if self.table is None:
+            return waves, waves
+        features = interpolate(self.table, query)
+        d = min(self.config.width, self.config.table_width)
+        return waves.at[:, :d].add(features[:, :d]), features
+
+    def depth(self, scaled_labels, features) -> jax.Array:
+        """The head's x before the link, `(n_wave,)`."""
+        x, table = features
+        tokens = self.tokens(scaled_labels)
+        for block in self.blocks:
+            x = block(x, tokens)
+        out = (_rms_norm(x, self.norm_head) @ self.head)[:, 0] + self.head_bias[0]
+        if self.bilinear is not None:
+            c = scaled_labels
+            for i, (w, b) in enumerate(self.branch):
+                c = c @ w + b
+                c = jax.nn.silu(c) if i < len(self.branch) - 1 else c
+            out = out + (table @ self.bilinear) @ c
+        return out
+
+    def flux(self, scaled_labels, query) -> jax.Array:
+        x = self.depth(scaled_labels, self.wavelength_features(query))
+        return flux_from_depth(x, self.config.epsilon)
+
+    def to_config(self) -> dict:
+        return dataclasses.asdict(self.config)
+
+    @classmethod
+    def from_config(cls, config, label_space, wavelength_range, medium):
+        return cls(label_space, wavelength_range, medium, TransformerConfig(**config), key=jax.random.key(0))
+
+
+def _branch(key, n_in, hidden, n_out):
+    k1, k2, k3 = jax.random.split(key, 3)
+    return [
+        (_dense(k1, n_in, hidden, 1.5), jnp.zeros(hidden)),
+        (_dense(k2, hidden, hidden, 1.5), jnp.zeros(hidden)),
+        (_dense(k3, hidden, n_out), jnp.zeros(n_out)),
+    ]
