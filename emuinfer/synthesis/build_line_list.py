@@ -1,0 +1,96 @@
+"""Build `emuinfer/data/lines/ges_5090_5310.npz` from the Gaia-ESO line list as CSV.
+
+    python -m emuinfer.synthesis.build_line_list ges_5090_5310.csv
+
+The list is that of Heiter et al. (2021, A&A 645, A106), CDS J/A+A/645/A106. All its lines are kept. The added column
+`reach` is the distance from the line's centre (Å) beyond which its effect on the normalised flux stays below `CUTOFF`
+in all of a sample of atmospheres that fills the label domain; 0 where it stays below everywhere.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from ..labels import OPTICAL_FGK
+from .elements import atomic_number
+from .lines import DATA, LineList
+
+SOURCE = "Gaia-ESO line list, Heiter et al. 2021, A&A 645, A106"
+CUTOFF = 1e-4
+
+
+def read_csv(path: Path) -> LineList:
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    column = lambda key, dtype: np.array([row[key] for row in rows], dtype=dtype)  # noqa: E731
+    return LineList(
+        wavelength=column("wl", np.float64),
+        element=np.array([atomic_number(row["el"]) for row in rows], np.uint8),
+        ion=column("ion", np.uint8),
+        isotope=column("iso", np.uint8),
+        e_low=column("elow", np.float32),
+        log_gf=column("loggf", np.float32),
+        fdamp=column("fdamp", np.float32),
+        g_up=column("gup", np.float32),
+        gamma_rad=column("grad", np.float32),
+        reach=np.full(len(rows), np.inf, np.float32),
+        source=SOURCE,
+    )
+
+
+def sample_domain(n: int = 64) -> np.ndarray:
+    """Labels that fill the domain, its strong-lined corners first. Shape (about n, n_labels)."""
+    from scipy.stats import qmc
+
+    space = OPTICAL_FGK
+    unit = qmc.Sobol(len(space), seed=0).random(4 * n)
+    points = np.asarray(space.lower) + unit * (np.asarray(space.upper) - np.asarray(space.lower))
+    corners = []
+    for teff, logg in ((4000, 0.5), (4000, 5.0), (4500, 0.5), (5000, 5.0), (5500, 1.2), (6000, 4.0), (7000, 5.0), (7000, 2.7)):
+        for vmic in (0.5, 2.5):
+            rich = np.array(space.upper)
+            rich[:4] = teff, logg, 0.5, vmic
+            corners.append(rich)
+    return np.concatenate([corners, points[space.contains(points)][:n]])
+
+
+def reach_of_lines(lines: LineList) -> np.ndarray:
+    """Half-width (Å) of the lines' influence over the domain, by the first-order depth of a weak wing.
+
+    A small opacity ratio eta changes the flux by about int eta tau exp(-tau) dln(tau).
+    """
+    import equinox as eqx
+    import jax.numpy as jnp
+
+    from .synthesizer import LTESynthesizer
+
+    synthesizer = LTESynthesizer(wavelength=np.linspace(5090.0, 5310.0, 100), line_list=lines)
+
+    @eqx.filter_jit
+    def reach(synthesizer, labels):
+        amplitude, a, inverse = synthesizer.line_quantities(labels, synthesizer.atmosphere(labels))
+        tau, step = jnp.exp(synthesizer.ln_tau), synthesizer.ln_tau[1] - synthesizer.ln_tau[0]
+        weight = tau * jnp.exp(-tau) * step
+        wing = jnp.sqrt(jnp.sum(amplitude * a / (1.772 * inverse**2) * weight, axis=-1) / CUTOFF)
+        strength = jnp.max(amplitude * tau * jnp.exp(-tau), axis=-1) / CUTOFF
+        core = jnp.max(1.0 / inverse, axis=-1) * jnp.sqrt(jnp.log(jnp.maximum(strength, 1.0)))
+        return jnp.where(strength > 1.0, jnp.maximum(core, wing), 0.0)
+
+    values = [reach(synthesizer, jnp.asarray(row, jnp.float32)) for row in sample_domain()]
+    return np.max(np.asarray(values), axis=0)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="CSV with columns wl, el, ion, iso, elow, loggf, fdamp, gup, grad")
+    lines = read_csv(parser.parse_args().source)
+    reach = reach_of_lines(lines)
+    columns = {k: v for k, v in vars(lines).items() if k != "reach"}
+    np.savez_compressed(DATA, reach=reach.astype(np.float16).astype(np.float32), **columns)
+    print(f"wrote {DATA}: {len(lines)} lines, {np.sum(reach > 0)} of them matter, {DATA.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

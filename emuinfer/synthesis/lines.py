@@ -1,0 +1,151 @@
+"""The line list, and strengths and widths of its lines in a model atmosphere."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import gamma as gamma_function
+
+from ..errors import EmuinferError
+from .elements import element_data
+from .eos import EV_OVER_K
+from .opacity import stimulated
+
+DATA = Path(__file__).parents[1] / "data" / "lines" / "ges_5090_5310.npz"
+COLUMNS = ("wavelength", "element", "ion", "isotope", "e_low", "log_gf", "fdamp", "g_up", "gamma_rad")
+LIGHT = 2.99792458e5  # km/s
+AMU = 1.66053907e-24
+
+
+@dataclasses.dataclass(frozen=True)
+class LineList:
+    """Spectral lines as arrays of one length.
+
+    `wavelength` (Å, air), `element` (atomic number), `ion` (1 neutral, 2 singly ionised), `isotope` (mass number, 0 for
+    all), `e_low` (eV), `log_gf`, `fdamp` (> 20: sigma.alpha of Anstee, Barklem & O'Mara; 0 to 20: factor on Unsöld's
+    width; negative: log10 of the width per perturber at 10,000 K), `g_up`, `gamma_rad` (1/s), `reach` (Å from the centre
+    beyond which the line is negligible everywhere in the domain; 0 for lines that never matter).
+    """
+
+    wavelength: np.ndarray
+    element: np.ndarray
+    ion: np.ndarray
+    isotope: np.ndarray
+    e_low: np.ndarray
+    log_gf: np.ndarray
+    fdamp: np.ndarray
+    g_up: np.ndarray
+    gamma_rad: np.ndarray
+    reach: np.ndarray
+    source: str = ""
+
+    def __len__(self):
+        return len(self.wavelength)
+
+    def __getitem__(self, index):
+        values = {f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self) if f.name != "source"}
+        return LineList(source=self.source, **values)
+
+    def hash(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the contents."""
+        digest = hashlib.sha256()
+        for field in dataclasses.fields(self):
+            if field.name != "source":
+                digest.update(np.ascontiguousarray(getattr(self, field.name), dtype=np.float64).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def load_line_list(path: Path | str = DATA) -> LineList:
+    """The Gaia-ESO line list (Heiter et al. 2021, A&A 645, A106), 5090 to 5310 Å, or another file of the same format."""
+    try:
+        with np.load(path) as file:
+            values = {name: file[name] for name in (*COLUMNS, "reach")}
+            return LineList(source=str(file["source"]), **values)
+    except (OSError, KeyError, ValueError) as error:
+        raise EmuinferError(
+            f"{path} is not a line list of emuinfer ({error}); build one with python -m emuinfer.synthesis.build_line_list."
+        ) from error
+
+
+def line_constants(lines: LineList) -> dict[str, np.ndarray]:
+    """Depth-independent quantities of the lines, float32 arrays of shape (n_lines,), for `line_opacity`.
+
+    Strength: pi e^2/(m c^2) = 8.85282e-13 cm, times lambda^2, in units that make the line opacity per cm
+    exp(ln_strength) N/U exp(-E/kT) H/(sqrt(pi) Delta lambda_D) with lambda in Å.
+    """
+    data = element_data()
+    z, ion = lines.element.astype(int) - 1, lines.ion.astype(int)
+    chi = data["ionisation_energy"][z, ion - 1]
+    ln_strength = np.log(8.85282e-13 / np.sqrt(np.pi)) + 2 * np.log(lines.wavelength) - np.log(1e8)
+    ln_strength = ln_strength + np.log(10.0) * lines.log_gf.astype(float)
+    # Classical damping where the list gives no radiative width: 2.223e15 / lambda^2[Å].
+    radiative = np.where(lines.gamma_rad > 1.0, lines.gamma_rad, 2.223e15 / lines.wavelength**2)
+    width, exponent = _van_der_waals(lines, chi, data["mass"][z])
+    f32 = lambda x: np.asarray(x, np.float32)  # noqa: E731
+    return dict(
+        ln_strength=f32(ln_strength), e_low=f32(lines.e_low), gamma_rad=f32(radiative),
+        gamma_stark=f32(_stark(lines, chi)), ln_vdw=f32(np.log(width)), vdw_exponent=f32(exponent),
+        mass=f32(data["mass"][z]), species=np.asarray(2 * z + ion - 1, np.int32),
+    )  # fmt: skip
+
+
+def _van_der_waals(lines, chi, mass):
+    """Width (rad/s per hydrogen atom per cm^3, full width at half maximum) at 10,000 K and its exponent in T.
+
+    ABO theory (Anstee & O'Mara 1995; Barklem et al. 2000): w = 2 (4/pi)^(alpha/2) Gamma(2 - alpha/2) v (v/v0)^(-alpha)
+    sigma. Unsöld (1955) as in Gray (2005), equations 11.28 to 11.30: w = 17 v^0.6 C6^0.4.
+    """
+    speed = np.sqrt(8 * 1.380649e-16 * 1e4 / np.pi / AMU * (1 / 1.008 + 1 / mass))  # cm/s
+    fdamp = lines.fdamp.astype(float)
+    sigma, alpha = np.floor(fdamp) * 2.8002852e-17, fdamp - np.floor(fdamp)
+    abo = 2 * (4 / np.pi) ** (alpha / 2) * gamma_function(2 - alpha / 2) * speed * (speed / 1e6) ** -alpha * sigma
+    photon = 12398.42 / lines.wavelength
+    charge = lines.ion.astype(float)
+    lower = np.maximum(chi - lines.e_low, 0.1)
+    upper = np.maximum(chi - lines.e_low - photon, 0.1)
+    c6 = 0.3e-30 * charge**2 * np.maximum(upper**-2 - lower**-2, 1e-3)
+    unsold = 17.0 * speed**0.6 * c6**0.4 * np.where(fdamp > 0, fdamp, 1.0)
+    given = 10.0 ** np.minimum(fdamp, 0.0)
+    width = np.where(fdamp > 20, abo, np.where(fdamp < 0, given, unsold))
+    exponent = np.where(fdamp > 20, 0.5 * (1 - alpha), 0.3)
+    return width, exponent
+
+
+def _stark(lines, chi):
+    """Width per electron at 10,000 K, rad/s cm^3: 1e-8 n*^5 (Kurucz & Avrett 1981, SAO Special Report 391), n*^2 <= 25.
+
+    n* is the effective quantum number of the upper level. The list gives no Stark widths.
+    """
+    upper = np.maximum(chi - lines.e_low - 12398.42 / lines.wavelength, 0.3)
+    return 1e-8 * np.minimum(13.598 * lines.ion.astype(float) ** 2 / upper, 25.0) ** 2.5
+
+
+def line_opacity(constants, temperature, ln_population, perturbers, electrons, ln_alpha_ref, vmic, wavelength):
+    """Strength, damping parameter and Doppler width of lines in every layer.
+
+    **Arguments:** `constants` of `line_constants`; layers' `temperature` (n_depth,); `ln_population` (n_depth, 92 * 2),
+    ln of N/U (cm^-3) of neutral and singly ionised atoms; `perturbers` (n_depth,) H I plus weighted He I and H2;
+    `electrons` (n_depth,) in cm^-3; `ln_alpha_ref` (n_depth,) of the reference opacity; `vmic` in km/s; `wavelength`
+    (n_lines,) in Å.
+
+    **Returns:** `amplitude` (line opacity / reference opacity at the centre, without the Voigt function), `a` and
+    `1 / Delta lambda_D`, each of shape (n_lines, n_depth).
+    """
+    c = {k: v[:, None] for k, v in constants.items()}
+    lam = wavelength[:, None]
+    thermal = 2.0 * 1.380649e-16 / AMU * 1e-10 * temperature / c["mass"]  # km^2/s^2
+    inverse_width = LIGHT / lam / jnp.sqrt(thermal + vmic**2)
+    ln_n = jnp.take(ln_population, constants["species"], axis=1).T
+    ln_amplitude = c["ln_strength"] + ln_n - c["e_low"] * EV_OVER_K / temperature - ln_alpha_ref
+    amplitude = jnp.exp(ln_amplitude) * stimulated(lam, temperature) * inverse_width
+    ln_t4 = jnp.log(temperature * 1e-4)
+    gamma = (
+        c["gamma_rad"]
+        + jnp.exp(c["ln_vdw"] + c["vdw_exponent"] * ln_t4) * perturbers
+        + c["gamma_stark"] * jnp.exp(ln_t4 / 6.0) * electrons
+    )
+    # a = gamma lambda^2 / (4 pi c Delta lambda_D); c = 2.99792458e18 Å/s
+    a = gamma * (lam**2 / (4.0 * jnp.pi * 2.99792458e18)) * inverse_width
+    return amplitude, a, inverse_width

@@ -1,0 +1,121 @@
+"""Model atmospheres: temperature as a function of optical depth, and hydrostatic equilibrium."""
+
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import eos, opacity
+
+REFERENCE_WAVELENGTH = 5000.0  # Å, of the optical depth scale
+LN10 = 2.302585093
+C3K_TABLE = Path(__file__).parents[1] / "data" / "physics" / "c3k_temperature.npz"
+
+
+def depth_grid(n_depth: int = 56, top: float = -6.0, bottom: float = 1.8) -> np.ndarray:
+    """log10 of the optical depth at 5000 Å of the layers, from the top down."""
+    return np.linspace(top, bottom, n_depth)
+
+
+def hopf(tau):
+    """(T/Teff)^4 of the grey atmosphere with the fit q = 0.7104 - 0.1331 exp(-3.4488 tau) to Hopf's function.
+
+    Mihalas (1978), Stellar Atmospheres, section 3-3.
+    """
+    return 0.75 * (tau + 0.7104 - 0.1331 * jnp.exp(-3.4488 * tau))
+
+
+def krishna_swamy(tau):
+    """(T/Teff)^4 of Krishna Swamy (1966, ApJ 145, 174), an analytic fit to the Sun."""
+    return 0.75 * (tau + 1.39 - 0.815 * jnp.exp(-2.54 * tau) - 0.025 * jnp.exp(-30.0 * tau))
+
+
+def vernazza(tau):
+    """(T/Teff)^4 of the fit by Sonoi et al. (2019, A&A 621, A84) to model C of Vernazza et al. (1981)."""
+    return 0.75 * (tau + 1.036 - 0.3134 * jnp.exp(-2.448 * tau) - 0.2959 * jnp.exp(-30.0 * tau))
+
+
+class TemperatureTable(eqx.Module):
+    """ln(T/Teff) as polynomials of scaled labels at tabulated log10 tau_5000, from `build_temperature_table`."""
+
+    log_tau: jax.Array
+    coefficients: jax.Array
+    centre: jax.Array
+    half_width: jax.Array
+    powers: tuple = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, path=C3K_TABLE):
+        with np.load(path) as file:
+            for name in ("log_tau", "coefficients", "centre", "half_width"):
+                setattr(self, name, jnp.asarray(file[name], jnp.float32))
+            self.powers = tuple(tuple(int(p) for p in row) for row in file["powers"])
+            self.names = tuple(file["names"].tolist())
+
+    def __call__(self, labels, ln_tau):
+        """T/Teff at `ln_tau`; `labels` (4,) in the order of `names`."""
+        x = (labels - self.centre) / self.half_width
+        chains = []
+        for i in range(len(self.names)):
+            chain = [jnp.ones_like(x[i])]
+            for _ in range(max(p[i] for p in self.powers)):
+                chain.append(chain[-1] * x[i])
+            chains.append(jnp.stack(chain))
+        powers = np.array(self.powers)
+        terms = jnp.prod(jnp.stack([chain[powers[:, i]] for i, chain in enumerate(chains)]), axis=0)
+        return jnp.exp(jnp.interp(ln_tau / LN10, self.log_tau, terms @ self.coefficients))
+
+
+ANALYTIC = {"hopf": hopf, "krishna-swamy": krishna_swamy, "vernazza": vernazza}
+
+
+def opacity_5000(tables, temperature, pressure, abundance):
+    """Continuous absorption coefficient at 5000 Å per gram (cm^2/g), with the equation of state's densities."""
+    state = eos.solve(tables, temperature, pressure, abundance)
+    he1 = helium_neutral(tables, temperature, state, abundance)
+    alpha = opacity.continuum(REFERENCE_WAVELENGTH, temperature, state, he1)
+    return alpha / density(tables, state, abundance), state, alpha
+
+
+def helium_neutral(tables, temperature, state, abundance):
+    """Density of He I in cm^-3."""
+    fractions = eos.ionisation_fractions(tables.ln_saha(temperature, (1,)), state["ln_ne"][..., None])
+    return state["nuclei"] * abundance[1] * fractions[..., 0, 0]
+
+
+def density(tables, state, abundance):
+    """Mass density in g cm^-3."""
+    return state["nuclei"] * (jnp.sum(abundance * tables.mass) * 1.66053907e-24)
+
+
+def hydrostatic(tables, ln_tau, temperature, gravity, abundance):
+    """Gas pressure (dyn cm^-2) of each layer from dP/dtau = g/kappa_5000, shape of `ln_tau`.
+
+    Heun's method for ln P over ln tau. At the top the opacity per gram is taken to grow with the pressure (H-), so
+    P^2 = 2 g tau P/kappa there. Radiation and turbulent pressure are neglected.
+    """
+
+    def slope(ln_p, ln_t, temp):
+        kappa, _, _ = opacity_5000(tables, temp, jnp.exp(ln_p), abundance)
+        return gravity * jnp.exp(ln_t - ln_p) / kappa
+
+    def refine_top(_, ln_p):
+        return ln_p + 0.5 * jnp.log(2.0 * slope(ln_p, ln_tau[0], temperature[0]))
+
+    # The top's pressure converges quadratically: the slope there goes to 1/2 for any start.
+    start = jnp.log(10.0) + 0.6 * jnp.log(gravity / 27500.0)
+    top = refine_top(0, jax.lax.stop_gradient(jax.lax.fori_loop(0, 6, refine_top, start)))
+
+    def step(carry, layer):
+        ln_p, derivative, ln_t0 = carry
+        ln_t1, temp = layer
+        h = ln_t1 - ln_t0
+        guess = slope(ln_p + h * derivative, ln_t1, temp)
+        ln_p = ln_p + 0.5 * h * (derivative + guess)
+        return (ln_p, slope(ln_p, ln_t1, temp), ln_t1), ln_p
+
+    first = (top, slope(top, ln_tau[0], temperature[0]), ln_tau[0])
+    _, rest = jax.lax.scan(step, first, (ln_tau[1:], temperature[1:]))
+    return jnp.exp(jnp.concatenate([top[None], rest]))

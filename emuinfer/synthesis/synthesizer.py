@@ -1,0 +1,150 @@
+"""LTE spectra of late-type stars from labels: atmosphere, line opacity, formal solution. All in JAX, float32."""
+
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import EmuinferError
+from ..labels import OPTICAL_FGK, LabelSpace
+from . import eos, opacity, structure, transfer, windows
+from .elements import abundance_matrix, element_data
+from .lines import LineList, line_constants, line_opacity, load_line_list
+
+NATIVE_WAVELENGTH = np.round(np.arange(10_001) * 0.02 + 5100.0, 2)
+LN10 = 2.302585093
+
+
+class LTESynthesizer(eqx.Module):
+    """Normalised flux and continuum in LTE, in a plane-parallel atmosphere in hydrostatic equilibrium.
+
+    **Arguments:**
+
+    - `labels`: a `LabelSpace`; it must have `teff`, `logg`, `fe_h` and `vmic`, further labels are `x_fe` abundances.
+    - `wavelength`: Å in air, rising, inside 5090 to 5310 Å (float64 on the host).
+    - `temperature_structure`: a name in `structure.ANALYTIC`, or `"c3k"`.
+    - `line_list`: a `LineList`; by default the Gaia-ESO list. Lines with `reach` 0 are left out.
+    - `n_depth`: number of layers.
+
+    Call it with labels of shape `(n_labels,)`; it may be differentiated, and transformed by `jax.vmap` and
+    `eqx.filter_jit`. **Returns** the normalised flux and the continuum (erg s^-1 cm^-2 Å^-1 at the stellar surface,
+    divided by 1e6), both of shape `(n_wave,)`, float32.
+    """
+
+    tables: eos.ElementTables
+    constants: dict
+    groups: tuple
+    centres: jax.Array
+    offsets: jax.Array
+    line_wavelength: jax.Array
+    log_solar: jax.Array
+    abundance_of_labels: jax.Array
+    ln_tau: jax.Array
+    continuum_nodes: jax.Array
+    continuum_weights: jax.Array
+    temperature_table: structure.TemperatureTable | None
+    labels: LabelSpace = eqx.field(static=True)
+    temperature_structure: str = eqx.field(static=True)
+
+    def __init__(self, labels=OPTICAL_FGK, wavelength=NATIVE_WAVELENGTH, temperature_structure="c3k",
+                 line_list: LineList | None = None, n_depth: int = 56):  # fmt: skip
+        wavelength = np.asarray(wavelength, dtype=np.float64)
+        if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
+            raise EmuinferError("The wavelengths of a synthesis must be a rising one-dimensional array of at least 2 values.")
+        if wavelength[0] < 5090 or wavelength[-1] > 5310:
+            raise EmuinferError(
+                f"The wavelengths [{wavelength[0]:g}, {wavelength[-1]:g}] Å reach outside the line list's 5090 to 5310 Å (air)."
+            )
+        choices = ("c3k", *structure.ANALYTIC)
+        if temperature_structure not in choices:
+            raise EmuinferError(f"Unknown temperature structure '{temperature_structure}'. Choose one of: {', '.join(choices)}.")
+        labels.require_names(["teff", "logg", "fe_h", "vmic"])
+        lines = load_line_list() if line_list is None else line_list
+        beyond = np.maximum(np.maximum(wavelength[0] - lines.wavelength, lines.wavelength - wavelength[-1]), 0.0)
+        lines = lines[lines.reach > beyond]
+        origin = 0.5 * (wavelength[0] + wavelength[-1])
+        self.labels, self.temperature_structure = labels, temperature_structure
+        self.tables = eos.ElementTables()
+        self.constants = {k: jnp.asarray(v) for k, v in line_constants(lines).items()}
+        self.groups = windows.plan(wavelength, lines.wavelength, lines.reach.astype(float))
+        self.centres = jnp.asarray(lines.wavelength - origin, jnp.float32)
+        self.offsets = jnp.asarray(wavelength - origin, jnp.float32)
+        self.line_wavelength = jnp.asarray(lines.wavelength, jnp.float32)
+        self.log_solar = jnp.asarray(element_data()["abundance"] - 12.0, jnp.float32)
+        self.abundance_of_labels = jnp.asarray(abundance_matrix(labels.names), jnp.float32)
+        self.ln_tau = jnp.asarray(structure.depth_grid(n_depth) * LN10, jnp.float32)
+        nodes = np.linspace(wavelength[0], wavelength[-1], 6)
+        self.continuum_nodes = jnp.asarray(nodes, jnp.float32)
+        self.continuum_weights = jnp.asarray(_interpolation(nodes, wavelength), jnp.float32)
+        self.temperature_table = structure.TemperatureTable() if temperature_structure == "c3k" else None
+
+    def abundances(self, labels):
+        """N_X/N_H of the 92 elements."""
+        return jnp.exp(LN10 * (self.log_solar + labels @ self.abundance_of_labels))
+
+    def temperature(self, labels):
+        """Temperature of each layer in K."""
+        teff = labels[self.labels.index("teff")]
+        if self.temperature_table is not None:
+            # Without a label of its own, [alpha/Fe] is solar.
+            values = [labels[self.labels.index(n)] if n in self.labels.names else 0.0 for n in self.temperature_table.names]
+            return teff * self.temperature_table(jnp.stack(values), self.ln_tau)
+        return teff * structure.ANALYTIC[self.temperature_structure](jnp.exp(self.ln_tau)) ** 0.25
+
+    def atmosphere(self, labels) -> dict:
+        """The layers from the top down, arrays of shape (n_depth,).
+
+        `ln_tau` (5000 Å), `temperature` (K), `pressure` (gas, dyn cm^-2), `electron_density`, `h1`, `h2` (molecules),
+        `he1` and `nuclei` (H nuclei) in cm^-3, `alpha_5000` (cm^-1), `density` (g cm^-3).
+        """
+        labels = self.labels.to_array(labels, jnp).astype(jnp.float32)
+        abundance, temperature = self.abundances(labels), self.temperature(labels)
+        gravity = jnp.exp(LN10 * labels[self.labels.index("logg")])
+        pressure = structure.hydrostatic(self.tables, self.ln_tau, temperature, gravity, abundance)
+        _, state, alpha = structure.opacity_5000(self.tables, temperature, pressure, abundance)
+        return {
+            "ln_tau": self.ln_tau, "temperature": temperature, "pressure": pressure,
+            "electron_density": jnp.exp(state["ln_ne"]), "alpha_5000": alpha,
+            "density": structure.density(self.tables, state, abundance),
+            "he1": structure.helium_neutral(self.tables, temperature, state, abundance), **state,
+        }  # fmt: skip
+
+    def line_quantities(self, labels, atmosphere):
+        """Amplitude, damping parameter and inverse Doppler width of the lines, see `lines.line_opacity`."""
+        t, ln_ne = atmosphere["temperature"], atmosphere["ln_ne"]
+        fractions = eos.ionisation_fractions(self.tables.ln_saha(t), ln_ne[:, None])
+        ln_fraction = jnp.log(jnp.maximum(fractions[..., :2], 1e-37)) - self.tables.ln_partition(t)[..., :2]
+        ln_abundance = LN10 * (self.log_solar + labels @ self.abundance_of_labels)
+        ln_population = ln_fraction + ln_abundance[:, None] + jnp.log(atmosphere["nuclei"])[:, None, None]
+        # Polarisabilities relative to H I give the weights of He I and H2 (Unsöld 1955).
+        perturbers = atmosphere["h1"] + 0.42 * atmosphere["he1"] + 0.85 * atmosphere["h2"]
+        vmic = labels[self.labels.index("vmic")]
+        return line_opacity(self.constants, t, ln_population.reshape(len(t), -1), perturbers,
+                            atmosphere["electron_density"], jnp.log(atmosphere["alpha_5000"]), vmic, self.line_wavelength)  # fmt: skip
+
+    def __call__(self, labels):
+        labels = self.labels.to_array(labels, jnp).astype(jnp.float32)
+        layers = self.atmosphere(labels)
+        t = layers["temperature"]
+        amplitude, a, inverse_width = self.line_quantities(labels, layers)
+        line_ratio = windows.add_lines(self.groups, self.offsets, self.centres, amplitude, a, inverse_width)
+        nodes = self.continuum_nodes[:, None]
+        ratio = opacity.continuum(nodes, t, layers, layers["he1"]) / layers["alpha_5000"]
+        source_nodes = opacity.planck(nodes, t)
+        flux_nodes = transfer.emergent_flux(transfer.optical_depth(self.ln_tau, ratio), source_nodes)
+        continuum = jnp.exp(self.continuum_weights @ jnp.log(flux_nodes))
+        source = self.continuum_weights @ source_nodes
+        total = self.continuum_weights @ ratio + line_ratio
+        flux = transfer.emergent_flux(transfer.optical_depth(self.ln_tau, total), source)
+        return flux / continuum, continuum
+
+
+def _interpolation(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Matrix (n_points, n_nodes) of Lagrange interpolation through all nodes (few, for smooth functions)."""
+    matrix = np.ones((len(points), len(nodes)))
+    for j, node in enumerate(nodes):
+        for other in np.delete(nodes, j):
+            matrix[:, j] *= (points - other) / (node - other)
+    return matrix
