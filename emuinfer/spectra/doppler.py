@@ -52,3 +52,63 @@ def velocity_grid(lo: float, hi: float, step_kms: float) -> VelocityGrid:
 def shift_wavelength(wavelength, rv: float) -> np.ndarray:
     """Where wavelengths of the star's rest frame appear when it recedes at `rv` km/s."""
     return np.asarray(wavelength, dtype=float) * (1.0 + rv / SPEED_OF_LIGHT)
+
+
+def cross_correlation_rv(observation, template_wavelength, template_flux, rv_range=(-500.0, 500.0)) -> float:
+    """A first radial velocity in km/s: the shift at which the template's lines correlate best with the observed ones.
+
+    `template_wavelength` (Å, `(n,)`, increasing, in the medium of the observation) and `template_flux` (`(n,)`) are a spectrum in
+    the star's rest frame, broadened or not. Both spectra are normalised by a rough continuum and resampled to a grid uniform
+    in velocity; the correlation coefficient over the usable pixels is maximised over `rv_range`, then its peak refined with a
+    parabola. Tens of m/s to 1 km/s of error are usual, enough to start a fit.
+
+    Raises `ObservationError` if the spectra share no lines, or the range is not one.
+    """
+    from .quality import rough_continuum
+
+    low, high = (float(v) for v in rv_range)
+    if not -SPEED_OF_LIGHT < low < high < SPEED_OF_LIGHT:
+        raise ObservationError(f"rv_range = {tuple(rv_range)} must be two increasing velocities in km/s.")
+    template_wavelength, template_flux = (np.asarray(x, dtype=float) for x in (template_wavelength, template_flux))
+    wavelength, good = observation.wavelength, observation.good
+    start, end = max(wavelength[0], template_wavelength[0]), min(wavelength[-1], template_wavelength[-1])
+    inside = good & (wavelength >= start) & (wavelength <= end)
+    if inside.sum() < 50:
+        raise ObservationError(
+            f"The spectrum ({wavelength[0]:.1f} to {wavelength[-1]:.1f} Å) and the template ({template_wavelength[0]:.1f} to "
+            f"{template_wavelength[-1]:.1f} Å) share {inside.sum()} usable pixels; 50 are needed for a radial velocity."
+        )
+    pixel = SPEED_OF_LIGHT * float(np.median(np.diff(wavelength) / wavelength[:-1]))
+    grid = velocity_grid(start, end, min(max(0.25, pixel), 2.0))
+    observed = 1.0 - observation.flux / np.maximum(rough_continuum(observation.flux, good), 1e-12)
+    model = 1.0 - template_flux / rough_continuum(template_flux, np.isfinite(template_flux))
+    d = np.interp(grid.wavelength, wavelength[good], np.clip(observed[good], -0.3, 1.0))
+    t = np.interp(grid.wavelength, template_wavelength, model)
+    weight = np.interp(grid.wavelength, wavelength, inside.astype(float)) > 0.99
+    shifts, score = _correlation(d, t, weight.astype(float), SPEED_OF_LIGHT * np.log1p(np.array([low, high]) / SPEED_OF_LIGHT) / grid.step)
+    best = int(np.argmax(score))
+    peak = float(shifts[best])
+    if 0 < best < len(score) - 1:
+        before, at, after = score[best - 1 : best + 2]
+        peak += 0.5 * (before - after) / (before - 2 * at + after)
+    return float(np.clip(SPEED_OF_LIGHT * np.expm1(peak * grid.step / SPEED_OF_LIGHT), low, high))
+
+
+def _correlation(d, t, weight, limits):
+    """Weighted correlation coefficient (up to a constant) of `d` with `t` moved by whole steps between `limits`."""
+    from scipy.fft import next_fast_len
+
+    shifts = np.arange(int(np.ceil(limits[0])), int(np.floor(limits[1])) + 1)
+    if not len(shifts):
+        shifts = np.array([round(float(np.mean(limits)))])
+    n = next_fast_len(len(d) + int(np.abs(shifts).max()) + 1, real=True)
+
+    def correlate(a, b):
+        """`sum_i a[i] b[i - s]` for all shifts `s`."""
+        return np.fft.irfft(np.fft.rfft(a, n) * np.conj(np.fft.rfft(b, n)), n)[shifts % n]
+
+    total = weight.sum()
+    sum_t = correlate(weight, t)
+    covariance = correlate(weight * d, t) - (weight * d).sum() * sum_t / total
+    variance = correlate(weight, t**2) - sum_t**2 / total
+    return shifts, covariance / np.sqrt(np.maximum(variance, 1e-6 * variance.max()))
