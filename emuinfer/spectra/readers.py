@@ -182,8 +182,7 @@ def _medium_of(header) -> str | None:
 def _read_fits(path, columns, medium, wavelength_unit) -> dict:
     from astropy.io import fits
 
-    with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), fits.open(path, memmap=False) as hdus:
         reasons = []
         for hdu in hdus:
             if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and hdu.data is not None and len(hdu.columns) > 1:
@@ -308,8 +307,7 @@ def _read_specutils(path, format) -> dict:
     from specutils import Spectrum
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             spectrum = Spectrum.read(str(path), format=format)
     except Exception as error:  # loaders raise anything, from KeyError to astropy's own
         raise ObservationError(f"specutils cannot read it: {type(error).__name__}: {str(error)[:200]}") from error
