@@ -13,6 +13,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -186,7 +187,8 @@ def _merge(parts, path, labels, old, info, settings):
         continuum_wavelength=info.wavelength[_continuum_columns(len(info.wavelength), settings["continuum_stride"])],
         continuum_unit=str(info.provenance.get("continuum_unit", "")),
     )
-    with hdf5.GridWriter(path, len(labels), attributes=attributes, **frame) as writer:
+    whole = parts.folder / "whole.h5"  # here, so that a kill leaves no stray file beside the output
+    with hdf5.GridWriter(whole, len(labels), attributes=attributes, **frame) as writer:
         if old:
             with hdf5.open_grid(path) as file, hdf5.reading(path):
                 if not np.array_equal(file["labels"][:], labels[:old]):
@@ -199,6 +201,7 @@ def _merge(parts, path, labels, old, info, settings):
             arrays = parts.read(start, stop)
             writer.write(*[arrays[name] for name in ("labels", "flux", "continuum", "status", "reason")])
         writer.finish()
+    os.replace(whole, path)
 
 
 def _provenance(info, settings, n):

@@ -128,7 +128,7 @@ def reading(path):
         yield
     except GridError:
         raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise GridError(
             f"{path} is a damaged grid file ({error}). Restore it from a copy, or generate it again."
         ) from error
@@ -151,7 +151,8 @@ def open_grid(path):
     with reading(path):
         file = h5py.File(path, "r")
     try:
-        _check_layout(path, file)
+        with reading(path):
+            _check_layout(path, file)
     except BaseException:
         file.close()
         raise
@@ -170,9 +171,8 @@ def _check_layout(path, file):
     missing += [name for name in ("label_space", "provenance", "content_hash") if name not in file.attrs]
     if missing:
         raise GridError(f"{path} is a damaged grid file: it lacks {', '.join(missing)}. Generate it again.")
-    with reading(path):
-        names = tuple(str(name) for name in file["labels"].attrs["names"])
-        space = LabelSpace.from_json(json.loads(file.attrs["label_space"]))
+    names = tuple(str(name) for name in file["labels"].attrs["names"])
+    space = LabelSpace.from_json(json.loads(file.attrs["label_space"]))
     if names != space.names:
         raise GridError(
             f"{path} is a damaged grid file: its labels are called {', '.join(names)} but its label space has "
