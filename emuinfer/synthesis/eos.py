@@ -82,7 +82,7 @@ def _hydrogen(total, ratio, k_h2, others):
     """
     linear, square = (1.0 + others) * (1.0 + ratio), (1.0 + 2.0 * others) * k_h2
     neutral = 2.0 * total / (linear + jnp.sqrt(linear**2 + 4.0 * square * total))
-    return neutral, neutral * (1.0 + ratio) + 2.0 * k_h2 * neutral**2
+    return neutral, neutral * (1.0 + ratio) + 2.0 * (k_h2 * neutral) * neutral
 
 
 def _positive_charges(ln_ne, total, ln_saha, abundance, k_h2, k_hminus):
@@ -121,4 +121,4 @@ def solve(tables: ElementTables, temperature, pressure, abundance, iterations: i
     ln_ne = newton(jax.lax.stop_gradient(start), args)
     ratio = jnp.exp(jnp.minimum(args[1][..., 0, 0] - ln_ne, 20.0))
     neutral, nuclei = _hydrogen(total - jnp.exp(ln_ne), ratio, args[3], jnp.sum(args[2][..., 1:], axis=-1))
-    return {"ln_ne": ln_ne, "h1": neutral, "h2": args[3] * neutral**2, "nuclei": nuclei, "total": total}
+    return {"ln_ne": ln_ne, "h1": neutral, "h2": (args[3] * neutral) * neutral, "nuclei": nuclei, "total": total}
