@@ -82,7 +82,10 @@ def generate_grid(
         todo = _missing(old, n, chunks, batch)
         _compute(parts, synthesis, labels, todo, settings, fresh=not (old or chunks), progress=progress)
         if n > old:
-            _merge(parts, path, labels, old, info, settings)
+            chunks = parts.scan(old, lambda stop: labels[:stop])
+            if sum(stop - start for start, stop in chunks) != n - old:
+                raise GridError(f"Chunks in {parts.folder} were damaged or removed. Start the same command again.")
+            _merge(parts, path, labels, old, chunks, info, settings)
         parts.clear()
     return _report(path, sum(stop - start for start, stop in todo))
 
@@ -176,7 +179,7 @@ def _judge(flux, continuum, errors, shape, flux_range):
     return np.array(reasons, dtype=str)
 
 
-def _merge(parts, path, labels, old, info, settings):
+def _merge(parts, path, labels, old, chunks, info, settings):
     """Put the finished file and all chunks into a new file, which then takes the old one's place."""
     provenance = _provenance(info, settings, len(labels))
     attributes = {"provenance": json.dumps(provenance), "generation": json.dumps(settings)}
@@ -197,7 +200,7 @@ def _merge(parts, path, labels, old, info, settings):
                     rows = slice(start, min(start + 256, old))
                     arrays = [file[name][rows] for name in ("labels", "flux", "continuum", "status")]
                     writer.write(*arrays, file["reason"].asstr()[rows])
-        for start, stop in parts.scan(old, lambda stop: labels[:stop]):
+        for start, stop in chunks:
             arrays = parts.read(start, stop)
             writer.write(*[arrays[name] for name in ("labels", "flux", "continuum", "status", "reason")])
         writer.finish()

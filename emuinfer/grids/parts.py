@@ -49,6 +49,8 @@ class Parts:
 
         Raises `GridError` that names what differs.
         """
+        for leftover in self.folder.glob(".*.tmp"):
+            leftover.unlink()
         rows = 0
         if self.path.exists():
             with hdf5.open_grid(self.path) as file:
@@ -73,8 +75,6 @@ class Parts:
 
         `design(n)` gives the labels that the rows must have.
         """
-        for leftover in self.folder.glob(".*.tmp"):
-            leftover.unlink()
         found = []
         for file in sorted(self.folder.glob("rows_*.npz")):
             start, stop = map(int, file.stem.split("_")[1:])

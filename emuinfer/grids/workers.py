@@ -154,6 +154,8 @@ _worker = {}  # the state of a worker process: its backend, or why it could not 
 
 def _start_worker(source):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if not multiprocessing.parent_process().is_alive():  # killed while this worker was starting
+        os._exit(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _worker["backend"] = _build(source)
