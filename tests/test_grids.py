@@ -157,7 +157,10 @@ def test_describe_names_what_matters():
         (dict(wavelength=[1, 2, 2, 3, 4]), "strictly increasing"),
         (dict(flux=np.where(np.eye(4, 5), np.nan, 1)), "flux is not finite .* 4 of 4 rows: 0, 1, 2, 3"),
         (dict(continuum=np.ones((4, 2))), "continuum_wavelength"),
-        (dict(labels=[[5000, 3], [5000, 3], [9000, 3], [5000, 3]]), "1 of 4 rows: 2. The first: teff = 9000 is outside"),
+        (
+            dict(labels=[[5000, 3], [5000, 3], [9000, 3], [5000, 3]]),
+            "1 of 4 rows: 2. The first: teff = 9000 is outside",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit(change, message):
