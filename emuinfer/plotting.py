@@ -174,7 +174,7 @@ def plot_corner(path, samples, *, truths=None, bins=40, max_draws=20000, title="
                 axis.set_ylim(ranges[below])
             axis.set_xlim(ranges[across])
             _mark(axis, (truths or {}).get(across), None if i == j else (truths or {}).get(below))
-            _ticks(axis, label_text(across) if i == n - 1 else "", label_text(below) if j == 0 < i else "", i == j)
+            _ticks(axis, label_text(across) if i == n - 1 else "", label_text(below) if j == 0 < i else "")
     figure.suptitle(title, fontsize=13)
     _write(figure, path)
     return figure
@@ -227,21 +227,20 @@ def _mark(axis, across, below):
             span(value - sigma, value + sigma, color=MODEL, alpha=0.12, lw=0)
 
 
-def _ticks(axis, x_text, y_text, diagonal):
+def _ticks(axis, x_text, y_text):
+    """Ticks and names on the outer edge only: some hundred axes with ticks would be slow and hard to read."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
-    axis.yaxis.set_major_locator(MaxNLocator(3, prune="both"))
-    axis.tick_params(labelsize=8, direction="in", labelbottom=bool(x_text), labelleft=bool(y_text))
-    axis.set_xlabel(x_text, fontsize=11)
-    axis.set_ylabel(y_text, fontsize=11)
-    for tick in axis.get_xticklabels():
-        tick.set_rotation(40)
-    axis.ticklabel_format(useOffset=False, style="plain")
+    for side, text, rotation in ((axis.xaxis, x_text, 40), (axis.yaxis, y_text, 0)):
+        if not text:
+            side.set_ticks([])
+            continue
+        side.set_major_locator(MaxNLocator(3, prune="both"))
+        side.set_label_text(text, fontsize=11)
+        side.get_major_formatter().set_useOffset(False)
+        side.set_tick_params(labelsize=8, direction="in", labelrotation=rotation)
     axis.xaxis.set_label_coords(0.5, -0.5)
     axis.yaxis.set_label_coords(-0.55, 0.5)
-    if diagonal:
-        axis.set_yticks([])
 
 
 def _figure(width, height):

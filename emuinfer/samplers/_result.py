@@ -16,7 +16,7 @@ class SamplerResult:
       `tree_depth`, `acceptance_rate`, `step_size`.
     - `inverse_mass_matrix`: the adapted one in the space of the log density, shape `(dim, dim)` where the chains share
       it, else `(chains, dim, dim)`.
-    - `warmup`: facts about the warm-up, such as `steps`, `step_size` (chains,), `gradients` and `divergences`.
+    - `warmup`: facts about the warm-up, such as `steps`, `step_size`, `gradients` and `divergences`.
     - `seed`: the seed that reproduces the draws.
     - `timings`: seconds as `compile_s`, `warmup_s`, `sampling_s`; compilation is zero when it was done before.
     - `gradients`: gradient evaluations that were needed, warm-up included, summed over chains.
