@@ -73,6 +73,8 @@ def _provenance(synthesizer, options) -> dict:
         "backend": "lte",
         "physics": "LTE, plane-parallel, hydrostatic, no molecules",
         "temperature_structure": synthesizer.temperature_structure,
+        "solar_composition": options.get("solar_composition", "mixed"),
+        "stark": bool(options.get("stark", False)),
         "line_list": lines.source,
         "line_list_hash": lines.hash(),
         "n_lines": int(synthesizer.centres.shape[0]),

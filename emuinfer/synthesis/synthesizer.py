@@ -10,7 +10,8 @@ import numpy as np
 from ..errors import EmuinferError
 from ..labels import OPTICAL_FGK, LabelSpace
 from . import eos, opacity, structure, transfer, windows
-from .elements import abundance_matrix, element_data
+from .elements import abundance_matrix
+from .elements import solar_composition as solar_composition_of
 from .lines import LineList, line_constants, line_opacity, load_line_list
 
 NATIVE_WAVELENGTH = np.round(np.arange(10_001) * 0.02 + 5100.0, 2)
@@ -27,6 +28,8 @@ class LTESynthesizer(eqx.Module):
     - `temperature_structure`: a name in `structure.ANALYTIC`, or `"c3k"`.
     - `line_list`: a `LineList`; by default the Gaia-ESO list. Lines with `reach` 0 are left out.
     - `n_depth`: number of layers.
+    - `solar_composition`: `"mixed"` or `"asplund2009"`, see `elements.solar_composition`.
+    - `stark`: whether to add approximate Stark widths. The list has none, and Turbospectrum then uses none.
 
     Call it with labels of shape `(n_labels,)`; it may be differentiated, and transformed by `jax.vmap` and
     `eqx.filter_jit`. **Returns** the normalised flux and the continuum (erg s^-1 cm^-2 Å^-1 at the stellar surface,
@@ -49,7 +52,8 @@ class LTESynthesizer(eqx.Module):
     temperature_structure: str = eqx.field(static=True)
 
     def __init__(self, labels=OPTICAL_FGK, wavelength=NATIVE_WAVELENGTH, temperature_structure="c3k",
-                 line_list: LineList | None = None, n_depth: int = 56):  # fmt: skip
+                 line_list: LineList | None = None, n_depth: int = 56,
+                 solar_composition="mixed", stark: bool = False):  # fmt: skip
         wavelength = np.asarray(wavelength, dtype=np.float64)
         if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
             raise EmuinferError("The wavelengths of a synthesis must be a rising one-dimensional array of at least 2 values.")
@@ -67,12 +71,12 @@ class LTESynthesizer(eqx.Module):
         origin = 0.5 * (wavelength[0] + wavelength[-1])
         self.labels, self.temperature_structure = labels, temperature_structure
         self.tables = eos.ElementTables()
-        self.constants = {k: jnp.asarray(v) for k, v in line_constants(lines).items()}
+        self.constants = {k: jnp.asarray(v) for k, v in line_constants(lines, stark).items()}
         self.groups = windows.plan(wavelength, lines.wavelength, lines.reach.astype(float))
         self.centres = jnp.asarray(lines.wavelength - origin, jnp.float32)
         self.offsets = jnp.asarray(wavelength - origin, jnp.float32)
         self.line_wavelength = jnp.asarray(lines.wavelength, jnp.float32)
-        self.log_solar = jnp.asarray(element_data()["abundance"] - 12.0, jnp.float32)
+        self.log_solar = jnp.asarray(solar_composition_of(solar_composition, labels.names), jnp.float32)
         self.abundance_of_labels = jnp.asarray(abundance_matrix(labels.names), jnp.float32)
         self.ln_tau = jnp.asarray(structure.depth_grid(n_depth) * LN10, jnp.float32)
         nodes = np.linspace(wavelength[0], wavelength[-1], 6)
