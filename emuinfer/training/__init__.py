@@ -1,0 +1,21 @@
+"""Training and evaluation of emulators."""
+
+from .config import TrainConfig
+from .controls import fit_logit_pca, fit_mlp, fit_polynomial
+from .controls_gp import fit_logit_gp
+from .evaluate import error_table, load_statistics, predict, residual_statistics, save_statistics
+from .train import train
+
+__all__ = [
+    "TrainConfig",
+    "error_table",
+    "fit_logit_gp",
+    "fit_logit_pca",
+    "fit_mlp",
+    "fit_polynomial",
+    "load_statistics",
+    "predict",
+    "residual_statistics",
+    "save_statistics",
+    "train",
+]

@@ -1,0 +1,124 @@
+"""Control emulators on a stored grid of pixels: per-pixel polynomials and The Payne's network.
+
+The stronger controls, which work in a saturating space with principal components, are in `controls_pca` and
+`controls_gp`. All of them predict every stored pixel and interpolate to the wavelengths asked for.
+"""
+
+import dataclasses
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import EmulatorError
+from ..labels import LabelSpace
+from .base import flux_from_depth
+from .controls_gp import LogitGP
+from .controls_pca import LogitPCA
+from .controls_pixels import ACTIVATIONS, PixelEmulator, PixelGrid, apply_layers, dense_layers
+
+__all__ = ["LogitGP", "LogitPCA", "PerPixelMLP", "PixelGrid", "PixelPolynomial"]
+
+
+def monomials(n_labels: int, degree: int) -> tuple[tuple[int, ...], ...]:
+    """The factors of every monomial of total degree ≤ `degree`, as tuples of label indices: (), (0,), …, (0, 0), …"""
+    return tuple(
+        itertools.chain.from_iterable(
+            itertools.combinations_with_replacement(range(n_labels), d) for d in range(degree + 1)
+        )
+    )
+
+
+def monomial_values(scaled_labels, degree: int, xp=jnp):
+    """Values `(..., n_terms)` of all monomials of labels `(..., n_labels)`, in the order of `monomials`."""
+    n = scaled_labels.shape[-1]
+    padded = xp.concatenate([scaled_labels, xp.ones_like(scaled_labels[..., :1])], axis=-1)
+    # A monomial of lower degree is filled up with ones, so that all terms are products of `degree` columns.
+    table = np.array([term + (n,) * (degree - len(term)) for term in monomials(n, degree)]).reshape(-1, degree)
+    value = padded[..., table[:, 0]]
+    for column in range(1, degree):
+        value = value * padded[..., table[:, column]]
+    return value
+
+
+class PixelPolynomial(PixelEmulator):
+    """Each pixel's flux is a polynomial in the scaled labels (degree 2: The Cannon, Ness et al. 2015, ApJ 808, 16).
+
+    With `saturating` the polynomial gives x of the link f = 1/(1 − ε + eˣ) instead of the flux.
+    """
+
+    coefficients: jax.Array  # (n_terms, n)
+    label_space: LabelSpace = eqx.field(static=True)
+    wavelength_range: tuple[float, float] = eqx.field(static=True)
+    medium: str = eqx.field(static=True)
+    grid: PixelGrid = eqx.field(static=True)
+    degree: int = eqx.field(static=True)
+    saturating: bool = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+
+    kind = "polynomial"
+
+    def __init__(self, label_space, grid, medium, degree=2, saturating=False, epsilon=0.003, coefficients=None):
+        if degree not in (1, 2, 3):
+            raise EmulatorError(f"The degree of a PixelPolynomial must be 1, 2 or 3; got {degree}.")
+        shape = (len(monomials(len(label_space), degree)), grid.n)
+        self.coefficients = jnp.zeros(shape) if coefficients is None else jnp.asarray(coefficients, jnp.float32)
+        if self.coefficients.shape != shape:
+            raise EmulatorError(f"The coefficients must have shape {shape}; got {self.coefficients.shape}.")
+        self.label_space, self.medium, self.grid = label_space, medium, grid
+        self.wavelength_range = grid.range
+        self.degree, self.saturating, self.epsilon = degree, saturating, epsilon
+
+    def pixels(self, scaled_labels):
+        value = monomial_values(scaled_labels, self.degree) @ self.coefficients
+        return flux_from_depth(value, self.epsilon) if self.saturating else value
+
+    def to_config(self) -> dict:
+        return {
+            "grid": dataclasses.asdict(self.grid),
+            "degree": self.degree,
+            "saturating": self.saturating,
+            "epsilon": self.epsilon,
+        }
+
+    @classmethod
+    def from_config(cls, config, label_space, wavelength_range, medium):
+        return cls(label_space, PixelGrid(**config["grid"]), medium, config["degree"], config["saturating"], config["epsilon"])
+
+
+class PerPixelMLP(PixelEmulator):
+    """The Payne's network (Ting et al. 2019, ApJ 879, 69): labels in [-0.5, 0.5], all pixels are outputs.
+
+    `hidden=(300, 300)` with `"leaky_relu"` is The Payne; `hidden=(1024, 1024)` with `"silu"` a wider one.
+    """
+
+    layers: list
+    label_space: LabelSpace = eqx.field(static=True)
+    wavelength_range: tuple[float, float] = eqx.field(static=True)
+    medium: str = eqx.field(static=True)
+    grid: PixelGrid = eqx.field(static=True)
+    hidden: tuple[int, ...] = eqx.field(static=True)
+    activation: str = eqx.field(static=True)
+
+    kind = "mlp"
+
+    def __init__(self, label_space, grid, medium, hidden=(300, 300), activation="leaky_relu", *, key):
+        if activation not in ACTIVATIONS:
+            raise EmulatorError(f"Unknown activation '{activation}'. Choose one of: {', '.join(ACTIVATIONS)}.")
+        self.layers = dense_layers(key, (len(label_space), *hidden, grid.n), np.sqrt(2.0))
+        self.label_space, self.medium, self.grid = label_space, medium, grid
+        self.wavelength_range = grid.range
+        self.hidden, self.activation = tuple(hidden), activation
+
+    def pixels(self, scaled_labels):
+        return apply_layers(self.layers, 0.5 * scaled_labels, ACTIVATIONS[self.activation])
+
+    def to_config(self) -> dict:
+        return {"grid": dataclasses.asdict(self.grid), "hidden": list(self.hidden), "activation": self.activation}
+
+    @classmethod
+    def from_config(cls, config, label_space, wavelength_range, medium):
+        grid, hidden = PixelGrid(**config["grid"]), tuple(config["hidden"])
+        return cls(label_space, grid, medium, hidden, config["activation"], key=jax.random.key(0))

@@ -1,0 +1,211 @@
+"""Fits of the control emulators to labels `(n, n_labels)` and normalised flux `(n, n_wave)` at the same wavelengths.
+
+What is tuned (ridge, early stopping) is tuned on a random part of the spectra given; keep those of a final test apart.
+The Gaussian processes are in `controls_gp`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..emulators.base import depth_from_flux
+from ..emulators.controls import LogitPCA, PerPixelMLP, PixelPolynomial, monomial_values
+from ..emulators.controls_pixels import ACTIVATIONS, PixelGrid, apply_layers
+from ..errors import TrainingError
+
+RIDGES = 10.0 ** np.arange(-6, 3.5, 0.5)
+
+
+def fit_polynomial(
+    label_space, labels, flux, wavelength, *, medium, degree=2, saturating=False, epsilon=0.003, seed=0
+) -> PixelPolynomial:
+    """Per-pixel ridge regression in float64, the ridge chosen on a fifth of the spectra.
+
+    Raises `TrainingError` on arrays that do not fit together or are not finite.
+    """
+    scaled, flux = check_spectra(label_space, labels, flux, wavelength)
+    target = depth_from_flux(flux, epsilon) if saturating else flux
+    terms = monomial_values(scaled, degree, np)
+    fit, held = holdout(len(flux), 0.2, seed)
+    some = np.linspace(0, flux.shape[1] - 1, min(flux.shape[1], 1000)).astype(int)  # enough pixels to compare ridges
+    solve = _ridge(terms[fit], target[fit][:, some])
+    errors = [np.abs(terms[held] @ solve(ridge) - target[held][:, some]).mean() for ridge in RIDGES]
+    coefficients = _ridge(terms, target)(RIDGES[int(np.argmin(errors))])
+    grid = PixelGrid.from_wavelength(wavelength)
+    return PixelPolynomial(label_space, grid, medium, degree, saturating, epsilon, coefficients)
+
+
+def _ridge(terms, target):
+    """A function of the ridge: coefficients that minimise |terms c − target|² + ridge |c|², the constant unpenalised."""
+    centre, mean = terms[:, 1:].mean(0), target.mean(0)
+    u, s, v = np.linalg.svd(terms[:, 1:] - centre, full_matrices=False)
+    projected = u.T @ (target - mean)
+
+    def solve(ridge):
+        slope = v.T @ ((s / (s**2 + ridge))[:, None] * projected)
+        return np.concatenate([(mean - centre @ slope)[None], slope])
+
+    return solve
+
+
+def principal_components(x, components: int):
+    """`(mean (p,), basis (k, p), coefficients (n, k))` of rows x `(n, p)`, k = min(components, n − 1); float64 inside.
+
+    The eigenvectors of the n × n Gram matrix give them faster than a singular value decomposition when n < p.
+    """
+    mean = x.mean(0, dtype=np.float64)
+    centred = (x - mean).astype(np.float64)
+    k = min(components, len(x) - 1)
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    order = np.argsort(values)[::-1][:k]
+    sizes = np.sqrt(np.maximum(values[order], 1e-12 * values.max()))
+    basis = (vectors[:, order] / sizes).T @ centred
+    return mean, basis, vectors[:, order] * sizes
+
+
+def fit_mlp(
+    label_space,
+    labels,
+    flux,
+    wavelength,
+    *,
+    medium,
+    hidden=(300, 300),
+    activation="leaky_relu",
+    steps=4000,
+    learning_rate=1e-3,
+    batch=128,
+    seed=0,
+) -> PerPixelMLP:
+    """The Payne's network, mean squared error in flux, Adam with a cosine schedule, early stopping on a tenth.
+
+    The output layer is trained in the orthonormal basis that the training spectra span and then expanded to pixels:
+    the loss is the same, and a step costs a tenth. Raises `TrainingError` as `fit_polynomial` does.
+    """
+    scaled, flux = check_spectra(label_space, labels, flux, wavelength)
+    mean, basis, coefficients = principal_components(flux, len(flux))
+    fit, held = holdout(len(flux), 0.1, seed)
+    # One unit for all components keeps the loss that of the flux, and the outputs of order one.
+    unit = np.sqrt((coefficients**2).mean())
+    target = jnp.asarray(coefficients / unit, jnp.float32)
+    inputs = jnp.asarray(0.5 * scaled, jnp.float32)
+    grid = PixelGrid.from_wavelength(wavelength)
+    small = PixelGrid(0.0, 1.0, basis.shape[0])
+    layers = PerPixelMLP(label_space, small, medium, hidden, activation, key=jax.random.key(seed)).layers
+    layers = _train_network(
+        layers, inputs, target, fit, held, ACTIVATIONS[activation], steps, learning_rate, min(batch, len(fit)), seed, "adam"
+    )
+    weight, bias = layers[-1]
+    last = (unit * np.asarray(weight) @ basis, unit * np.asarray(bias) @ basis + mean)
+    emulator = PerPixelMLP(label_space, grid, medium, hidden, activation, key=jax.random.key(seed))
+    layers = layers[:-1] + [tuple(jnp.asarray(a, jnp.float32) for a in last)]
+    return _replace(emulator, layers=layers)
+
+
+def fit_logit_pca(
+    label_space,
+    labels,
+    flux,
+    wavelength,
+    *,
+    medium,
+    components=120,
+    hidden=(256, 256),
+    n_networks=1,
+    epsilon=0.003,
+    steps=2000,
+    learning_rate=3e-3,
+    weight_decay=1e-4,
+    seed=0,
+) -> LogitPCA:
+    """Principal components of x = log(1/f − 1 + ε), and networks for them trained with AdamW on all spectra at once.
+
+    The loss is the squared error of the standardised coefficients, weighted by their standard deviation.
+    Raises `TrainingError` as `fit_polynomial` does.
+    """
+    scaled, flux = check_spectra(label_space, labels, flux, wavelength)
+    mean, basis, coefficients = principal_components(depth_from_flux(flux, epsilon), components)
+    scale = coefficients.std(0)
+    target = jnp.asarray(coefficients / scale, jnp.float32)
+    inputs, everything = jnp.asarray(scaled, jnp.float32), np.arange(len(flux))
+    grid, none = PixelGrid.from_wavelength(wavelength), np.arange(0)
+    emulator = LogitPCA(
+        label_space, grid, medium, len(scale), hidden, n_networks, epsilon, key=jax.random.key(seed)
+    )
+    networks = [
+        _train_network(
+            layers, inputs, target, everything, none, jax.nn.silu, steps, learning_rate, len(flux), seed, "adamw",
+            jnp.asarray(scale / scale.mean(), jnp.float32), weight_decay,
+        )
+        for layers in emulator.networks
+    ]  # fmt: skip
+    arrays = {"mean": mean, "basis": basis, "scale": scale}
+    return _replace(emulator, networks=networks, **{k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()})
+
+
+def _train_network(
+    layers, inputs, target, fit, held, activation, steps, learning_rate, batch, seed, method, weights=1.0, decay=0.0
+):
+    """Minimise the weighted mean squared error; with held-out rows, return the layers that were best on them."""
+    import optax
+
+    schedule = optax.cosine_decay_schedule(learning_rate, steps)
+    optimiser = optax.adam(schedule) if method == "adam" else optax.adamw(schedule, weight_decay=decay)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optimiser)
+
+    def loss(layers, x, y):
+        return jnp.mean(weights * (apply_layers(layers, x, activation) - y) ** 2)
+
+    @jax.jit
+    def run(layers, state, rows, inputs, target):
+        def step(carry, row):
+            layers, state = carry
+            value, gradient = jax.value_and_grad(loss)(layers, inputs[row], target[row])
+            updates, state = optimiser.update(gradient, state, layers)
+            return (optax.apply_updates(layers, updates), state), value
+
+        return jax.lax.scan(step, (layers, state), rows)
+
+    state, rng = optimiser.init(layers), np.random.default_rng(seed)
+    best, best_error, chunk = layers, np.inf, 100
+    for first in range(0, steps, chunk):
+        n = min(chunk, steps - first)
+        full = batch >= len(fit)
+        rows = np.stack([fit if full else rng.choice(fit, batch, replace=False) for _ in range(n)])
+        (layers, state), values = run(layers, state, rows, inputs, target)
+        if not np.isfinite(values[-1]):
+            raise TrainingError(f"The loss is not finite at step {first + n}. Lower learning_rate (now {learning_rate:g}).")
+        error = float(loss(layers, inputs[held], target[held])) if len(held) else -float(first)
+        if error < best_error:
+            best, best_error = layers, error
+    return best
+
+
+def check_spectra(label_space, labels, flux, wavelength):
+    """Scaled labels (float64) and flux (float64); raises `TrainingError` on shapes that disagree or values not finite."""
+    labels, flux = np.asarray(labels, np.float64), np.asarray(flux, np.float64)
+    expected = (len(labels), np.size(wavelength))
+    if labels.ndim != 2 or labels.shape[1] != len(label_space) or flux.shape != expected:
+        raise TrainingError(
+            f"labels must be (n, {len(label_space)}) and flux (n, {np.size(wavelength)}); got {labels.shape} and {flux.shape}."
+        )
+    if len(labels) < 10:
+        raise TrainingError(f"At least 10 spectra are needed to train an emulator; got {len(labels)}.")
+    bad = np.flatnonzero(~(np.isfinite(labels).all(1) & np.isfinite(flux).all(1)))
+    if bad.size:
+        raise TrainingError(f"{bad.size} spectra hold values that are not finite, e.g. rows {bad[:5].tolist()}. Remove them.")
+    return (labels - label_space.centre) / label_space.half_width, flux
+
+
+def holdout(n: int, fraction: float, seed: int):
+    """Random `(fit, held)` row indices, sorted."""
+    order = np.random.default_rng(seed).permutation(n)
+    k = max(1, int(round(fraction * n)))
+    return np.sort(order[k:]), np.sort(order[:k])
+
+
+def _replace(emulator, **leaves):
+    """The emulator with some of its array fields replaced."""
+    import equinox as eqx
+
+    return eqx.tree_at(lambda e: [getattr(e, k) for k in leaves], emulator, list(leaves.values()))

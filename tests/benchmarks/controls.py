@@ -1,0 +1,112 @@
+"""Errors of all control emulators on the Turbospectrum grid, by number of training spectra.
+
+    python tests/benchmarks/controls.py [--sizes 100 300 1065] [--only NAME ...]
+
+writes `results/controls.json` and `results/controls.md`. About five minutes of one core.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+
+from emuinfer.labels import OPTICAL_FGK  # noqa: E402
+from emuinfer.training import error_table, fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict  # noqa: E402
+
+GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
+RESULTS = Path(__file__).parent / "results"
+
+
+class MeanSpectrum:
+    """The emulator that knows nothing: the mean of the training spectra."""
+
+    def __init__(self, label_space, labels, flux, wavelength, medium):
+        self.label_space, self.mean = label_space, flux.mean(0)
+        self.labels = label_space.names
+
+    def __call__(self, labels, wavelength, extrapolate=False):
+        return np.broadcast_to(self.mean, (len(labels), self.mean.size))
+
+
+CONTROLS = {
+    "mean spectrum": MeanSpectrum,
+    "polynomial, degree 1": lambda *a, **k: fit_polynomial(*a, degree=1, **k),
+    "polynomial, degree 2": lambda *a, **k: fit_polynomial(*a, degree=2, **k),
+    "polynomial, degree 3": lambda *a, **k: fit_polynomial(*a, degree=3, **k),
+    "polynomial in x, degree 2": lambda *a, **k: fit_polynomial(*a, degree=2, saturating=True, **k),
+    "polynomial in x, degree 3": lambda *a, **k: fit_polynomial(*a, degree=3, saturating=True, **k),
+    "The Payne, 300 + 300": fit_mlp,
+    "wide network, 1024 + 1024": lambda *a, **k: fit_mlp(
+        *a, hidden=(1024, 1024), activation="silu", steps=1000, **k
+    ),
+    "x, 120 components, network": fit_logit_pca,
+    "x, 300 components, Gaussian processes": fit_logit_gp,
+}
+
+
+def split(n: int):
+    """Sorted `(train, test)` rows; a tenth is held out."""
+    order = np.random.default_rng(0).permutation(n)
+    return np.sort(order[n // 10 :]), np.sort(order[: n // 10])
+
+
+def run(sizes, only=None):
+    data = np.load(GRID)
+    wavelength, flux, labels = data["wavelength"].astype(float), data["flux"], data["labels"].astype(float)
+    train, test = split(len(flux))
+    entries = []
+    for name, fit in CONTROLS.items():
+        if only and name not in only:
+            continue
+        for size in sizes:
+            rows = train[:size]
+            began, cpu = time.time(), time.process_time()
+            emulator = fit(OPTICAL_FGK, labels[rows], flux[rows], wavelength, medium="air")
+            seconds = {"wall_s": round(time.time() - began, 1), "cpu_s": round(time.process_time() - cpu, 1)}
+            table = error_table(emulator, labels[test], flux[test], wavelength, predicted=predict(emulator, labels[test], wavelength))
+            entries.append({"control": name, "spectra": len(rows), **seconds, "errors": table})
+            print(name, len(rows), seconds, table["R=40000"]["all"], flush=True)
+    return entries
+
+
+def markdown(entries) -> str:
+    lines = [
+        "# Control emulators on the Turbospectrum grid, 5100–5300 Å, 12 labels",
+        "",
+        "118 held-out spectra that no fit and no choice has seen; |residual| of normalised flux. Written by",
+        "`tests/benchmarks/controls.py`; figures per region of the labels are in `controls.json`.",
+        "",
+        "| control | training spectra | native MAE | R=40,000 MAE | R=40,000 RMSE | R=40,000 95 % | R=40,000 max | CPU s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for e in entries:
+        native, seen = e["errors"]["native"]["all"], e["errors"]["R=40000"]["all"]
+        figures = " | ".join(f"{seen[k]:.5f}" for k in ("mae", "rmse", "p95", "max"))
+        lines.append(f"| {e['control']} | {e['spectra']} | {native['mae']:.5f} | {figures} | {e['cpu_s']} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1065])
+    parser.add_argument("--only", nargs="+", choices=list(CONTROLS))
+    arguments = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "controls.json"
+    entries = run(arguments.sizes, arguments.only)
+    if arguments.only and path.exists():
+        done = {(e["control"], e["spectra"]) for e in entries}
+        kept = [e for e in json.loads(path.read_text()) if (e["control"], e["spectra"]) not in done]
+        entries = sorted(kept + entries, key=lambda e: (list(CONTROLS).index(e["control"]), e["spectra"]))
+    path.write_text(json.dumps(entries, indent=1))
+    path.with_suffix(".md").write_text(markdown(entries))
+    print(markdown(entries))
+
+
+if __name__ == "__main__":
+    main()
