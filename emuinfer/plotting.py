@@ -84,8 +84,8 @@ def _fit_row(panels, part, bands, limits, edges):
     if model_band is not None:
         top.fill_between(x, model_band[0], model_band[1], color=MODEL, alpha=0.3, lw=0, step="mid")
     top.plot(x, y, color="#bbbbbb", lw=0.6, drawstyle="steps-mid")
-    top.plot(x, shown, color=DATA, lw=0.9, drawstyle="steps-mid", label="data")
-    top.plot(x, m, color=MODEL, lw=1.0, alpha=0.9, label="model")
+    top.plot(x, shown, color=DATA, lw=1.5, drawstyle="steps-mid", label="data")
+    top.plot(x, m, color=MODEL, lw=0.8, label="model")
     middle.fill_between(x, -sigma, sigma, color="#c8c8c8", lw=0, step="mid")
     if emulator_error is not None:
         middle.fill_between(x, -emulator_error, emulator_error, color=MODEL, alpha=0.3, lw=0, step="mid")

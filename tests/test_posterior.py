@@ -142,7 +142,7 @@ def test_k_hat_agrees_with_arviz():
             reference, k_hat = array_stats.psislw(-log_ratio)
         log_weights, ours, _ = pareto_smoothed_weights(log_ratio)
         assert ours == pytest.approx(float(k_hat), abs=0.08)   # the versions differ by 0.05 among themselves
-        np.testing.assert_allclose(np.exp(log_weights), np.exp(reference) / np.exp(reference).sum(), rtol=0.02)
+        np.testing.assert_allclose(np.exp(log_weights), np.exp(reference) / np.exp(reference).sum(), rtol=0.06)
 
 
 def test_k_hat_edge_cases():

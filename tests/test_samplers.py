@@ -261,3 +261,23 @@ def test_optimise_copes_with_the_noise_of_float32():
 
 def spectrum_density_model(x, z):
     return 1 + 0.01 * z[2] * x - 1 / (1 + np.exp(-z[0])) * np.exp(-0.5 * ((x - 0.1 * z[3]) / np.exp(z[1])) ** 2)
+
+
+def test_data_may_hold_equinox_modules():
+    """Weights are arguments, activation functions static: new weights of the same shapes need no new program."""
+    import equinox as eqx
+
+    from emuinfer.samplers._compile import compile_once
+
+    def log_density(z, network):
+        return -jnp.sum((network(z) - 1.0) ** 2)
+
+    def value(density, z):
+        return density(z)
+
+    networks = [eqx.nn.MLP(2, 1, 4, 1, activation=jnp.tanh, key=jax.random.key(i)) for i in range(2)]
+    z = np.array([0.3, -0.2], np.float32)
+    for i, network in enumerate(networks):
+        call, seconds = compile_once(value, log_density, network, z)
+        assert float(call(network, z)) == pytest.approx(float(log_density(z, network)), rel=1e-5)
+        assert (seconds == 0) == (i == 1)
