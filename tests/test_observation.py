@@ -12,12 +12,16 @@ WAVELENGTH = np.linspace(5100, 5300, 4001)
 
 def flux_with_lines(n_lines=60, seed=0):
     rng = np.random.default_rng(seed)
-    depth = sum(rng.uniform(0.1, 0.9) * np.exp(-0.5 * ((WAVELENGTH - c) / 0.08) ** 2) for c in rng.uniform(5101, 5299, n_lines))
+    depth = sum(
+        rng.uniform(0.1, 0.9) * np.exp(-0.5 * ((WAVELENGTH - c) / 0.08) ** 2) for c in rng.uniform(5101, 5299, n_lines)
+    )
     return np.clip(1 - depth, 0.02, None)
 
 
 def observe(flux=None, uncertainty=0.01, **kwargs):
-    return Observation(WAVELENGTH, flux_with_lines() if flux is None else flux, uncertainty, **{"medium": "air", **kwargs})
+    return Observation(
+        WAVELENGTH, flux_with_lines() if flux is None else flux, uncertainty, **{"medium": "air", **kwargs}
+    )
 
 
 def test_attributes_units_and_immutability():
@@ -35,7 +39,14 @@ def test_attributes_units_and_immutability():
 def test_descending_wavelengths_are_sorted_with_all_their_columns():
     resolution, mask = np.linspace(4e4, 5e4, 4001), np.arange(4001) == 7
     up = observe(uncertainty=np.linspace(0.01, 0.02, 4001), resolution=resolution, mask=mask)
-    down = Observation(WAVELENGTH[::-1], up.flux[::-1], up.uncertainty[::-1], medium="air", resolution=resolution[::-1], mask=mask[::-1])
+    down = Observation(
+        WAVELENGTH[::-1],
+        up.flux[::-1],
+        up.uncertainty[::-1],
+        medium="air",
+        resolution=resolution[::-1],
+        mask=mask[::-1],
+    )
     assert down.hash == up.hash
     np.testing.assert_array_equal(down.resolution, up.resolution)
 
@@ -43,7 +54,9 @@ def test_descending_wavelengths_are_sorted_with_all_their_columns():
 def test_hash_sees_data_but_not_the_name():
     obs = observe()
     assert obs.hash == observe(name="other").hash and len(obs.hash) == 16
-    assert len({obs.hash, observe(medium="vacuum").hash, observe(uncertainty=0.02).hash, obs.with_noise(50, 0).hash}) == 4
+    assert (
+        len({obs.hash, observe(medium="vacuum").hash, observe(uncertainty=0.02).hash, obs.with_noise(50, 0).hash}) == 4
+    )
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,12 @@ def test_fits_table_with_keywords(tmp_path):
 
 
 def test_eso_phase_3_table(tmp_path):
-    columns = {"WAVE": WAVELENGTH[None] / 10, "FLUX": FLUX[None], "ERR": SIGMA[None], "QUAL": (np.arange(N) == 9)[None].astype("i4")}
+    columns = {
+        "WAVE": WAVELENGTH[None] / 10,
+        "FLUX": FLUX[None],
+        "ERR": SIGMA[None],
+        "QUAL": (np.arange(N) == 9)[None].astype("i4"),
+    }
     header = {"SPEC_RES": 115000.0, "TUCD1": "em.wl;obs.atmos"}
     obs = check(Observation.read(write(tmp_path / "a.fits", table_hdu(columns, header, {"WAVE": "nm"}))))
     assert obs.medium == "air" and obs.resolution == 115000 and not obs.good[9] and obs.good.sum() == N - 1
@@ -88,13 +93,17 @@ def test_fits_image(tmp_path, kind):
 
 
 def test_ecsv(tmp_path):
-    table = QTable({"wave": WAVELENGTH * 1e-4 * u.um, "flux": FLUX, "err": SIGMA}, meta={"medium": "vacuum", "resolution": 9000})
+    table = QTable(
+        {"wave": WAVELENGTH * 1e-4 * u.um, "flux": FLUX, "err": SIGMA}, meta={"medium": "vacuum", "resolution": 9000}
+    )
     table.write(tmp_path / "a.ecsv")
     obs = check(Observation.read(tmp_path / "a.ecsv"))
     assert obs.medium == "vacuum" and obs.resolution == 9000 and obs.name == "a"
 
 
-@pytest.mark.parametrize("head", ["wavelength,flux,error\n", "# wave flux sigma\n", "", "Wavelength (Angstrom);Flux;Err\n", "# a comment\n"])
+@pytest.mark.parametrize(
+    "head", ["wavelength,flux,error\n", "# wave flux sigma\n", "", "Wavelength (Angstrom);Flux;Err\n", "# a comment\n"]
+)
 def test_text(tmp_path, head):
     separator = "," if "," in head else ";" if ";" in head else " "
     rows = "\n".join(separator.join(f"{x:.12g}" for x in row) for row in zip(WAVELENGTH, FLUX, SIGMA))
@@ -108,7 +117,11 @@ def test_text_with_two_columns_and_chosen_columns(tmp_path):
     with pytest.raises(ObservationError, match="snr="):
         Observation.read(tmp_path / "a.txt", medium="air")
     (tmp_path / "b.csv").write_text("x,y,z\n" + "\n".join(f"{a},{b},{c}" for a, b, c in zip(SIGMA, FLUX, WAVELENGTH)))
-    check(Observation.read(tmp_path / "b.csv", medium="air", wavelength_column="z", flux_column="y", uncertainty_column="x"))
+    check(
+        Observation.read(
+            tmp_path / "b.csv", medium="air", wavelength_column="z", flux_column="y", uncertainty_column="x"
+        )
+    )
     with pytest.raises(ObservationError, match="wavelength_column=.*x, y, z"):
         Observation.read(tmp_path / "b.csv", medium="air")
     with pytest.raises(ObservationError, match="no column 'q'"):
@@ -118,12 +131,18 @@ def test_text_with_two_columns_and_chosen_columns(tmp_path):
 def test_specutils(tmp_path):
     from specutils import Spectrum
 
-    spectrum = Spectrum(spectral_axis=WAVELENGTH / 10 * u.nm, flux=FLUX * u.Jy, uncertainty=InverseVariance(SIGMA**-2),
-                        mask=np.arange(N) == 4)
+    spectrum = Spectrum(
+        spectral_axis=WAVELENGTH / 10 * u.nm,
+        flux=FLUX * u.Jy,
+        uncertainty=InverseVariance(SIGMA**-2),
+        mask=np.arange(N) == 4,
+    )
     obs = check(Observation.from_spectrum(spectrum, medium="vacuum", resolution=1000, name="s"))
     assert not obs.good[4] and obs.name == "s"
     with pytest.raises(ObservationError, match="pick one"):
-        Observation.from_spectrum(Spectrum(spectral_axis=WAVELENGTH * u.AA, flux=np.ones((2, N)) * u.Jy), medium="air", snr=3)
+        Observation.from_spectrum(
+            Spectrum(spectral_axis=WAVELENGTH * u.AA, flux=np.ones((2, N)) * u.Jy), medium="air", snr=3
+        )
     spectrum.write(tmp_path / "a.fits", format="tabular-fits")
     np.testing.assert_allclose(Observation.read(tmp_path / "a.fits", medium="air", format="tabular-fits").flux, FLUX)
 
@@ -164,8 +183,13 @@ def test_unreadable_files(tmp_path):
 @pytest.mark.skipif(not OBSERVED.exists(), reason="the observed spectra are not here")
 @pytest.mark.parametrize(
     "name, pixels, resolution, masked",
-    [("hd41248_espresso", 25371, 140000, 0), ("ic4651_9122_harps", 22001, 115000, 585), ("sun_uves", 29999, 47000, 0),
-     ("hd122563_mike", 9103, 40000, 0), ("wasp120_uves", 30000, 110000, 0)],
+    [
+        ("hd41248_espresso", 25371, 140000, 0),
+        ("ic4651_9122_harps", 22001, 115000, 585),
+        ("sun_uves", 29999, 47000, 0),
+        ("hd122563_mike", 9103, 40000, 0),
+        ("wasp120_uves", 30000, 110000, 0),
+    ],
 )
 def test_real_spectra(name, pixels, resolution, masked):
     obs = Observation.read(OBSERVED / f"{name}.fits")

@@ -39,7 +39,9 @@ def dense_reference(continuum, model, data, ivar):
 log_likelihood = jax.jit(Continuum.log_likelihood)
 
 
-@pytest.mark.parametrize("n_terms, cases", [(9, [(200, 0.2, 1.0), (1000, 0.3, 1.0), (20, 0.02, 0.1)]), (20, [(200, 0.2, 10.0)])])
+@pytest.mark.parametrize(
+    "n_terms, cases", [(9, [(200, 0.2, 1.0), (1000, 0.3, 1.0), (20, 0.02, 0.1)]), (20, [(200, 0.2, 10.0)])]
+)
 def test_log_likelihood_in_float32(n_terms, cases):
     for snr, amplitude, sd in cases:
         perfect, data, ivar = problem(n_terms, snr, amplitude)
@@ -50,10 +52,14 @@ def test_log_likelihood_in_float32(n_terms, cases):
             value, coefficients = log_likelihood(continuum, model, data, ivar, reference)
             expected, expected_coefficients = dense_reference(continuum, model, data, ivar)
             error = float(value) + log_likelihood_constant(reference) - expected
-            assert abs(error) < 0.02 * max(1, snr / 200)  # float32 rounds fluxes, 1e-7, against uncertainties of 1 / snr
+            assert abs(error) < 0.02 * max(
+                1, snr / 200
+            )  # float32 rounds fluxes, 1e-7, against uncertainties of 1 / snr
             np.testing.assert_allclose(coefficients, expected_coefficients, atol=1e-6)
             continuum_flux = np.asarray(coefficients) @ chebyshev_basis(WAVELENGTH, n_terms)
-            np.testing.assert_allclose(continuum_flux, expected_coefficients @ chebyshev_basis(WAVELENGTH, n_terms), atol=3e-6)
+            np.testing.assert_allclose(
+                continuum_flux, expected_coefficients @ chebyshev_basis(WAVELENGTH, n_terms), atol=3e-6
+            )
 
 
 def test_reference_is_itself_right_on_a_small_problem():

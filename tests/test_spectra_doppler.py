@@ -12,8 +12,12 @@ from emuinfer.spectra.doppler import cross_correlation_rv, shift_wavelength
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
 TEMPLATE_WAVELENGTH = np.arange(5100, 5300, 0.02)
 RNG = np.random.default_rng(0)
-TEMPLATE = np.exp(-sum(t * np.exp(-0.5 * ((TEMPLATE_WAVELENGTH - c) / 0.06) ** 2)
-                       for t, c in zip(RNG.exponential(0.7, 250), RNG.uniform(5100, 5300, 250))))
+TEMPLATE = np.exp(
+    -sum(
+        t * np.exp(-0.5 * ((TEMPLATE_WAVELENGTH - c) / 0.06) ** 2)
+        for t, c in zip(RNG.exponential(0.7, 250), RNG.uniform(5100, 5300, 250))
+    )
+)
 
 
 @pytest.mark.parametrize("rv", [-432.1, -30.4, 0.0, 3.85, 251.3])
@@ -36,7 +40,14 @@ def test_range_and_errors():
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the observed spectra are not here")
 @pytest.mark.parametrize(
-    "name, rv", [("hd41248_espresso", 3.85), ("ic4651_9122_harps", -30.4), ("sun_uves", 0.0), ("hd122563_mike", 0.0), ("wasp120_uves", 0.0)]
+    "name, rv",
+    [
+        ("hd41248_espresso", 3.85),
+        ("ic4651_9122_harps", -30.4),
+        ("sun_uves", 0.0),
+        ("hd122563_mike", 0.0),
+        ("wasp120_uves", 0.0),
+    ],
 )
 def test_real_spectra_with_a_solar_template(name, rv):
     sun = np.load(SHARED / "grids" / "turbospectrum_sun.npz")

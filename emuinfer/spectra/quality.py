@@ -1,10 +1,11 @@
-"""Which pixels of an observed spectrum may be used: gaps, cosmic rays, and a rough continuum to judge them by. Host only."""
+"""Which pixels of an observed spectrum may be used: gaps, cosmic rays. Host only."""
 
 import numpy as np
 
 
 def rough_continuum(flux, good, pixels_per_block: int = 200, percentile: float = 90.0) -> np.ndarray:
-    """A rough upper envelope of a spectrum, shape `(n_pix,)`: a high percentile in blocks of pixels, linearly interpolated.
+    """A rough upper envelope of a spectrum, shape `(n_pix,)`: a high percentile in blocks of pixels, linearly
+    interpolated.
 
     Good enough to turn a signal-to-noise ratio into uncertainties, to judge spikes and to normalise before a
     cross-correlation; the fit itself has its own continuum.
@@ -14,7 +15,9 @@ def rough_continuum(flux, good, pixels_per_block: int = 200, percentile: float =
     blocks = np.array_split(index, max(1, len(index) // pixels_per_block))
     centres = np.array([b.mean() for b in blocks])
     level = np.array([np.percentile(flux[b], percentile) for b in blocks])
-    if len(level) >= 5:  # strong broad lines fill whole blocks: bridge them by the higher of a block and its neighbours' median
+    if (
+        len(level) >= 5
+    ):  # strong broad lines fill whole blocks: bridge them by the higher of a block and its neighbours' median
         padded = np.pad(level, 2, mode="edge")
         level = np.maximum(level, np.median([padded[i : i + len(level)] for i in range(5)], axis=0))
     return np.interp(np.arange(len(flux)), centres, level)
@@ -33,9 +36,9 @@ def zero_runs(flux, minimum: int = 3) -> np.ndarray:
 def cosmic_rays(flux, uncertainty, good, threshold: float, width: int = 5) -> np.ndarray:
     """True on narrow positive spikes: cosmic rays and hot pixels, with the pixels beside them. Shape `(n_pix,)`.
 
-    A spike stands, over at most `width` pixels, more than `threshold` times its uncertainty and 10 % of the continuum above
-    both the running median and the rough continuum. Flux between absorption lines never rises above the continuum, so
-    lines, however sharp, are never clipped; emission lines wider than `width` pixels are kept as well.
+    A spike stands, over at most `width` pixels, more than `threshold` times its uncertainty and 10 % of the continuum
+    above both the running median and the rough continuum. Flux between absorption lines never rises above the
+    continuum, so lines, however sharp, are never clipped; emission lines wider than `width` pixels are kept as well.
     """
     from scipy.ndimage import binary_dilation, label, median_filter
 

@@ -8,33 +8,34 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ObservationError
+from .columns import FLUX, UNCERTAINTY, from_header, from_table, standard_deviation, with_unit
 
-# Column names, in lower case. ESO phase 3: WAVE, FLUX, ERR, QUAL; SDSS: loglam, flux, ivar, and_mask; others as seen in the wild.
-WAVELENGTH = ("wavelength", "wave", "lambda", "lam", "wl", "waveobs", "wavelength_air", "wavelength_vac", "wave_air", "wave_vac",
-              "wavelength_vacuum", "spectral_axis", "loglam", "angstrom", "nm")
-FLUX = ("flux", "flux_density", "flam", "intensity", "counts", "norm_flux", "flux_norm", "normalized_flux", "normalised_flux")
-UNCERTAINTY = ("uncertainty", "error", "err", "sigma", "std", "unc", "flux_err", "flux_error", "flux_uncertainty", "e_flux", "eflux",
-               "ferr", "dflux", "noise", "ivar", "flux_ivar", "inverse_variance", "variance", "var")
-INVERSE_VARIANCE, VARIANCE = ("ivar", "flux_ivar", "inverse_variance"), ("variance", "var")
-MASK = ("mask", "quality", "qual", "dq", "and_mask")
-# Header keywords. SPEC_RES and SNR: ESO Science Data Product standard.
-RESOLUTION_KEYS, SNR_KEYS = ("SPEC_RES", "RESOLUTION", "RESOLUTN", "RESOLVE", "SPECRES"), ("SNR", "SNR_EST")
-NEEDS = ("A spectrum is a FITS table, ECSV, CSV or text file with a wavelength, a flux and, if possible, an uncertainty "
-         "column, a one-dimensional FITS image with a wavelength axis, or a file that specutils can read.")
+NEEDS = (
+    "A spectrum is a FITS table, ECSV, CSV or text file with a wavelength, a flux and, if possible, an uncertainty "
+    "column, a one-dimensional FITS image with a wavelength axis, or a file that specutils can read."
+)
 
 
-def read(path, *, medium=None, wavelength_column=None, flux_column=None, uncertainty_column=None, wavelength_unit=None,
-         format=None) -> dict:
+def read(
+    path,
+    *,
+    medium=None,
+    wavelength_column=None,
+    flux_column=None,
+    uncertainty_column=None,
+    wavelength_unit=None,
+    format=None,
+) -> dict:
     """Read one spectrum; returns keyword arguments for `Observation`.
 
-    Tried in this order: FITS tables (one row per pixel, or one row of arrays as in ESO phase 3), one-dimensional FITS images
-    with a linear or logarithmic axis, ECSV, CSV and text columns, and what `specutils.Spectrum.read` identifies. `format`, a
-    specutils format name, goes to specutils at once. Columns are found by their names, or given by name. Column units are
-    used; without any, wavelengths are in ångström, or in `wavelength_unit`. Inverse variances, variances and quality
-    columns (non-zero: do not use) are understood. From headers (or ECSV metadata) come the medium (`MEDIUM`, `AIRORVAC`,
-    `VACUUM`, axis type `AWAV`, ESO's `em.wl;obs.atmos`), the resolving power (`SPEC_RES`, `RESOLUTION`, `RESOLVE`), the
-    signal-to-noise ratio (`SNR`, `SNR_EST`; only used without uncertainties) and the name (`OBJECT`). The axis type `WAVE`
-    should mean vacuum but is often written for air, so that it is not believed.
+    Tried in this order: FITS tables (one row per pixel, or one row of arrays as in ESO phase 3), one-dimensional FITS
+    images with a linear or logarithmic axis, ECSV, CSV and text columns, and what `specutils.Spectrum.read` identifies.
+    `format`, a specutils format name, goes to specutils at once. Columns are found by their names, or given by name.
+    Column units are used; without any, wavelengths are in ångström, or in `wavelength_unit`. Inverse variances,
+    variances and quality columns (non-zero: do not use) are understood. From headers (or ECSV metadata) come the medium
+    (`MEDIUM`, `AIRORVAC`, `VACUUM`, axis type `AWAV`, ESO's `em.wl;obs.atmos`), the resolving power (`SPEC_RES`,
+    `RESOLUTION`, `RESOLVE`), the signal-to-noise ratio (`SNR`, `SNR_EST`; only used without uncertainties) and the name
+    (`OBJECT`). The axis type `WAVE` should mean vacuum but is often written for air, so that it is not believed.
 
     Raises `ObservationError` that names the file, what is in it, and what is needed.
     """
@@ -56,13 +57,16 @@ def read(path, *, medium=None, wavelength_column=None, flux_column=None, uncerta
     except ObservationError as error:
         raise ObservationError(f"{path}: {error}") from error
     except (OSError, EOFError, TypeError, KeyError, IndexError, ValueError) as error:
-        raise ObservationError(f"{path} cannot be read as a spectrum: {type(error).__name__}: {error}. {NEEDS}") from error
+        raise ObservationError(
+            f"{path} cannot be read as a spectrum: {type(error).__name__}: {error}. {NEEDS}"
+        ) from error
     fields.setdefault("name", "")
     fields["name"] = fields["name"] or re.sub(r"(\.(fits?|ecsv|csv|txt|dat|gz))+$", "", path.name)
     fields["meta"] = {"file": path.name, **fields.get("meta", {})}
     if medium is None and fields.get("medium") is None:
         raise ObservationError(
-            f'{path} does not say whether its wavelengths are in air or in vacuum. Give medium="air" or medium="vacuum" '
+            f"{path} does not say whether its wavelengths are in air or in vacuum. "
+            'Give medium="air" or medium="vacuum" '
             "(on the command line --medium)."
         )
     return fields
@@ -79,101 +83,6 @@ def _open(path):
 def _head(path) -> bytes:
     with _open(path) as file:
         return file.read(64)
-
-
-# Tables
-
-
-def _from_table(table: dict, units: dict, header, columns: dict, medium, wavelength_unit, air=()) -> dict:
-    """Fields from named columns. `table`: name to array; `units`: name to unit text; `air`: columns known to be in air."""
-    wave = _pick(table, columns["wavelength"], WAVELENGTH, "wavelength", medium)
-    flux = _pick(table, columns["flux"], FLUX, "flux")
-    sigma = _pick(table, columns["uncertainty"], UNCERTAINTY, "uncertainty", required=False)
-    mask = _pick(table, None, MASK, "mask", required=False)
-    wavelength = np.ma.filled(np.ma.asarray(table[wave], dtype=float), np.nan)
-    if wave.lower() == "loglam":
-        wavelength = 10**wavelength
-    fields = _from_header(header)
-    if wave in air or wave.lower() in ("wavelength_air", "wave_air"):
-        fields["medium"] = "air"
-    elif wave.lower() in ("wavelength_vac", "wave_vac", "wavelength_vacuum"):
-        fields["medium"] = "vacuum"
-    unit = wavelength_unit or units.get(wave) or ("nm" if wave.lower() == "nm" else None)
-    fields["wavelength"] = _with_unit(wavelength, unit)
-    fields["flux"] = table[flux]
-    if sigma is not None:
-        fields["uncertainty"] = _standard_deviation(table[sigma], sigma.lower())
-    if mask is not None:
-        fields["mask"] = np.ma.filled(np.ma.asarray(table[mask]), 1).astype(bool)
-    return fields
-
-
-def _pick(table, given, known, what, medium=None, required=True):
-    """The name of the column that holds `what`."""
-    if given is not None:
-        if given in table:
-            return given
-        raise ObservationError(f"There is no column '{given}'. The columns are: {', '.join(table)}.")
-    found = [name for name in table if name.lower() in known]
-    if len(found) > 1 and medium is not None:  # columns for both media: the caller has said which
-        found = [n for n in found if medium[:3] in n.lower()] or found
-    if len(found) == 1 or (not found and not required):
-        return found[0] if found else None
-    problem = f"Several columns could be the {what}: {', '.join(found)}." if found else f"No column is known to be the {what}."
-    argument = f"{what}_column=" if what != "mask" else "only one of them in the file"
-    raise ObservationError(f"{problem} Give {argument}. The columns are: {', '.join(table)}.")
-
-
-def _standard_deviation(values, name: str):
-    values = np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
-    if name in VARIANCE:
-        return np.sqrt(np.where(values > 0, values, np.nan))
-    if name in INVERSE_VARIANCE:
-        return np.where(values > 0, np.where(values > 0, values, 1.0) ** -0.5, np.nan)
-    return values
-
-
-def _with_unit(wavelength, unit):
-    import astropy.units as u
-
-    if unit is None:
-        if np.nanmedian(wavelength) < 1000:
-            raise ObservationError(
-                f"The wavelengths have no unit and lie near {np.nanmedian(wavelength):g}, too low for ångström. "
-                'Give wavelength_unit="nm", "um" or what they are.'
-            )
-        return wavelength
-    text = {"angstroms": "Angstrom", "ang": "Angstrom", "a": "Angstrom", "nanometers": "nm", "microns": "um"}.get(
-        str(unit).strip().lower(), str(unit).strip())
-    try:
-        return wavelength * u.Unit(text)
-    except ValueError as error:
-        raise ObservationError(f"The wavelength unit '{unit}' is not known to astropy. Give wavelength_unit=.") from error
-
-
-def _from_header(header) -> dict:
-    """Name, medium, resolution, S/N and a few words of provenance from a FITS header or a mapping."""
-    header = {str(k).upper(): v for k, v in dict(header).items()}
-    fields = {"name": str(header.get("OBJECT", header.get("NAME", ""))).strip(), "medium": _medium_of(header)}
-    for field, keys in (("resolution", RESOLUTION_KEYS), ("snr", SNR_KEYS)):
-        values = [header[k] for k in keys if isinstance(header.get(k), (int, float)) and header[k] > 0]
-        fields[field] = float(values[0]) if values else None
-    skip = {"SIMPLE", "XTENSION", "BITPIX", "PCOUNT", "GCOUNT", "TFIELDS", "EXTEND", "COMMENT", "HISTORY", "CHECKSUM", "DATASUM", ""}
-    keep = {k: v for k, v in header.items() if k not in skip and isinstance(v, (str, int, float, bool, dict, list))}
-    fields["meta"] = {k.lower(): v for k, v in keep.items() if not re.match(r"(NAXIS|TTYPE|TFORM|TUNIT|TDIM|TUCD|TUTYP)", k)}
-    return fields
-
-
-def _medium_of(header) -> str | None:
-    for key in ("MEDIUM", "AIRORVAC", "AIR_VAC"):
-        text = str(header.get(key, "")).strip().lower()
-        if text.startswith("air"):
-            return "air"
-        if text.startswith("vac"):
-            return "vacuum"
-    if isinstance(header.get("VACUUM"), (bool, int)):
-        return "vacuum" if header["VACUUM"] else "air"
-    return "air" if str(header.get("CTYPE1", "")).upper().startswith("AWAV") else None
 
 
 # FITS
@@ -215,7 +124,7 @@ def _fits_table(hdu, primary, columns, medium, wavelength_unit) -> dict:
     ucd = {n: str(hdu.header.get(f"TUCD{i}", "")).lower() for i, n in enumerate(names, start=1)}
     air = [n for n, text in ucd.items() if text.startswith("em.wl") and "obs.atmos" in text]
     header = {**dict(primary), **dict(hdu.header)}
-    fields = _from_table(data, units, header, columns, medium, wavelength_unit, air)
+    fields = from_table(data, units, header, columns, medium, wavelength_unit, air)
     is_eso = any(text.startswith("em.wl") for text in ucd.values()) and fields.get("medium") is None
     if is_eso:  # ESO Science Data Product standard: "em.wl" alone means vacuum
         fields["medium"] = "vacuum"
@@ -223,7 +132,7 @@ def _fits_table(hdu, primary, columns, medium, wavelength_unit) -> dict:
 
 
 def _fits_image(hdus, wavelength_unit) -> dict:
-    """A one-dimensional image: linear axis, log10 axis (DC-FLAG, CTYPE1 'LOG...') or FITS WCS '-LOG' (natural logarithm)."""
+    """A one-dimensional image: linear axis, log10 axis (DC-FLAG, CTYPE1 'LOG...') or WCS '-LOG' (natural)."""
     header = hdus[0].header
     flux = np.squeeze(hdus[0].data).astype(float)
     step = header.get("CDELT1", header.get("CD1_1"))
@@ -235,12 +144,16 @@ def _fits_image(hdus, wavelength_unit) -> dict:
         axis = header["CRVAL1"] * np.exp(step * offset / header["CRVAL1"])
     elif header.get("DC-FLAG", 0) == 1 or kind.startswith("LOG"):
         axis = 10**axis
-    fields = _from_header(header)
+    fields = from_header(header)
     unit = wavelength_unit or header.get("CUNIT1") or None
-    fields.update(wavelength=_with_unit(axis, unit), flux=flux)
+    fields.update(wavelength=with_unit(axis, unit), flux=flux)
     for hdu in hdus[1:]:
-        if hdu.data is not None and hdu.name.lower() in (*UNCERTAINTY, "errs", "errors") and np.size(hdu.data) == len(flux):
-            fields["uncertainty"] = _standard_deviation(np.squeeze(hdu.data), hdu.name.lower())
+        if (
+            hdu.data is not None
+            and hdu.name.lower() in (*UNCERTAINTY, "errs", "errors")
+            and np.size(hdu.data) == len(flux)
+        ):
+            fields["uncertainty"] = standard_deviation(np.squeeze(hdu.data), hdu.name.lower())
     return fields
 
 
@@ -254,11 +167,11 @@ def _read_ecsv(path, columns, medium, wavelength_unit) -> dict:
         table = Table.read(file.read().decode(), format="ascii.ecsv")
     units = {n: str(table[n].unit) for n in table.colnames if getattr(table[n], "unit", None) is not None}
     data = {n: np.ma.asarray(getattr(table[n], "value", table[n])) for n in table.colnames}
-    return _from_table(data, units, table.meta, columns, medium, wavelength_unit)
+    return from_table(data, units, table.meta, columns, medium, wavelength_unit)
 
 
 def _read_text(path, columns, medium, wavelength_unit) -> dict:
-    """Columns separated by commas, semicolons or blanks; names in a first line or in the last comment line before the data."""
+    """Columns separated by commas, semicolons or blanks; names in a first line or the last comment."""
     with _open(path) as file:
         raw = file.read()
     try:
@@ -285,7 +198,7 @@ def _read_text(path, columns, medium, wavelength_unit) -> dict:
         shape = f"{values.shape[-1] if values.ndim == 2 else '?'} columns and {len(names)} names ({', '.join(names)})"
         raise ObservationError(f"The file has {shape}. Without names, give two or three columns. {NEEDS}")
     names = [re.sub(r"\s*[\[(].*[\])]$", "", n) for n in names]  # "wavelength [nm]" -> "wavelength"
-    return _from_table(dict(zip(names, values.T)), {}, {}, columns, medium, wavelength_unit)
+    return from_table(dict(zip(names, values.T)), {}, {}, columns, medium, wavelength_unit)
 
 
 def _number(word: str) -> float:
@@ -320,18 +233,22 @@ def from_specutils(spectrum) -> dict:
 
     flux = np.squeeze(np.asarray(spectrum.flux.value, dtype=float))
     if flux.ndim != 1:
-        raise ObservationError(f"The Spectrum holds an array of shape {spectrum.flux.shape}; pick one spectrum, as spectrum[0].")
+        raise ObservationError(
+            f"The Spectrum holds an array of shape {spectrum.flux.shape}; pick one spectrum, as spectrum[0]."
+        )
     try:
         wavelength = spectrum.spectral_axis.to(u.AA, equivalencies=u.spectral())
     except u.UnitConversionError as error:
-        raise ObservationError(f"The spectral axis has unit '{spectrum.spectral_axis.unit}', not a wavelength.") from error
+        raise ObservationError(
+            f"The spectral axis has unit '{spectrum.spectral_axis.unit}', not a wavelength."
+        ) from error
     meta = dict(spectrum.meta or {})
     header = meta.get("header", meta)
-    fields = _from_header(header if hasattr(header, "items") else {})
+    fields = from_header(header if hasattr(header, "items") else {})
     fields.update(wavelength=u.Quantity(wavelength), flux=flux)
     if spectrum.uncertainty is not None:
         kind = {"var": "variance", "ivar": "ivar"}.get(spectrum.uncertainty.uncertainty_type, "std")
-        fields["uncertainty"] = _standard_deviation(np.squeeze(spectrum.uncertainty.array), kind)
+        fields["uncertainty"] = standard_deviation(np.squeeze(spectrum.uncertainty.array), kind)
     if spectrum.mask is not None:
         fields["mask"] = np.squeeze(np.asarray(spectrum.mask)).astype(bool)
     return fields

@@ -1,0 +1,126 @@
+"""Checks that turn what a caller gives into the arrays of an `Observation`, or say what is wrong. Host only."""
+
+import numpy as np
+
+from ..errors import ObservationError
+from . import quality
+
+
+def to_angstrom(wavelength) -> np.ndarray:
+    import astropy.units as u
+
+    if isinstance(wavelength, u.Quantity):
+        try:
+            wavelength = wavelength.to_value(u.AA, equivalencies=u.spectral())
+        except u.UnitConversionError as error:
+            raise ObservationError(f"The wavelengths have unit '{wavelength.unit}', which is not a length.") from error
+    wavelength = np.array(wavelength, dtype=float)
+    if wavelength.ndim != 1 or len(wavelength) < 3:
+        raise ObservationError(
+            f"The wavelengths must be a one-dimensional array of 3 or more; got shape {wavelength.shape}."
+        )
+    if not (np.isfinite(wavelength) & (wavelength > 0)).all():
+        i = int(np.flatnonzero(~(np.isfinite(wavelength) & (wavelength > 0)))[0])
+        raise ObservationError(f"Wavelengths must be finite and positive; number {i} is {wavelength[i]}.")
+    return wavelength
+
+
+def to_column(values, what: str, n_pix: int) -> np.ndarray:
+    try:
+        values = np.array(np.ma.filled(np.ma.asarray(values, dtype=float), np.nan), dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ObservationError(f"The {what} is not numeric: {error}.") from error
+    if values.shape != (n_pix,):
+        raise ObservationError(f"The {what} must have the shape of the wavelengths, ({n_pix},); got {values.shape}.")
+    return values
+
+
+def to_mask(mask, n_pix: int) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.shape != (n_pix,):
+        raise ObservationError(f"The mask must have the shape of the wavelengths, ({n_pix},); got {mask.shape}.")
+    return mask.astype(bool)
+
+
+def increasing_order(wavelength, notes) -> np.ndarray:
+    """Indices that make the wavelengths increase: the given order or its reverse, less a few repeated wavelengths."""
+    order = np.arange(len(wavelength)) if wavelength[-1] >= wavelength[0] else np.arange(len(wavelength))[::-1]
+    steps = np.diff(wavelength[order])
+    repeated = int((steps == 0).sum())
+    if (steps < 0).any() or repeated > 0.01 * len(wavelength):
+        i = int(np.flatnonzero(steps < 0 if (steps < 0).any() else steps == 0)[0])
+        before, after = wavelength[order[i]], wavelength[order[i + 1]]
+        raise ObservationError(
+            f"Wavelengths must increase (or decrease) throughout, but {after:.4f} Å follows {before:.4f} Å "
+            f"({(steps < 0).sum()} steps back, {repeated} repeated wavelengths). Merge or cut overlapping orders first."
+        )
+    if repeated:
+        notes.append(f"{repeated} pixels dropped because their wavelength repeats that of the pixel before")
+    return order[np.concatenate([[True], steps > 0])]
+
+
+def to_uncertainty(uncertainty, snr, flux, good, notes) -> np.ndarray:
+    """Standard deviations `(n_pix,)`; marks pixels without a valid one as not good."""
+    if (uncertainty is None) == (snr is None):
+        missing = "There are no uncertainties" if snr is None else "Both uncertainty and snr are given"
+        raise ObservationError(f"{missing}: give either uncertainty= (standard deviations) or snr= (per pixel).")
+    if snr is not None:
+        snr = np.asarray(snr, dtype=float)
+        if snr.shape not in ((), flux.shape):
+            raise ObservationError(f"snr must be one value or have shape {flux.shape}; got {snr.shape}.")
+        if not (np.isfinite(snr) & (snr > 0)).all():
+            raise ObservationError(f"snr must be positive and finite; the lowest value is {snr.min()}.")
+        if not good.any():
+            return np.zeros_like(flux)
+        return np.abs(quality.rough_continuum(flux, good & ~quality.zero_runs(flux) if flux.any() else good)) / snr
+    uncertainty = getattr(uncertainty, "value", uncertainty)
+    if np.ndim(uncertainty) == 0:
+        uncertainty = np.full(flux.shape, uncertainty, dtype=float)
+    uncertainty = to_column(uncertainty, "uncertainty", len(flux))
+    if (uncertainty[good] < 0).any():
+        i = int(np.flatnonzero(good & (uncertainty < 0))[0])
+        raise ObservationError(
+            f"Uncertainties must be positive, but pixel {i} has {uncertainty[i]:g}. They are standard deviations, "
+            "in the unit of the flux; mask the pixels that have none (mask=, or an uncertainty of NaN)."
+        )
+    bad = good & ~(np.isfinite(uncertainty) & (uncertainty > 0))
+    if good.any() and bad.sum() == good.sum():
+        raise ObservationError("All uncertainties are zero or not finite. Give valid ones, or snr= instead.")
+    if bad.any():
+        notes.append(f"{bad.sum()} pixels masked because their uncertainty is zero or not finite")
+        good &= ~bad
+    return uncertainty
+
+
+def to_resolution(resolution, n_pix: int):
+    if resolution is None:
+        return None
+    resolution = np.array(getattr(resolution, "value", resolution), dtype=float)
+    if resolution.shape not in ((), (n_pix,)):
+        raise ObservationError(
+            f"The resolution must be one resolving power or have shape ({n_pix},); got {resolution.shape}."
+        )
+    if not (np.isfinite(resolution) & (resolution > 1)).all():
+        raise ObservationError(
+            f"The resolving power lambda/FWHM must be above 1; the lowest value is {resolution.min()}."
+        )
+    return resolution if resolution.ndim else float(resolution)
+
+
+def drop_gaps(flux, good, notes) -> None:
+    gaps = good & quality.zero_runs(flux)
+    if gaps.any():
+        notes.append(f"{gaps.sum()} pixels masked as gaps (runs of zero flux)")
+        good &= ~gaps
+
+
+def require_pixels(flux, good, what) -> None:
+    if not good.any():
+        raise ObservationError(
+            f"{what} has no usable pixel: all {len(good)} are masked, not finite, or filled with zeros. In a mask, "
+            "True marks the pixels to leave out."
+        )
+    if np.median(flux[good]) <= 0:
+        raise ObservationError(
+            f"{what} has a median flux of {np.median(flux[good]):g}; a stellar spectrum must be positive."
+        )
