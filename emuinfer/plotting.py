@@ -30,7 +30,8 @@ def label_text(name: str) -> str:
 
 
 def plot_fit(
-    path, wavelength, flux, uncertainty, model, good=None, *, model_band=None, emulator_error=None, title="", panel_width=50.0
+    path, wavelength, flux, uncertainty, model, good=None, *, model_band=None, emulator_error=None, title="",
+    panel_width=50.0,
 ):
     """Data, model and residuals in stacked panels of `panel_width` ångström.
 
@@ -42,8 +43,8 @@ def plot_fit(
     - `model_band`: `(low, high)` of the posterior's model flux, each `(pixels,)`, shaded around the model.
     - `emulator_error`: standard deviation of the emulator's error, `(pixels,)`, shaded in the residuals.
 
-    Under each stretch of spectrum a strip shows the residuals, data minus model, in the flux's unit with the one-sigma band
-    of the data (grey) and of the emulator (red), and a second one shows them in units of the data's sigma.
+    Under each stretch of spectrum a strip shows the residuals, data minus model, in the flux's unit with the one-sigma
+    band of the data (grey) and of the emulator (red), and a second one shows them in units of the data's sigma.
     """
     x, y, sigma, m = (np.asarray(a, float).ravel() for a in (wavelength, flux, uncertainty, model))
     if not x.shape == y.shape == sigma.shape == m.shape or len(x) < 2:
@@ -56,7 +57,8 @@ def plot_fit(
     rows = max(1, int(np.ceil((x[-1] - x[0]) / panel_width - 1e-6)))
     height = 0.7 + 3.3 * rows   # inches
     figure = _figure(16, height)
-    outer = figure.add_gridspec(rows, 1, hspace=0.22, left=0.055, right=0.99, top=1 - 0.45 / height, bottom=0.45 / height)
+    margin = 0.45 / height
+    outer = figure.add_gridspec(rows, 1, hspace=0.22, left=0.055, right=0.99, top=1 - margin, bottom=margin)
     limits = _limits(y, m, sigma, good)
     edges = np.linspace(x[0], x[-1], rows + 1)
     for row in range(rows):

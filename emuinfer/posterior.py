@@ -1,7 +1,7 @@
 """Posteriors as ArviZ objects: building, saving, summaries, warnings, importance weights.
 
-ArviZ 0.23 (Python 3.11) speaks `InferenceData`, ArviZ 1.x (Python 3.12 and later) `xarray.DataTree`; here the groups are
-made as xarray datasets and put into whichever the installed ArviZ speaks. `arviz.summary`, `arviz.plot_...` and the
+ArviZ 0.23 (Python 3.11) speaks `InferenceData`, ArviZ 1.x (Python 3.12 and later) `xarray.DataTree`; here the groups
+are made as xarray datasets and put into whichever the installed ArviZ speaks. `arviz.summary`, `arviz.plot_...` and the
 attribute access `posterior.posterior["teff"]` work on both.
 """
 
@@ -35,8 +35,8 @@ def build_posterior(
     - `observed_data`, `constant_data`: name to array without chain and draw axes (flux; wavelength).
     - `posterior_predictive`, `log_likelihood`: name to array `(chain, draw, ...)`.
     - `dims`: variable name to the names of its axes beyond chain and draw; `coords`: axis name to values.
-    - `attrs`: facts about the run. Booleans become 0 or 1, mappings and sequences JSON text, `None` is left out, because
-      netCDF knows strings and numbers only. `created_at` is added.
+    - `attrs`: facts about the run. Booleans become 0 or 1, mappings and sequences JSON text, `None` is left out: netCDF
+      knows strings and numbers only. `created_at` is added.
 
     Raises `EmuinferError` on wrong shapes and on the axis names that break `arviz.summary`.
     """
@@ -46,7 +46,8 @@ def build_posterior(
         "observed_data": (observed_data, False), "constant_data": (constant_data, False),
     }
     datasets = {
-        group: _dataset(group, arrays, sampled, coords or {}, dims or {}) for group, (arrays, sampled) in groups.items() if arrays
+        group: _dataset(group, arrays, sampled, coords or {}, dims or {})
+        for group, (arrays, sampled) in groups.items() if arrays
     }
     if "posterior" not in datasets:
         raise EmuinferError("A posterior needs the draws of at least one parameter; got none.")
@@ -69,7 +70,7 @@ def _dataset(group, arrays, sampled, coords, dims):
         lead = ("chain", "draw") if sampled else ()
         extra = tuple(dims.get(name, ())) or tuple(f"{name}_dim_{i}" for i in range(value.ndim - len(lead)))
         if len(lead + extra) != value.ndim:
-            raise EmuinferError(f"'{name}' in {group} has {value.ndim} axes {value.shape}, but the axis names {lead + extra}.")
+            raise EmuinferError(f"'{name}' in {group} has the shape {value.shape}, but the axis names {lead + extra}.")
         if bad := set(extra) & set(FORBIDDEN_DIMS):
             raise EmuinferError(f"The axis of '{name}' must not be called {sorted(bad)}: arviz.summary fails on it.")
         variables[name] = (lead + extra, value)
@@ -228,24 +229,27 @@ def diagnose(posterior, *, names=None, bounds=None) -> list[str]:
 def _sampling_warnings(posterior, r_hats, sizes):
     found = []
     if posterior["posterior"].sizes["chain"] < 2:
-        found.append("There is only one chain, so R-hat cannot tell whether it has converged. Run at least 2, better 4.")
+        found.append("There is only one chain, so R-hat cannot tell whether it has converged. Run 4.")
     high = {k: v for k, v in r_hats.items() if v >= R_HAT_LIMIT}
     if high:
         worst = max(high, key=high.get)
         found.append(
-            f"The chains have not mixed: R-hat is {R_HAT_LIMIT} or more for {_listed(high)} (worst: {worst}, {high[worst]:.3f}). "
-            "Run longer (more warm-up and draws); if it stays, the posterior may have several modes: look at its traces."
+            f"The chains have not mixed: R-hat is {R_HAT_LIMIT} or more for {_listed(high)} (worst: {worst}, "
+            f"{high[worst]:.3f}). Run longer (more warm-up and draws); if it stays, the posterior may have several modes: "
+            "look at its traces."
         )
     few = {k: v for k, v in sizes.items() if v < ESS_LIMIT}
     if few:
         worst = min(few, key=few.get)
         found.append(
-            f"Few independent draws: the bulk effective sample size is below {ESS_LIMIT} for {_listed(few)} (worst: {worst}, "
-            f"{few[worst]:.0f}). Take more draws; quantiles are uncertain until then."
+            f"Few independent draws: the bulk effective sample size is below {ESS_LIMIT} for {_listed(few)} (worst: "
+            f"{worst}, {few[worst]:.0f}). Take more draws; quantiles are uncertain until then."
         )
     frozen = [k for k, v in sizes.items() if np.isnan(v)]
     if frozen:
-        found.append(f"The draws of {_listed(frozen)} are constant or not finite: the sampler did not move. Try another seed or start.")
+        found.append(
+            f"The draws of {_listed(frozen)} are constant or not finite: the sampler did not move. Try another seed or start."
+        )
     return found + _energy_warnings(getattr(posterior, "sample_stats", None))
 
 
@@ -255,8 +259,8 @@ def _energy_warnings(stats):
         count, total = int(stats["diverging"].values.sum()), stats["diverging"].size
         if count:
             found.append(
-                f"{count} of {total} transitions diverged: the sampler missed regions of strong curvature, and the posterior may "
-                "be biased. Raise the target acceptance (0.95, 0.99) or reparametrise."
+                f"{count} of {total} transitions diverged: the sampler missed regions of strong curvature, and the "
+                "posterior may be biased. Raise the target acceptance (0.95, 0.99) or reparametrise."
             )
     if stats is not None and "energy" in stats:
         energy = np.asarray(stats["energy"].values, float)
@@ -264,8 +268,8 @@ def _energy_warnings(stats):
         bfmi = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.maximum(energy.var(axis=1), 1e-300)
         if bfmi.min() < BFMI_LIMIT:
             found.append(
-                f"The energy mixes slowly (E-BFMI {bfmi.min():.2f} < {BFMI_LIMIT} in chain {int(bfmi.argmin())}), a sign of heavy "
-                "tails. Run longer, or reparametrise."
+                f"The energy mixes slowly (E-BFMI {bfmi.min():.2f} < {BFMI_LIMIT} in chain {int(bfmi.argmin())}), a sign "
+                "of heavy tails. Run longer, or reparametrise."
             )
     return found
 
@@ -282,13 +286,13 @@ def _leaning(label, x, lower, upper):
         return []
     if len(sides) == 2:
         return [
-            f"The posterior of {label} fills its whole prior range [{lower:g}, {upper:g}]: the data say little about it. "
-            "Report it as a limit or not at all."
+            f"The posterior of {label} fills its whole prior range [{lower:g}, {upper:g}]: the data say little about "
+            "it. Report it as a limit or not at all."
         ]
     bound = lower if sides[0] == "lower" else upper
     return [
-        f"The posterior of {label} piles up at the {sides[0]} bound of its prior, {bound:g}: take it as a limit. Widen the prior "
-        "if the emulator's domain allows, or use an emulator that reaches farther."
+        f"The posterior of {label} piles up at the {sides[0]} bound of its prior, {bound:g}: take it as a limit. "
+        "Widen the prior if the emulator's domain allows, or use an emulator that reaches farther."
     ]
 
 
@@ -312,8 +316,8 @@ def pareto_smoothed_weights(log_ratio) -> tuple[np.ndarray, float, float]:
     bad = np.isnan(log_ratio) | (log_ratio == np.inf)
     if bad.any() or not np.isfinite(log_ratio).any():
         raise EmuinferError(
-            f"{int(bad.sum())} of {n} log importance ratios are NaN or infinite, or all of them are minus infinity. One of the "
-            "two densities cannot be evaluated at some draws: check whether they lie inside the emulator's domain."
+            f"{int(bad.sum())} of {n} log importance ratios are NaN or infinite, or all are minus infinity. One of the two "
+            "densities cannot be evaluated at some draws: check whether they lie inside the emulator's domain."
         )
     if np.ptp(log_ratio) < 1e-9:
         return np.full(n, -np.log(n)), 0.0, float(n)
@@ -351,15 +355,15 @@ def _generalised_pareto(x):
 def verify_flag(k_hat, ess, n) -> tuple[str, str]:
     """A verdict on importance weights of `n` draws: `("ok" | "warn" | "fail", message)`.
 
-    The limits are those of Vehtari et al. (2024): k-hat up to 0.5 is good, up to min(1 - 1/log10(n), 0.7) usable, beyond
-    that the reweighted posterior cannot be trusted.
+    The limits are those of Vehtari et al. (2024): k-hat up to 0.5 is good, up to min(1 - 1/log10(n), 0.7) usable,
+    beyond that the reweighted posterior cannot be trusted.
     """
     limit = min(1 - 1 / np.log10(max(n, 11)), 0.7)
     figures = f"Pareto k-hat {k_hat:.2f}, effective draws {ess:.0f} of {n}"
     if not k_hat <= limit or ess < 10:
         return "fail", (
-            f"The posterior does not hold against the full emulator ({figures}; k-hat must be below {limit:.2f}). Build the reduced "
-            "emulator anew around this star, or with a smaller error, and do not use these values."
+            f"The posterior does not hold against the full emulator ({figures}; k-hat must be below {limit:.2f}). Build "
+            "the reduced emulator anew around this star, or with a smaller error, and do not use these values."
         )
     if k_hat > 0.5 or ess < 0.3 * n:
         return "warn", (

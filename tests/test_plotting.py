@@ -57,7 +57,8 @@ def test_corner_regions_hold_their_share(tmp_path):
     assert pair.get_xlabel() == r"$T_\mathrm{eff}$ [K]" and pair.get_ylabel() == "[Fe/H]"
     # The 68 and 95 % regions of a 2-D Gaussian are ellipses at 1.51 and 2.45 standard deviations.
     outer, inner = (path.get_extents() for path in pair.collections[-1].get_paths())
-    assert outer.width == pytest.approx(2 * 2.45 * 30, rel=0.15) and inner.width == pytest.approx(2 * 1.51 * 30, rel=0.15)
+    assert outer.width == pytest.approx(2 * 2.45 * 30, rel=0.15)
+    assert inner.width == pytest.approx(2 * 1.51 * 30, rel=0.15)
     assert outer.height == pytest.approx(2 * 2.45 * 0.1, rel=0.15)
 
 

@@ -21,7 +21,8 @@ def posterior():
     rng = np.random.default_rng(0)
     draws = {"teff": 5700 + 30 * rng.normal(size=(4, 500)), "fe_h": 0.1 * rng.normal(size=(4, 500)),
              "continuum": rng.normal(size=(4, 500, 3)).astype(np.float32)}
-    stats = {"lp": rng.normal(size=(4, 500)), "energy": rng.normal(size=(4, 500)), "diverging": np.zeros((4, 500), bool)}
+    stats = {"lp": rng.normal(size=(4, 500)), "energy": rng.normal(size=(4, 500)),
+             "diverging": np.zeros((4, 500), bool)}
     return build_posterior(
         draws, stats, observed_data={"flux": np.ones(7)}, posterior_predictive={"flux": rng.normal(size=(4, 500, 7))},
         constant_data={"wavelength": np.linspace(5100, 5101, 7)}, coords={"pixel": np.arange(7)},
@@ -85,8 +86,8 @@ def test_every_trouble_is_named():
         build_posterior(draws, {"diverging": diverging, "energy": walk}, observed_data={}),
         bounds={"bounded": (0, 10), "flat": (0, 1)},
     )
-    for words in ("R-hat", "below 400", "5 of 1200 transitions diverged", "E-BFMI", "bounded piles up at the lower bound",
-                  "flat fills its whole prior range", "frozen are constant"):
+    for words in ("R-hat", "below 400", "5 of 1200 transitions diverged", "E-BFMI",
+                  "bounded piles up at the lower bound", "flat fills its whole prior range", "frozen are constant"):
         assert sum(words in t for t in text) == 1, (words, text)
     single = build_posterior({"x": rng.normal(size=(1, 900))}, {}, observed_data={})
     assert "only one chain" in diagnose(single)[0]

@@ -35,7 +35,8 @@ def correlated(condition=1e4, seed=0):
 @pytest.fixture(scope="module")
 def gaussian_run():
     mean, covariance, data = correlated()
-    return mean, covariance, data, nuts(gaussian, mean, data, seed=1, covariance=covariance, warmup=250, draws=500, progress=False)
+    result = nuts(gaussian, mean, data, seed=1, covariance=covariance, warmup=250, draws=500, progress=False)
+    return mean, covariance, data, result
 
 
 def effective(x):
@@ -132,7 +133,8 @@ def test_hopeless_starts_and_bad_arguments():
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_every_sampler_keeps_the_protocol(name, gaussian_run):
     mean, covariance, data, _ = gaussian_run
-    result = get_sampler(name)(gaussian, mean, data, seed=5, chains=4, warmup=250, draws=500, covariance=covariance, progress=False)
+    settings = dict(seed=5, chains=4, warmup=250, draws=500, covariance=covariance, progress=False)
+    result = get_sampler(name)(gaussian, mean, data, **settings)
     assert isinstance(result, SamplerResult) and result.positions.shape == (4, 500, DIM)
     assert {"lp", "diverging", "energy", "n_steps", "acceptance_rate"} <= set(result.stats)
     sd = np.sqrt(np.diag(covariance))
@@ -191,7 +193,8 @@ def test_eight_schools_against_quadrature_and_numpyro():
         return -info.potential_fn(*data)(unravel(z))
 
     data = (EFFECT, ERROR)
-    result = nuts(log_density, np.zeros_like(flat), data, seed=0, warmup=500, draws=1000, target_acceptance=0.9, progress=False)
+    settings = dict(warmup=500, draws=1000, target_acceptance=0.9, progress=False)
+    result = nuts(log_density, np.zeros_like(flat), data, seed=0, **settings)
     z = jax.vmap(jax.vmap(unravel))(result.positions)
     mu, tau = np.asarray(z["mu"], float), np.exp(np.asarray(z["tau"], float))
     theta = mu + tau * np.asarray(z["theta"][..., 0], float)
@@ -206,7 +209,7 @@ def test_eight_schools_against_quadrature_and_numpyro():
         y = np.asarray(y, float)[None]
         sizes = effective(x), effective(y.reshape(2, -1))
         assert abs(x.mean() - y.mean()) < 4 * np.sqrt(x.var() / sizes[0] + y.var() / sizes[1])
-        assert np.quantile(x, 0.75) - np.quantile(x, 0.25) == pytest.approx(np.quantile(y, 0.75) - np.quantile(y, 0.25), rel=0.2)
+        assert np.ptp(np.quantile(x, [0.25, 0.75])) == pytest.approx(np.ptp(np.quantile(y, [0.25, 0.75])), rel=0.2)
 
 
 def banana(z, data):
@@ -221,7 +224,8 @@ def test_optimise_follows_a_bent_ridge_and_laplace_matches_it():
     covariance, notes = laplace_covariance(banana, np.zeros(2), 0.1)
     np.testing.assert_allclose(covariance, [[1, 0], [0, 0.01]], rtol=1e-4)
     assert notes == ()
-    metric_covariance, _ = laplace_covariance(banana, np.zeros(2), 0.1, metric=lambda z, data: jnp.diag(jnp.array([4.0, 1.0])))
+    fisher = lambda z, data: jnp.diag(jnp.array([4.0, 1.0]))   # noqa: E731
+    metric_covariance, _ = laplace_covariance(banana, np.zeros(2), 0.1, metric=fisher)
     np.testing.assert_allclose(metric_covariance, np.diag([0.25, 1]), rtol=1e-5)
 
 
@@ -252,7 +256,8 @@ def test_optimise_copes_with_the_noise_of_float32():
     from scipy.optimize import minimize   # in float64, with our own chi^2
 
     def chi2(z):
-        return 0.5 * np.sum(((data["flux"] - spectrum_density_model(x.astype(float), z)) / 0.01) ** 2) + 0.5 * np.sum((z / 5) ** 2)
+        residual = (data["flux"] - spectrum_density_model(x.astype(float), z)) / 0.01
+        return 0.5 * np.sum(residual**2) + 0.5 * np.sum((z / 5) ** 2)
 
     reference = minimize(chi2, truth, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-6, "maxiter": 2000})
     np.testing.assert_allclose(best.position, reference.x, atol=0.1 * sd.max(), rtol=0)

@@ -3,8 +3,8 @@
 A log density is a function `log_density(z, data)` of a flat position `z`, shape `(dim,)`, on the whole real space, and
 a pytree `data` of everything large (weights, observed arrays); it returns a scalar. Nothing here knows of spectra.
 
-Every sampler is called as `sampler(log_density, initial, data, *, seed, chains, warmup, draws, covariance, progress, ...)`
-and returns a `SamplerResult`.
+Every sampler is called as `sampler(log_density, initial, data, *, seed, chains, warmup, draws, covariance, progress)`,
+may have further settings of its own, and returns a `SamplerResult`.
 """
 
 import difflib

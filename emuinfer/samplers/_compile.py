@@ -54,4 +54,8 @@ def _narrow(x):
 
 def _signature(tree):
     leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple((x.shape, str(x.dtype), getattr(x, "weak_type", False)) if isinstance(x, jax.Array) else x for x in leaves)
+    return structure, tuple(_array_signature(x) if isinstance(x, jax.Array) else x for x in leaves)
+
+
+def _array_signature(x):
+    return x.shape, str(x.dtype), getattr(x, "weak_type", False)   # arrays of random keys have no weak type

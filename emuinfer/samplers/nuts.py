@@ -1,4 +1,4 @@
-"""The No-U-Turn sampler (Hoffman & Gelman 2014, JMLR 15, 1593) by BlackJAX, with Stan's warm-up shared by all chains."""
+"""The No-U-Turn sampler (Hoffman & Gelman 2014, JMLR 15, 1593) by BlackJAX, with Stan's warm-up for all chains."""
 
 import time
 from typing import NamedTuple
@@ -27,8 +27,8 @@ def nuts(
 ) -> SamplerResult:
     """Sample `log_density(z, data)` with several chains in one compiled program.
 
-    Warm-up follows Stan's schedule (a fast window, slow windows of growing length, a fast window), but the chains, which
-    advance together, share one step size and one dense mass matrix, estimated from all of them.
+    Warm-up follows Stan's schedule (a fast window, slow windows of growing length, a fast window), but the chains
+    advance together and share one step size and one dense mass matrix, estimated from all of them.
 
     **Arguments:**
 
@@ -115,18 +115,21 @@ def _check(initial, chains, warmup, draws, target, covariance):
         raise SamplingError(f"`target_acceptance` must lie between 0 and 1, usually 0.8 to 0.99; got {target}.")
     dim = initial.shape[-1]
     if covariance is not None and (np.shape(covariance) != (dim, dim) or not np.isfinite(covariance).all()):
-        raise SamplingError(f"`covariance` must be finite and of shape ({dim}, {dim}); got shape {np.shape(covariance)}.")
+        shape = np.shape(covariance)
+        raise SamplingError(f"`covariance` must be finite and of shape ({dim}, {dim}); got shape {shape}.")
     return int(chains) if initial.ndim == 1 else initial.shape[0]
 
 
 def _check_starts(finite):
     if not finite.any():
         raise SamplingError(
-            f"The log density or its gradient is not finite at any of the {len(finite)} starts. Give starts inside the "
-            "priors, such as the end of `optimise`, and check that the used pixels hold no NaN and no zero uncertainties."
+            f"The log density or its gradient is not finite at any of the {len(finite)} starts. Give starts inside "
+            "the priors, such as the end of `optimise`, and check that no used pixel has a NaN or zero uncertainty."
         )
     bad = int((~finite).sum())
-    return (f"{bad} of {len(finite)} starts had no finite log density; these chains start where others do.",) * (bad > 0)
+    if not bad:
+        return ()
+    return (f"{bad} of {len(finite)} starts had no finite log density; these chains start where others do.",)
 
 
 def _whitening(initial, covariance):
@@ -134,7 +137,7 @@ def _whitening(initial, covariance):
     rows = initial.reshape(-1, initial.shape[-1]).astype(float)
     rows = rows[np.isfinite(rows).all(1)]
     if not len(rows):
-        raise SamplingError("None of the starts in `initial` is finite. Give numbers inside the priors, such as the end of `optimise`.")
+        raise SamplingError("None of the starts in `initial` is finite. Give numbers, such as the end of `optimise`.")
     centre = rows.mean(0).astype(np.float32)
     if covariance is None:
         return centre, np.eye(initial.shape[-1], dtype=np.float32)
@@ -147,7 +150,7 @@ def _whitening(initial, covariance):
 
 
 def _schedule(warmup, draws, chunk, settle):
-    """Stage and whether a window ends, for every step, shape `(steps, 2)`; whole chunks, so that one program serves all.
+    """Stage and whether a window ends, of every step, shape `(steps, 2)`; whole chunks, so that one program serves all.
 
     `settle` steps without adaptation of the mass matrix come first: Stan's 75, fewer where the space is whitened.
     """
@@ -173,7 +176,8 @@ def _whitened(density, affine):
 def _candidates(initial, affine, chains, seed):
     """Starts in the whitened space to be tried in turn by each chain, shape `(chains, tries, dim)`."""
     if initial.ndim == 2:
-        return np.linalg.solve(affine[1].astype(float), (initial - affine[0]).T.astype(float)).T[:, None].astype(np.float32)
+        u = np.linalg.solve(affine[1].astype(float), (initial - affine[0]).T.astype(float)).T
+        return u[:, None].astype(np.float32)
     normal = np.random.default_rng(seed).normal(size=(chains, len(SPREAD), initial.shape[0]))
     return (np.asarray(SPREAD)[:, None] * normal).astype(np.float32)
 

@@ -1,5 +1,6 @@
 """The highest point of a log density, from many starts at once, and the Gaussian approximation around it."""
 
+import time
 from typing import NamedTuple
 
 import jax
@@ -46,8 +47,6 @@ def optimise(log_density, starts, data, *, max_steps=60, tolerance=1e-3, metric=
 
     Raises `SamplingError` if the log density is finite at no start.
     """
-    import time
-
     starts = np.atleast_2d(np.asarray(starts, np.float32))
     call, compile_s = compile_once(
         _ascend, log_density, data, starts, data if metric else (), metric=metric, max_steps=int(max_steps),
@@ -57,8 +56,8 @@ def optimise(log_density, starts, data, *, max_steps=60, tolerance=1e-3, metric=
     z, lp, converged, steps = (np.asarray(x) for x in jax.block_until_ready(call(data, starts, data if metric else ())))
     if not np.isfinite(lp).any():
         raise SamplingError(
-            f"The log density is not finite at any of the {len(starts)} starts of the optimisation. Check that the data "
-            "hold no NaN and no zero uncertainties among the used pixels, and that the starts lie inside the priors."
+            f"The log density is not finite at any of the {len(starts)} starts of the optimisation. Check that the "
+            "data hold no NaN and no zero uncertainties in used pixels, and that the starts lie inside the priors."
         )
     best = int(np.nanargmax(np.where(np.isfinite(lp), lp, -np.inf)))
     return OptimiseResult(z[best], float(lp[best]), z, lp, converged, steps, compile_s, time.perf_counter() - begin)
