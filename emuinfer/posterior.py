@@ -235,7 +235,7 @@ def _sampling_warnings(posterior, r_hats, sizes):
         worst = max(high, key=high.get)
         found.append(
             f"The chains have not mixed: R-hat is {R_HAT_LIMIT} or more for {_listed(high)} (worst: {worst}, "
-            f"{high[worst]:.3f}). Run longer (more warm-up and draws); if it stays, the posterior may have several modes: "
+            f"{high[worst]:.3f}). Run longer; if it stays, the posterior may have several modes: "
             "look at its traces."
         )
     few = {k: v for k, v in sizes.items() if v < ESS_LIMIT}
@@ -248,7 +248,7 @@ def _sampling_warnings(posterior, r_hats, sizes):
     frozen = [k for k, v in sizes.items() if np.isnan(v)]
     if frozen:
         found.append(
-            f"The draws of {_listed(frozen)} are constant or not finite: the sampler did not move. Try another seed or start."
+            f"The draws of {_listed(frozen)} are constant or not finite: the sampler did not move. Try another start."
         )
     return found + _energy_warnings(getattr(posterior, "sample_stats", None))
 
@@ -268,8 +268,8 @@ def _energy_warnings(stats):
         bfmi = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.maximum(energy.var(axis=1), 1e-300)
         if bfmi.min() < BFMI_LIMIT:
             found.append(
-                f"The energy mixes slowly (E-BFMI {bfmi.min():.2f} < {BFMI_LIMIT} in chain {int(bfmi.argmin())}), a sign "
-                "of heavy tails. Run longer, or reparametrise."
+                f"The energy mixes slowly (E-BFMI {bfmi.min():.2f} < {BFMI_LIMIT} in chain {int(bfmi.argmin())}), a "
+                "sign of heavy tails. Run longer, or reparametrise."
             )
     return found
 
@@ -316,8 +316,8 @@ def pareto_smoothed_weights(log_ratio) -> tuple[np.ndarray, float, float]:
     bad = np.isnan(log_ratio) | (log_ratio == np.inf)
     if bad.any() or not np.isfinite(log_ratio).any():
         raise EmuinferError(
-            f"{int(bad.sum())} of {n} log importance ratios are NaN or infinite, or all are minus infinity. One of the two "
-            "densities cannot be evaluated at some draws: check whether they lie inside the emulator's domain."
+            f"{int(bad.sum())} of {n} log importance ratios are NaN or infinite, or all are minus infinity. One of the "
+            "two densities cannot be evaluated at some draws: check whether they lie inside the emulator's domain."
         )
     if np.ptp(log_ratio) < 1e-9:
         return np.full(n, -np.log(n)), 0.0, float(n)
@@ -362,8 +362,8 @@ def verify_flag(k_hat, ess, n) -> tuple[str, str]:
     figures = f"Pareto k-hat {k_hat:.2f}, effective draws {ess:.0f} of {n}"
     if not k_hat <= limit or ess < 10:
         return "fail", (
-            f"The posterior does not hold against the full emulator ({figures}; k-hat must be below {limit:.2f}). Build "
-            "the reduced emulator anew around this star, or with a smaller error, and do not use these values."
+            f"The posterior does not hold against the full emulator ({figures}; k-hat must be below {limit:.2f}). "
+            "Build the reduced emulator anew around this star, or with a smaller error, and do not use these values."
         )
     if k_hat > 0.5 or ess < 0.3 * n:
         return "warn", (
