@@ -2,11 +2,13 @@
 
 from .base import Emulator, depth_from_flux, flux_from_depth
 from .controls import LogitPCA, PerPixelMLP, PixelPolynomial
-from .reduced import ReducedEmulator, reduce_emulator
+from .reduced import AnchoredEmulator, ReducedEmulator, anchor
+from .reduction import reduce_emulator
 from .storage import emulator_hash, list_emulators, load_card, load_emulator, save_emulator
 from .transformer import TransformerConfig, TransformerPayne
 
 __all__ = [
+    "AnchoredEmulator",
     "Emulator",
     "LogitPCA",
     "PerPixelMLP",
@@ -14,6 +16,7 @@ __all__ = [
     "ReducedEmulator",
     "TransformerConfig",
     "TransformerPayne",
+    "anchor",
     "depth_from_flux",
     "emulator_hash",
     "flux_from_depth",

@@ -7,27 +7,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..errors import EmulatorError
 from ..labels import LabelSpace
 from .base import Emulator, flux_from_depth
 from .encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
+from .network import init_network, network
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes of a `TransformerPayne`. `table_nodes = 0` leaves the learned wavelength table out."""
+    """Sizes of a `TransformerPayne`.
+
+    `table_nodes`: nodes of the learned wavelength tables, best the pixels of the training grid; 0 leaves them out (and
+    needs `rank = 0`). `rank`: of the bilinear part. Periods are in dex of wavelength; the shortest should not be below two
+    pixels of the training grid (3.3e-6 dex for 0.02 Å at 5200 Å), or the emulator is undetermined between the pixels.
+    """
 
     width: int = 64
-    depth: int = 3
+    depth: int = 2
     heads: int = 4
     tokens: int = 16
     label_hidden: int = 256
     feedforward: int = 2
     frequencies: int = 64
-    shortest_period: float = 1e-6
+    shortest_period: float = 4e-6
     longest_period: float = 10.0
     table_nodes: int = 10_001
-    table_width: int = 64
-    rank: int = 64
+    rank: int = 128
     epsilon: float = 0.003
 
 
@@ -91,15 +97,19 @@ class Block(eqx.Module):
 class TransformerPayne(Emulator):
     """Each wavelength is a query to a few tokens made from the labels; the head gives its normalised flux.
 
-    The query is the sum of a projected sinusoidal encoding and, if configured, of a learned feature table in log
-    wavelength, linearly interpolated: on a fixed window it spares the network learning thousands of line positions
-    through sinusoids, while the emulator stays a continuous function of wavelength. The head adds to the blocks' output
-    the inner product of `rank` wavelength features with `rank` label features, and passes the sum through the saturating
-    link f = 1/(1 − ε + eˣ).
+    The query is a projected sinusoidal encoding plus, if configured, features from a learned table on a grid of
+    wavelengths: on a fixed window these spare the network learning thousands of line positions through sinusoids, while
+    the emulator stays a continuous function of wavelength. To the head's output is added a bilinear part, the inner product
+    of `rank` tabulated wavelength features (the trunk) with `rank` functions of the labels (the branch); the sum x passes
+    the saturating link f = 1/(1 − ε + eˣ).
     """
 
     encode: jax.Array
     table: jax.Array | None
+    trunk_mean: jax.Array | None
+    trunk: jax.Array | None
+    trunk_in: jax.Array | None
+    branch: list
     label_in: jax.Array
     label_bias: jax.Array
     label_out: jax.Array
@@ -108,8 +118,6 @@ class TransformerPayne(Emulator):
     norm_head: jax.Array
     head: jax.Array
     head_bias: jax.Array
-    bilinear: jax.Array | None
-    branch: list[jax.Array]
     label_space: LabelSpace = eqx.field(static=True)
     wavelength_range: tuple[float, float] = eqx.field(static=True)
     medium: str = eqx.field(static=True)
@@ -119,11 +127,17 @@ class TransformerPayne(Emulator):
 
     def __init__(self, label_space: LabelSpace, wavelength_range, medium: str, config=None, *, key):
         c = config or TransformerConfig()
+        if c.rank and not c.table_nodes:
+            raise EmulatorError("A TransformerPayne with rank > 0 needs table_nodes > 0; set rank=0 for one without tables.")
         k = iter(jax.random.split(key, 10 + c.depth))
         n, d, hidden = len(label_space), c.width, c.label_hidden
         self.encode = _dense(next(k), 2 * c.frequencies, d)
-        # A table that starts at zero would leave every wavelength alike to the first steps of the optimiser.
-        self.table = 0.3 * jax.random.normal(next(k), (c.table_nodes, c.table_width)) if c.table_nodes else None
+        # Tables that start at zero would leave all wavelengths alike to the first steps of the optimiser.
+        self.table = 0.3 * jax.random.normal(next(k), (c.table_nodes, d)) if c.table_nodes else None
+        self.trunk_mean = jnp.zeros(c.table_nodes) if c.rank else None
+        self.trunk = 0.1 * jax.random.normal(next(k), (c.table_nodes, c.rank)) if c.rank else None
+        self.trunk_in = _dense(next(k), c.rank, d) if c.rank else None
+        self.branch = init_network(next(k), (n, hidden, hidden, c.rank)) if c.rank else []
         self.label_in = _dense(next(k), n, hidden, 1.5)
         self.label_bias = 0.5 * jax.random.normal(next(k), (hidden,))
         self.label_out = _dense(next(k), hidden, c.tokens * d)
@@ -132,8 +146,6 @@ class TransformerPayne(Emulator):
         self.norm_head = jnp.ones(d)
         self.head = _dense(next(k), d, 1, 0.1)
         self.head_bias = jnp.array([-3.0])
-        self.bilinear = 0.1 * _dense(next(k), c.table_width if c.table_nodes else d, c.rank) if c.rank else None
-        self.branch = _branch(next(k), n, hidden, c.rank) if c.rank else []
         self.label_space = label_space
         self.wavelength_range = (float(wavelength_range[0]), float(wavelength_range[1]))
         self.medium = medium
@@ -144,41 +156,38 @@ class TransformerPayne(Emulator):
         return log_periods(self.config.frequencies, self.config.shortest_period, self.config.longest_period)
 
     def prepare(self, wavelength) -> WavelengthQuery:
-        nodes = max(self.config.table_nodes, 2)
-        return prepare_query(wavelength, self.periods, self.wavelength_range, nodes)
+        return prepare_query(wavelength, self.periods, self.wavelength_range, max(self.config.table_nodes, 4))
 
     def shift(self, query: WavelengthQuery, log1p_velocity) -> WavelengthQuery:
         """The query of a source receding at v, `log1p_velocity` = ln(1 + v/c); device-side and differentiable."""
-        nodes = max(self.config.table_nodes, 2)
+        nodes = max(self.config.table_nodes, 4)
         return shift_query(query, log1p_velocity, self.periods, self.wavelength_range, nodes)
 
     def tokens(self, scaled_labels) -> jax.Array:
         """Label tokens `(n_tokens, width)`."""
-        hidden = jax.nn.gelu(scaled_labels @ self.label_in + self.label_bias)
+        hidden = jax.nn.relu(scaled_labels @ self.label_in + self.label_bias)
         return (hidden @ self.label_out).reshape(self.token_bias.shape) + self.token_bias
 
     def wavelength_features(self, query: WavelengthQuery):
-        """Inputs of the blocks `(n_wave, width)` and of the bilinear head `(n_wave, table_width or width)`."""
-        waves = jnp.concatenate([jnp.sin(query.phase), jnp.cos(query.phase)], axis=-1) @ self.encode
-        if self.table is None:
-            return waves, waves
-        features = interpolate(self.table, query)
-        d = min(self.config.width, self.config.table_width)
-        return waves.at[:, :d].add(features[:, :d]), features
+        """What the network knows of the wavelengths: inputs of the blocks `(n_wave, width)`, and, if there is a bilinear
+        part, the trunk's mean `(n_wave, 1)` and features `(n_wave, rank)`."""
+        x = jnp.concatenate([jnp.sin(query.phase), jnp.cos(query.phase)], axis=-1) @ self.encode
+        if self.table is not None:
+            x = x + interpolate(self.table, query)
+        if self.trunk is None:
+            return (x,)
+        trunk = interpolate(self.trunk, query)
+        return x + trunk @ self.trunk_in, interpolate(self.trunk_mean[:, None], query), trunk
 
     def depth(self, scaled_labels, features) -> jax.Array:
-        """The head's x before the link, `(n_wave,)`."""
-        x, table = features
+        """The x that the link turns into flux, `(n_wave,)`."""
+        x = features[0]
         tokens = self.tokens(scaled_labels)
         for block in self.blocks:
             x = block(x, tokens)
         out = (_rms_norm(x, self.norm_head) @ self.head)[:, 0] + self.head_bias[0]
-        if self.bilinear is not None:
-            c = scaled_labels
-            for i, (w, b) in enumerate(self.branch):
-                c = c @ w + b
-                c = jax.nn.silu(c) if i < len(self.branch) - 1 else c
-            out = out + (table @ self.bilinear) @ c
+        if self.trunk is not None:
+            out = out + features[1][:, 0] + features[2] @ network(self.branch, scaled_labels)
         return out
 
     def flux(self, scaled_labels, query) -> jax.Array:
@@ -191,12 +200,3 @@ class TransformerPayne(Emulator):
     @classmethod
     def from_config(cls, config, label_space, wavelength_range, medium):
         return cls(label_space, wavelength_range, medium, TransformerConfig(**config), key=jax.random.key(0))
-
-
-def _branch(key, n_in, hidden, n_out):
-    k1, k2, k3 = jax.random.split(key, 3)
-    return [
-        (_dense(k1, n_in, hidden, 1.5), jnp.zeros(hidden)),
-        (_dense(k2, hidden, hidden, 1.5), jnp.zeros(hidden)),
-        (_dense(k3, hidden, n_out), jnp.zeros(n_out)),
-    ]

@@ -141,6 +141,10 @@ class Observation:
 
     # What can be made of it
 
+    def in_medium(self, medium: str) -> "Observation":
+        """The same spectrum with its wavelengths in `"air"` or `"vacuum"`."""
+        return self._with(wavelength=self.wavelength_in(medium), medium=medium)
+
     def cut(self, lo: float, hi: float) -> "Observation":
         """The pixels with `lo` <= wavelength <= `hi`, in ångström in the observation's own medium."""
         inside = (self.wavelength >= lo) & (self.wavelength <= hi)

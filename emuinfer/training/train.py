@@ -29,7 +29,7 @@ def make_optimiser(config: TrainConfig, params):
 
     def group(path, _):
         name = path[0].name if hasattr(path[0], "name") else ""
-        return "table" if name in ("table", "encode") else "network"
+        return "table" if name in ("table", "encode", "trunk", "trunk_mean") else "network"
 
     def adamw(factor):
         schedule = config.schedule()
@@ -55,9 +55,8 @@ def make_step(static, optimiser, config: TrainConfig):
 
     def loss_fn(params, query, labels, pixels, target):
         emulator = eqx.combine(params, static)
-        batch = jax.tree.map(lambda leaf: leaf[pixels.reshape(-1)], query)
-        features = emulator.wavelength_features(batch)
-        features = jax.tree.map(lambda f: f.reshape(*pixels.shape, -1), features)
+        # Features of all stored pixels once, then each spectrum's own selection.
+        features = jax.tree.map(lambda f: f[pixels], emulator.wavelength_features(query))
         x = jax.vmap(emulator.depth)(labels, features)
         from ..emulators.base import flux_from_depth
 

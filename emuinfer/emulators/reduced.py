@@ -1,0 +1,140 @@
+"""Reduced emulators: surrogates of an expensive emulator, cheap enough for a sampler's inner loop.
+
+On a grid uniform in ln(wavelength), x = log(1/f − 1 + ε) is a mean plus a few principal components whose coefficients a
+small network gives from the labels. Near one star, `anchor` adds the constant and the linear term by which the surrogate
+differs from the full emulator there, so that what is left is of second order in the distance from the star.
+"""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..labels import LabelSpace
+from .base import SPEED_OF_LIGHT, Emulator, depth_from_flux, flux_from_depth
+from .network import init_network, network
+
+
+def log_grid(lo: float, hi: float, step_kms: float) -> np.ndarray:
+    """Wavelengths uniform in ln(wavelength) that span [lo, hi] Å with a step of at most `step_kms`."""
+    n = int(np.ceil(np.log(hi / lo) * SPEED_OF_LIGHT / step_kms)) + 1
+    return np.exp(np.linspace(np.log(lo), np.log(hi), n))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReductionConfig:
+    """Sizes and effort of a reduction.
+
+    `n_train` spectra of the full emulator on a Sobol design fit the surrogate, `n_test` further ones measure its error.
+    `resolution`: resolving power to which the spectra are convolved before the reduction (None keeps native detail).
+    """
+
+    lo: float
+    hi: float
+    n_wave: int
+    n_train: int = 3000
+    n_test: int = 128
+    components: int = 100
+    hidden: int = 256
+    steps: int = 3000
+    epsilon: float = 0.003
+    seed: int = 0
+
+    @property
+    def wavelength(self) -> np.ndarray:
+        return np.exp(np.linspace(np.log(self.lo), np.log(self.hi), self.n_wave))
+
+
+class ReducedEmulator(Emulator):
+    """Principal components in the saturating space, coefficients from a two-layer network; see the module's docstring.
+
+    `error` `(n_wave,)` is the root-mean-square difference from the full emulator on fresh labels, in flux.
+    """
+
+    mean: jax.Array  # (n_wave,)
+    basis: jax.Array  # (components, n_wave)
+    layers: list  # [(weight, bias), ...] from scaled labels to coefficients
+    error: jax.Array  # (n_wave,)
+    label_space: LabelSpace = eqx.field(static=True)
+    wavelength_range: tuple[float, float] = eqx.field(static=True)
+    medium: str = eqx.field(static=True)
+    config: ReductionConfig = eqx.field(static=True)
+
+    kind = "reduced"
+
+    def coefficients(self, scaled_labels) -> jax.Array:
+        return network(self.layers, scaled_labels)
+
+    def grid_depth(self, scaled_labels) -> jax.Array:
+        """x on the grid, `(n_wave,)`."""
+        return self.mean + self.coefficients(scaled_labels) @ self.basis
+
+    def grid_flux(self, scaled_labels) -> jax.Array:
+        """Normalised flux on the grid `config.wavelength`, `(n_wave,)`."""
+        return flux_from_depth(self.grid_depth(scaled_labels), self.config.epsilon)
+
+    def prepare(self, wavelength):
+        """Nodes and weights of four-point Lagrange interpolation on the grid, in float64 on the host."""
+        c = self.config
+        step = np.log(c.hi / c.lo) / (c.n_wave - 1)
+        position = np.log(np.asarray(wavelength, np.float64) / c.lo) / step
+        first = np.clip(np.floor(position).astype(int) - 1, 0, c.n_wave - 4)
+        t = (position - first)[:, None]
+        nodes = np.arange(4)
+        weights = np.stack(
+            [np.prod([(t[:, 0] - m) / (k - m) for m in nodes if m != k], axis=0) for k in nodes], axis=-1
+        )
+        return jnp.asarray(first[:, None] + nodes, jnp.int32), jnp.asarray(weights, jnp.float32)
+
+    def flux(self, scaled_labels, query) -> jax.Array:
+        index, weights = query
+        return jnp.sum(self.grid_flux(scaled_labels)[index] * weights, axis=-1)
+
+    def to_config(self) -> dict:
+        return dataclasses.asdict(self.config)
+
+    @classmethod
+    def from_config(cls, config, label_space, wavelength_range, medium):
+        c = ReductionConfig(**config)
+        layers = init_network(jax.random.key(0), (len(label_space), c.hidden, c.hidden, c.components))
+        zeros = jnp.zeros((c.components, c.n_wave))
+        return cls(zeros[0], zeros, layers, zeros[0], label_space, tuple(wavelength_range), medium, c)
+
+
+class AnchoredEmulator(eqx.Module):
+    """A reduced emulator that agrees with the full one in value and gradient at one set of labels.
+
+    x(s) = x_reduced(s) + offset + (s − reference) · slope, on the reduced emulator's grid.
+    """
+
+    reduced: ReducedEmulator
+    reference: jax.Array  # (n_labels,), scaled
+    offset: jax.Array  # (n_wave,)
+    slope: jax.Array  # (n_labels, n_wave)
+
+    def grid_flux(self, scaled_labels) -> jax.Array:
+        x = self.reduced.grid_depth(scaled_labels) + self.offset + (scaled_labels - self.reference) @ self.slope
+        return flux_from_depth(x, self.reduced.config.epsilon)
+
+
+def anchor(reduced: ReducedEmulator, emulator: Emulator, scaled_labels) -> AnchoredEmulator:
+    """Correct `reduced` to first order against `emulator` at `scaled_labels` `(n_labels,)`.
+
+    Costs one spectrum and one forward-mode derivative per label of the full emulator.
+    """
+    query = emulator.prepare(emulator.check_wavelength(reduced.config.wavelength))
+    scaled = jnp.asarray(scaled_labels, jnp.float32)
+    offset, slope = _differences(reduced, emulator, query, scaled)
+    return AnchoredEmulator(reduced, scaled, offset, slope)
+
+
+@eqx.filter_jit
+def _differences(reduced, emulator, query, scaled):
+    def difference(s):
+        return depth_from_flux(emulator.flux(s, query), reduced.config.epsilon) - reduced.grid_depth(s)
+
+    # One direction after another: all at once would hold a transformer's activations once per label.
+    column = lambda v: jax.jvp(difference, (scaled,), (v,))[1]
+    return difference(scaled), jax.lax.map(column, jnp.eye(len(scaled), dtype=jnp.float32))

@@ -1,0 +1,208 @@
+"""Building a `ReducedEmulator` from an expensive emulator, and keeping it on disk."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import EmulatorError
+from .base import Emulator, depth_from_flux, flux_from_depth
+from .network import init_network, network
+from .reduced import ReducedEmulator, ReductionConfig, log_grid
+from .storage import ZOO, emulator_hash, load_card, load_emulator, save_emulator
+
+CHUNK = 50  # spectra between two saves of an unfinished reduction
+
+
+def cache_directory() -> Path:
+    """`$EMUINFER_CACHE`, or `emuinfer` in the user's cache directory."""
+    if "EMUINFER_CACHE" in os.environ:
+        return Path(os.environ["EMUINFER_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emuinfer"
+
+
+def reduction_key(emulator: Emulator, config: ReductionConfig) -> str:
+    """Name of a reduction: a hash of the emulator's weights, the wavelength grid and the settings."""
+    described = {"emulator": emulator_hash(emulator), **{k: getattr(config, k) for k in config.__dataclass_fields__}}
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def reduce_emulator(
+    emulator: Emulator,
+    wavelength_range: tuple[float, float] | None = None,
+    *,
+    step_kms: float = 1.0,
+    cache: bool = True,
+    progress: bool = True,
+    **settings,
+) -> ReducedEmulator:
+    """A surrogate of `emulator` for samplers, built once and then read from disk.
+
+    The surrogate lives in the star's rest frame at native detail, so that one reduction serves every instrument: line
+    spread function, rotation and Doppler shift are applied afterwards, by `emuinfer.spectra.SpectrumOperator`.
+
+    **Arguments:**
+
+    - `wavelength_range`: Å in the emulator's medium; the emulator's whole range if None.
+    - `step_kms`: largest step of the grid in km/s.
+    - `cache`: read a finished reduction from the package or the cache directory, and keep a new one there.
+    - `settings`: fields of `ReductionConfig`: n_train, n_test, components, hidden, steps, epsilon, seed.
+
+    **Raises:** `EmulatorError` if the range leaves the emulator's.
+    """
+    if isinstance(emulator, ReducedEmulator):
+        return emulator
+    lo, hi = wavelength_range or emulator.wavelength_range
+    emulator.check_wavelength([lo, hi])
+    config = ReductionConfig(float(lo), float(hi), len(log_grid(lo, hi, step_kms)), **settings)
+    key = reduction_key(emulator, config)
+    found = _find_reduction(key) if cache else None
+    if found is not None:
+        return load_emulator(found)
+    directory = cache_directory() / f"reducing-{key}" if cache else None
+    labels, scaled, x = _evaluate(emulator, config, directory, progress)
+    reduced = _fit(emulator, config, scaled[: config.n_train], x[: config.n_train], progress)
+    reduced, card = _measure(reduced, scaled[config.n_train :], x[config.n_train :])
+    if cache:
+        save_emulator(reduced, cache_directory() / f"reduced-{key}", {"parent_hash": emulator_hash(emulator), **card})
+        for file in directory.glob("*"):
+            file.unlink()
+        directory.rmdir()
+    return reduced
+
+
+def _find_reduction(key) -> Path | None:
+    for stem in (ZOO / "reductions" / f"reduced-{key}", cache_directory() / f"reduced-{key}"):
+        if stem.with_name(stem.name + ".json").exists():
+            try:
+                load_card(stem)
+                load_emulator(stem)
+                return stem
+            except EmulatorError:
+                continue  # a damaged cache entry is built anew
+    return None
+
+
+def _evaluate(emulator, config, directory, progress):
+    """Depths x `(n, n_wave)` of the full emulator on a Sobol design; finished chunks are kept in `directory`."""
+    from ..grids.design import sobol_design
+
+    total = config.n_train + config.n_test
+    labels = sobol_design(emulator.label_space, total, seed=config.seed)
+    scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
+    query = emulator.prepare(emulator.check_wavelength(config.wavelength))
+    evaluate = eqx.filter_jit(lambda e, s, q: depth_from_flux(e.flux(s, q), config.epsilon))
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+    starts = range(0, total, CHUNK)
+    if progress:
+        from tqdm import tqdm
+
+        starts = tqdm(starts, desc="reducing: spectra", unit=f"×{CHUNK}", leave=False)
+    parts = []
+    for start in starts:
+        file = directory / f"{start:06d}.npy" if directory is not None else None
+        if file is not None and file.exists():
+            parts.append(np.load(file))
+            continue
+        rows = scaled[start : start + CHUNK]
+        part = np.stack([np.asarray(evaluate(emulator, jnp.asarray(s), query)) for s in rows]).astype(np.float16)
+        if file is not None:
+            temporary = file.with_suffix(".tmp")
+            with open(temporary, "wb") as handle:
+                np.save(handle, part)
+            os.replace(temporary, file)
+        parts.append(part)
+    return labels, scaled, np.concatenate(parts).astype(np.float32)
+
+
+def _components(x, k):
+    """Mean and the leading `k` principal components (rows, unit norm) of `x` `(n, n_wave)`."""
+    from scipy.linalg import eigh
+
+    mean = x.mean(0)
+    centred = x - mean
+    gram = centred @ centred.T  # fewer spectra than wavelengths: the small Gram matrix gives the same components
+    values, vectors = eigh(gram, subset_by_index=(len(x) - k, len(x) - 1))
+    basis = (vectors.T @ centred) / np.sqrt(np.maximum(values, 1e-12))[:, None]
+    return mean, basis[::-1], centred
+
+
+def _fit(emulator, config, scaled, x, progress) -> ReducedEmulator:
+    """Components by SVD, coefficients by a network trained full-batch with AdamW on the norm of the error in x."""
+    import optax
+
+    mean, basis, centred = _components(x, config.components)
+    coefficients = centred @ basis.T
+    spread = coefficients.std(0)
+    unit = spread[0]
+    sizes = (len(emulator.label_space), config.hidden, config.hidden, config.components)
+    layers = init_network(jax.random.key(config.seed), sizes)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 4e-3, 100, config.steps, 1e-6)
+    optimiser = optax.adamw(schedule, b2=0.99, weight_decay=1e-4)
+
+    # The network gives standardised coefficients, so that small components learn as fast as large ones; the loss is
+    # weighted by their share of x, softened by the square root for the sake of weak lines.
+    weight = jnp.asarray(spread / unit)
+    target = jnp.asarray(coefficients / spread)
+
+    def loss(layers, scaled, target):
+        residual = network(layers, scaled) - target
+        return jnp.mean(jnp.sum(weight * jnp.sqrt(residual**2 + 1e-4), axis=-1))
+
+    @jax.jit
+    def steps(carry, scaled, target, _):
+        def one(carry, _):
+            layers, state = carry
+            value, grads = jax.value_and_grad(loss)(layers, scaled, target)
+            updates, state = optimiser.update(grads, state, layers)
+            return (optax.apply_updates(layers, updates), state), value
+
+        return jax.lax.scan(one, carry, None, length=20)
+
+    carry = (layers, optimiser.init(layers))
+    rounds = range(config.steps // 20)
+    if progress:
+        from tqdm import tqdm
+
+        rounds = tqdm(rounds, desc="reducing: network", unit="×20", leave=False)
+    scaled = jnp.asarray(scaled)
+    for i in rounds:
+        carry, value = steps(carry, scaled, target, i)
+    layers = carry[0]
+    weight_out, bias_out = layers[-1]
+    layers = layers[:-1] + [(weight_out * spread, bias_out * spread)]
+    return ReducedEmulator(
+        jnp.asarray(mean),
+        jnp.asarray(basis.astype(np.float32)),
+        jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), layers),
+        jnp.zeros(config.n_wave),
+        emulator.label_space,
+        (config.lo, config.hi),
+        emulator.medium,
+        config,
+    )
+
+
+def _measure(reduced, scaled, x):
+    """The error against the full emulator on labels that the fit has not seen, per wavelength and in all."""
+    predict = eqx.filter_jit(lambda r, s: r.grid_flux(s))
+    epsilon = reduced.config.epsilon
+    flux = np.asarray(flux_from_depth(x, epsilon)) if len(x) else np.zeros((0, reduced.config.n_wave))
+    residual = np.stack([np.asarray(predict(reduced, jnp.asarray(s))) for s in scaled]) - flux
+    absolute = np.abs(residual)
+    figures = {
+        "n_test": len(x),
+        "mae": float(absolute.mean()),
+        "rmse": float(np.sqrt((residual**2).mean())),
+        "p95": float(np.percentile(absolute, 95)),
+        "max": float(absolute.max()),
+    }
+    error = jnp.asarray(np.sqrt((residual**2).mean(0)), jnp.float32)
+    reduced = eqx.tree_at(lambda r: r.error, reduced, error)
+    return reduced, {"error_against_full": figures}

@@ -1,0 +1,280 @@
+"""From a model to a verified posterior: optimise, anchor, sample, verify."""
+
+import dataclasses
+import json
+import sys
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .emulators import ReducedEmulator, anchor, emulator_hash
+from .errors import SamplingError
+from .grids.design import sobol_design
+from .likelihoods import StellarSpectrum
+from .samplers import get_sampler, laplace_covariance, optimise
+
+SCREENED = 256  # Sobol points of the domain whose density is looked at to choose the optimiser's starts
+STARTS = 4
+ROUNDS = 3  # of outlier weights and anchoring at the optimum
+
+
+class Unconstrained:
+    """A `StellarSpectrum` as a log density of a flat vector on the whole real space."""
+
+    def __init__(self, model: StellarSpectrum, seed: int = 0):
+        from jax.flatten_util import ravel_pytree
+        from numpyro.infer.util import initialize_model
+
+        info = initialize_model(jax.random.key(seed), model, model_args=(model.data,), dynamic_args=True, validate_grad=False)
+        flat, self._unravel = ravel_pytree(info.param_info.z)
+        self._potential, self._constrain = info.potential_fn, info.postprocess_fn
+        self.dim = flat.shape[0]
+        self.names = model.names
+        self._transforms = self._make_transforms(model)
+
+    def log_density(self, z, data):
+        return -self._potential(data)(self._unravel(z))
+
+    def constrain(self, z, data) -> dict:
+        """Parameters in their own units at one position `(dim,)`."""
+        values = self._constrain(data)(self._unravel(z))
+        return {name: values[name] for name in self.names}
+
+    def unconstrain(self, values: dict) -> np.ndarray:
+        """Positions `(n, dim)` of parameters given as name -> `(n,)`, kept strictly inside their support."""
+        from jax.flatten_util import ravel_pytree
+
+        tree = {name: self._transforms[name](np.asarray(values[name], np.float32)) for name in self.names}
+        n = len(next(iter(tree.values())))
+        return np.stack([np.asarray(ravel_pytree({k: v[i] for k, v in tree.items()})[0]) for i in range(n)])
+
+    def _make_transforms(self, model):
+        from numpyro.distributions import biject_to
+
+        priors = {**model.priors, **model.nuisance_priors}
+        return {name: _inside(priors[name], biject_to(priors[name].support)) for name in self.names}
+
+
+def _inside(prior, transform):
+    low = getattr(prior.support, "lower_bound", None)
+    high = getattr(prior.support, "upper_bound", None)
+
+    def to_real(x):
+        if low is not None and high is not None:
+            margin = 0.02 * (high - low)
+            x = np.clip(x, low + margin, high - margin)
+        elif low is not None:
+            x = np.maximum(x, low + 0.05)
+        return transform.inv(jnp.asarray(x, jnp.float32))
+
+    return to_real
+
+
+@dataclasses.dataclass
+class Fit:
+    """An optimum of a model: `z` `(dim,)`, parameter `values`, the `data` it holds for (weights, anchor), `log_density`."""
+
+    z: np.ndarray
+    values: dict
+    data: object
+    log_density: float
+    density: Unconstrained
+    notes: tuple = ()
+
+
+def find_optimum(model: StellarSpectrum, *, seed: int = 0, progress: bool = True) -> Fit:
+    """The highest posterior density, by screening the domain, damped Newton steps, outlier weights and anchoring."""
+    density = Unconstrained(model, seed)
+    starts = _starts(model, density, seed)
+    _say(progress, f"optimising from {len(starts)} starts")
+    best = optimise(density.log_density, starts, model.data, max_steps=30)
+    data, z = model.data, best.position
+    anchored = isinstance(model.full, ReducedEmulator)
+    rounds = ROUNDS if model.robust or not anchored else 0
+    for i in range(rounds):
+        values = _values(density, z, data)
+        if model.robust:
+            data = eqx.tree_at(lambda d: d.weight, data, model.reweight(values, data))
+        if not anchored:
+            _say(progress, f"anchoring the reduced emulator to the full one at the optimum ({i + 1} of {rounds})")
+            scaled = _scaled(model, values)
+            data = eqx.tree_at(lambda d: d.emulator, data, anchor(model.reduced, model.full, scaled))
+        z = optimise(density.log_density, z[None], data, max_steps=30).position
+    final = optimise(density.log_density, z[None], data, max_steps=10)
+    return Fit(final.position, _values(density, final.position, data), data, final.log_density, density)
+
+
+def _values(density, z, data):
+    return {k: float(v) for k, v in _constrain_jit(density, jnp.asarray(z, jnp.float32), data).items()}
+
+
+@eqx.filter_jit
+def _constrain_jit(density, z, data):
+    return density.constrain(z, data)
+
+
+def _scaled(model, values):
+    complete = model.complete(values)
+    labels = np.array([float(complete[n]) for n in model.label_space.names])
+    # A wall is soft: the full emulator is asked at the nearest labels inside the bounds.
+    return np.clip(model.label_space.scale(labels), -1.0, 1.0).astype(np.float32)
+
+
+def _starts(model, density, seed):
+    """The `STARTS` best of `SCREENED` points that fill the domain."""
+    labels = model.label_space.to_dict(sobol_design(model.label_space, SCREENED, seed=seed))
+    nuisance = {"rv": model.rv_guess, "vbroad": 3.0, "vsini": 3.0, "log10_jitter": -1.7}
+    values = {n: labels[n] if n in labels else np.full(SCREENED, nuisance[n]) for n in density.names}
+    z = density.unconstrain(values).astype(np.float32)
+    lp = np.asarray(_densities(density, jnp.asarray(z), model.data))
+    if not np.isfinite(lp).any():
+        raise SamplingError(
+            "The posterior density is not finite anywhere in the emulator's domain. Check the priors, and that the "
+            "observation's fluxes and uncertainties are sensible."
+        )
+    return z[np.argsort(-np.where(np.isfinite(lp), lp, -np.inf))[:STARTS]]
+
+
+@eqx.filter_jit
+def _densities(density, z, data):
+    return jax.lax.map(lambda one: density.log_density(one, data), z)
+
+
+def sample(
+    model: StellarSpectrum,
+    *,
+    seed: int = 0,
+    sampler: str = "nuts",
+    chains: int = 4,
+    warmup: int = 400,
+    draws: int = 800,
+    verify: int = 200,
+    predictive: int = 64,
+    progress: bool = True,
+    **options,
+):
+    """The posterior of a `StellarSpectrum` as an ArviZ object, verified against the full emulator.
+
+    **Arguments:**
+
+    - `seed`: of everything random; the same seed on the same machine gives the same draws.
+    - `sampler`: a name from `emuinfer.samplers.SAMPLERS`; `options` go to it.
+    - `chains`, `warmup`, `draws`: chains run together; steps per chain.
+    - `verify`: draws at which the full emulator is evaluated for importance weights and k-hat; 0 skips it.
+    - `predictive`: draws whose model flux is kept as posterior predictive.
+
+    **Returns:** `InferenceData` (ArviZ 0.23) or `DataTree` (1.x) with groups posterior, sample_stats, observed_data,
+    constant_data and posterior_predictive, and attributes `emulator_hash`, `data_hash`, `seed`, `k_hat`,
+    `verification` (ok, warn, fail or skipped), `in_domain`, `warnings`, `versions`, `timings`.
+    """
+    from .calibration import importance_check
+    from .posterior import build_posterior, diagnose
+
+    run = get_sampler(sampler)
+    clock = time.perf_counter()
+    fit = find_optimum(model, seed=seed, progress=progress)
+    covariance, notes = laplace_covariance(fit.density.log_density, fit.z, fit.data)
+    optimum_s = time.perf_counter() - clock
+    result = run(
+        fit.density.log_density, fit.z, fit.data,
+        seed=seed, chains=chains, warmup=warmup, draws=draws, covariance=covariance, progress=progress, **options,
+    )
+    values = _constrain_all(fit.density, result.positions, fit.data)
+    clock = time.perf_counter()
+    check = importance_check(model, fit.data, values, n=verify, seed=seed, progress=progress) if verify else None
+    verify_s = time.perf_counter() - clock
+    predicted = _predict(model, fit.data, values, predictive, seed)
+    attrs = _attributes(model, fit, result, check, values)
+    attrs["timings"] = {"optimise_s": optimum_s, **result.timings, "verify_s": verify_s}
+    shape = result.positions.shape[:2]
+    positions = {n: np.asarray(v, np.float64).reshape(shape) for n, v in values.items()}
+    constant = {
+        "wavelength": model.wavelength,
+        "good": (np.asarray(model.data.weight) > 0).astype(np.int8),
+        "weight": np.asarray(fit.data.weight),
+        "uncertainty": model.observation.uncertainty[model.pixels],
+    }
+    if check is not None:
+        constant |= {"verified_draw": check.index, "verified_log_weight": check.log_weights}
+    posterior = build_posterior(
+        positions, result.stats,
+        observed_data={"flux": model.observation.flux[model.pixels]},
+        posterior_predictive={"model_flux": predicted},
+        constant_data=constant,
+        coords={"pixel": np.arange(len(model.wavelength))},
+        dims={
+            **{n: ["pixel"] for n in ("flux", "wavelength", "good", "weight", "uncertainty", "model_flux")},
+            "verified_draw": ["verified"], "verified_log_weight": ["verified"],
+        },
+        attrs=attrs,
+    )
+    bounds = {n: model.label_space.bounds[n] for n in model.names if n in model.label_space.names}
+    warnings = [*result.notes, *notes, *diagnose(posterior, names=list(model.names), bounds=bounds), *attrs.pop("_extra")]
+    posterior.attrs["warnings"] = json.dumps(warnings)
+    return posterior
+
+
+def _constrain_all(density, positions, data):
+    flat = jnp.asarray(positions.reshape(-1, positions.shape[-1]), jnp.float32)
+    values = eqx.filter_jit(lambda d, z, x: jax.vmap(lambda one: d.constrain(one, x))(z))(density, flat, data)
+    return {k: np.asarray(v, np.float64) for k, v in values.items()}
+
+
+def _predict(model, data, values, n, seed):
+    """Model flux with its continuum in the unit of the data at `n` draws, `(1, n, n_pix)`."""
+    total = len(next(iter(values.values())))
+    rows = np.sort(np.random.default_rng([seed, 7]).choice(total, min(n, total), replace=False))
+
+    @eqx.filter_jit
+    def flux(values, data):
+        _, coefficients = model.log_likelihood(values, data)
+        return model.normalised_flux(values, data) * data.continuum(coefficients)
+
+    out = [np.asarray(flux(model.complete({k: jnp.float32(v[i]) for k, v in values.items()}), data)) for i in rows]
+    return (np.stack(out) * model.scale).astype(np.float32)[None]
+
+
+def _attributes(model, fit, result, check, values):
+    from importlib.metadata import version
+
+    labels = np.stack([np.broadcast_to(model.complete(values)[n], len(next(iter(values.values())))) for n in model.label_space.names], -1)
+    inside = float(model.label_space.contains(labels, tolerance=0.05).mean())
+    extra = []
+    if inside < 0.99:
+        extra.append(
+            f"{100 * (1 - inside):.0f} % of the draws lie outside the emulator's domain, held back only by its soft wall: "
+            "the star may be of a kind the emulator does not know."
+        )
+    if check is not None and check.flag != "ok":
+        extra.append(check.message)
+    packages = ("emuinfer", "jax", "numpyro", "blackjax", "arviz", "numpy")
+    return {
+        "emulator_hash": emulator_hash(model.full),
+        "reduced_hash": emulator_hash(model.reduced),
+        "data_hash": model.observation.hash,
+        "observation": model.observation.name,
+        "seed": result.seed,
+        "in_domain": inside,
+        "k_hat": check.k_hat if check else None,
+        "verification": check.flag if check else "skipped",
+        "verification_message": check.message if check else "",
+        "importance_ess": check.ess if check else None,
+        "down_weighted_pixels": float((np.asarray(fit.data.weight)[np.asarray(model.data.weight) > 0] < 0.5).mean()),
+        "versions": {p: _version(p, version) for p in packages} | {"python": sys.version.split()[0]},
+        "gradients": result.gradients,
+        "_extra": extra,
+    }
+
+
+def _version(package, version):
+    from . import __version__
+
+    return __version__ if package == "emuinfer" else version(package)
+
+
+def _say(progress, text):
+    if progress:
+        print(text, file=sys.stderr, flush=True)

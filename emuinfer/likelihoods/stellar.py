@@ -1,0 +1,286 @@
+"""`StellarSpectrum`: a NumPyro model of one observed spectrum around an emulator."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..emulators import Emulator, ReducedEmulator, reduce_emulator
+from ..emulators.base import SPEED_OF_LIGHT
+from ..errors import LabelError, ObservationError
+from ..spectra.continuum import Continuum, log_likelihood_constant
+from ..spectra.operator import SpectrumOperator, usable_pixels
+from ..spectra.quality import rough_continuum
+from .priors import domain_penalty, label_priors
+
+NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": ""}
+BROADENING = ("vbroad", "vsini", "both", "none")
+
+
+class StarData(eqx.Module):
+    """What the likelihood of one star needs on the device; an argument of every jitted function, never closed over."""
+
+    emulator: Any  # anything with grid_flux(scaled_labels) on the operator's grid
+    operator: SpectrumOperator
+    continuum: Continuum
+    flux: jax.Array  # (n_pix,), scaled to a continuum near 1
+    variance: jax.Array  # (n_pix,), of the data and of the emulator's error, in units of the scaled flux
+    level: jax.Array  # (n_pix,), a rough continuum of the scaled flux: the jitter is a fraction of it
+    weight: jax.Array  # (n_pix,), 0 for pixels not to be used, below 1 for outliers
+    reference_ivar: jax.Array  # (n_pix,)
+
+
+class FullOnGrid(eqx.Module):
+    """A full emulator evaluated on a reduced emulator's grid."""
+
+    emulator: Emulator
+    query: Any
+
+    def grid_flux(self, scaled_labels):
+        return self.emulator.flux(scaled_labels, self.query)
+
+
+class StellarSpectrum:
+    """A NumPyro model: labels, radial velocity, broadening, continuum and noise of one star.
+
+    The model flux is the emulator's, convolved with the line spread function, with rotation and Gaussian macroturbulence,
+    Doppler-shifted, and multiplied by a Chebyshev continuum that is integrated out analytically. The variance of a pixel is
+    the data's, plus the emulator's error, plus (`jitter` × continuum)². Outlying pixels (missing or wrong lines, tellurics,
+    cosmic rays) are down-weighted as by a Student-t likelihood of `degrees_of_freedom`; the weights are found by iteration
+    at the optimum and then kept (see `reweight`).
+
+    **Arguments:**
+
+    - `emulator`: any `Emulator`, which is reduced first (`reduce_emulator`, cached on disk), or a `ReducedEmulator`.
+    - `observation`: an `Observation` with a resolution.
+    - `priors`: label or nuisance name to a NumPyro distribution, or to a number that fixes it. Defaults: labels flat in the
+      emulator's domain, `rv` flat within 20 km/s of the cross-correlation's, `vbroad` and `vsini` half-normal,
+      `log10_jitter` flat in −4…−0.7.
+    - `broadening`: `"vbroad"` (Gaussian standard deviation, km/s), `"vsini"` (rotation, km/s), `"both"` or `"none"`.
+    - `resolution`: resolving power, if the observation does not say.
+    - `rv_range`: km/s, searched for the star's velocity.
+    - `continuum_terms`: Chebyshev terms; one per 25 Å by default.
+    - `emulator_error`: include the emulator's own error in the variance.
+    - `robust`: down-weight outliers.
+
+    The object is a plain NumPyro model: call it, or hand it to `numpyro.infer.MCMC`, `Predictive` or handlers.
+
+    **Raises:** `ObservationError` without a resolution or without overlap with the emulator (naming both ranges), and
+    `LabelError` on priors that do not fit the labels.
+    """
+
+    def __init__(
+        self,
+        emulator,
+        observation,
+        *,
+        priors=None,
+        broadening="vbroad",
+        resolution=None,
+        rv_range=(-500.0, 500.0),
+        continuum_terms=None,
+        emulator_error=True,
+        robust=True,
+        degrees_of_freedom=4.0,
+        progress=True,
+    ):
+        if broadening not in BROADENING:
+            raise LabelError(f"broadening must be one of {', '.join(BROADENING)}; got '{broadening}'.")
+        resolution = observation.resolution if resolution is None else resolution
+        if resolution is None:
+            raise ObservationError(
+                f"The resolving power of '{observation.name or 'the spectrum'}' is not known. Give resolution=R, the FWHM of "
+                "the line spread function as wavelength / R."
+            )
+        _check_overlap(emulator, observation)
+        self.full = emulator
+        self.reduced = emulator if isinstance(emulator, ReducedEmulator) else reduce_emulator(emulator, progress=progress)
+        self.label_space = emulator.label_space
+        self.broadening = broadening
+        self.robust, self.degrees_of_freedom = robust, float(degrees_of_freedom)
+        self.emulator_error = emulator_error
+        self.observation = observation
+        self._split_priors(dict(priors or {}))
+        self.rv_guess = self._find_velocity(rv_range)
+        self._set_nuisance_priors(rv_range)
+        self._set_data(resolution, continuum_terms)
+
+    # What it is made of
+
+    def _split_priors(self, priors):
+        nuisance = {k: priors.pop(k) for k in list(priors) if k in NUISANCE_UNITS}
+        self.priors = label_priors(self.label_space, priors)
+        self.nuisance_priors = nuisance
+
+    def _set_nuisance_priors(self, rv_range):
+        import numpyro.distributions as dist
+
+        lo, hi = max(self.rv_guess - 20, min(rv_range)), min(self.rv_guess + 20, max(rv_range))
+        defaults = {"rv": dist.Uniform(lo, hi)}
+        if self.broadening in ("vbroad", "both"):
+            defaults["vbroad"] = dist.HalfNormal(10.0)
+        if self.broadening in ("vsini", "both"):
+            defaults["vsini"] = dist.HalfNormal(30.0)
+        defaults["log10_jitter"] = dist.Uniform(-4.0, -0.7)
+        self.nuisance_priors = {k: self.nuisance_priors.get(k, v) for k, v in defaults.items()}
+
+    def _find_velocity(self, rv_range):
+        """A first radial velocity, by cross-correlation with a spectrum from the middle of the domain."""
+        from ..spectra.doppler import cross_correlation_rv
+
+        fixed = self.nuisance_priors.get("rv")
+        if isinstance(fixed, int | float):
+            return float(fixed)
+        scaled = jnp.asarray(self.label_space.scale(_template_labels(self.label_space)), jnp.float32)
+        flux = np.asarray(_grid_flux(self.reduced, scaled), float)
+        return cross_correlation_rv(self._in_medium(), self.reduced.config.wavelength, flux, rv_range=rv_range)
+
+    def _in_medium(self):
+        """The observation with wavelengths in the emulator's medium."""
+        return self.observation.in_medium(self.full.medium)
+
+    def _set_data(self, resolution, continuum_terms):
+        observation = self._in_medium()
+        grid = self.reduced.config.wavelength
+        usable = usable_pixels(grid, observation.wavelength, (self.rv_guess - 25, self.rv_guess + 25), 40.0)
+        if not (usable & observation.good).any():
+            raise ObservationError(_no_overlap(self.full, observation))
+        keep = np.flatnonzero(usable)
+        keep = slice(keep[0], keep[-1] + 1)
+        self.wavelength = observation.wavelength[keep]
+        self.pixels = keep
+        good = observation.good[keep]
+        resolution = resolution[keep] if np.ndim(resolution) else resolution
+        level = rough_continuum(observation.flux[keep], good)
+        self.scale = float(np.median(level[good]))
+        flux = np.where(good, observation.flux[keep] / self.scale, 1.0)
+        sigma = np.where(good, observation.uncertainty[keep] / self.scale, 1.0)
+        variance = sigma**2
+        self.constant = log_likelihood_constant(np.where(good, 1 / variance, 0.0))
+        as32 = lambda a: jnp.asarray(a, jnp.float32)
+        self.data = StarData(
+            emulator=self.reduced,
+            operator=SpectrumOperator(grid, self.wavelength, resolution),
+            continuum=Continuum(self.wavelength, continuum_terms),
+            flux=as32(flux),
+            variance=as32(variance),
+            level=as32(level / self.scale),
+            weight=as32(good),
+            reference_ivar=as32(1 / variance),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Sampled parameters, labels first."""
+        priors = {**self.priors, **self.nuisance_priors}
+        return tuple(n for n, p in priors.items() if not isinstance(p, float | int))
+
+    @property
+    def units(self) -> dict[str, str]:
+        return {**dict(zip(self.label_space.names, self.label_space.units)), **NUISANCE_UNITS}
+
+    # The model
+
+    def __call__(self, data: StarData | None = None):
+        """Declare the model to NumPyro. `data` defaults to this star's."""
+        import numpyro
+
+        data = self.data if data is None else data
+        values = {}
+        for name, prior in {**self.priors, **self.nuisance_priors}.items():
+            values[name] = jnp.float32(prior) if isinstance(prior, float | int) else numpyro.sample(name, prior)
+        labels = jnp.stack([values[n] for n in self.label_space.names])
+        scaled = self.label_space.scale(labels)
+        numpyro.factor("domain", domain_penalty(self.label_space, scaled))
+        numpyro.factor("spectrum", self.log_likelihood(values, data)[0])
+
+    def log_likelihood(self, values: dict, data: StarData):
+        """Log likelihood relative to `constant`, and continuum coefficients, at one value per parameter (physical units)."""
+        model = self.normalised_flux(values, data)
+        ivar = self._ivar(values, data)
+        return data.continuum.log_likelihood(model, data.flux, ivar, data.reference_ivar)
+
+    def normalised_flux(self, values: dict, data: StarData) -> jax.Array:
+        """Model flux at the pixels before the continuum, `(n_pix,)`."""
+        labels = jnp.stack([jnp.asarray(values[n], jnp.float32) for n in self.label_space.names])
+        flux = data.emulator.grid_flux(self.label_space.scale(labels))
+        return data.operator(flux, values["rv"], values.get("vbroad", 0), values.get("vsini", 0))
+
+    def _ivar(self, values, data):
+        jitter = 10.0 ** values["log10_jitter"]
+        return data.weight / (data.variance + (jitter * data.level) ** 2)
+
+    # What fits and checks need of it
+
+    def with_emulator(self, grid_emulator) -> StarData:
+        """The star's data with another emulator on the same grid (anchored, or `FullOnGrid`)."""
+        return eqx.tree_at(lambda d: d.emulator, self.data, grid_emulator, is_leaf=lambda x: x is self.data.emulator)
+
+    def full_on_grid(self) -> FullOnGrid:
+        grid = self.reduced.config.wavelength
+        return FullOnGrid(self.full, self.full.prepare(self.full.check_wavelength(grid)))
+
+    def complete(self, values: dict) -> dict:
+        """`values` of the sampled parameters with the fixed ones added."""
+        fixed = {n: p for n, p in {**self.priors, **self.nuisance_priors}.items() if isinstance(p, float | int)}
+        return {**{k: jnp.float32(v) for k, v in fixed.items()}, **values}
+
+    def reweight(self, values: dict, data: StarData) -> jax.Array:
+        """Weights of a Student-t likelihood with ν degrees of freedom, (ν + 1) / (ν + r²), at `values`.
+
+        r is the residual in units of the total standard deviation. Scaled so that Gaussian residuals keep a weight of 1 on
+        average; pixels that are not to be used keep 0.
+        """
+        residual, sigma = _residuals(self, {k: jnp.float32(v) for k, v in self.complete(values).items()}, data)
+        used = np.asarray(data.weight) > 0
+        return jnp.asarray(np.where(used, _t_weights(np.asarray(residual / sigma), self.degrees_of_freedom), 0.0), jnp.float32)
+
+
+def _t_weights(r, nu):
+    weight = (nu + 1) / (nu + r**2)
+    # The mean of the weight over a unit Gaussian, by quadrature, so that good data are not inflated or deflated.
+    nodes, share = np.polynomial.hermite_e.hermegauss(40)
+    return np.minimum(weight / np.sum(share * (nu + 1) / (nu + nodes**2)) * share.sum(), 1.0)
+
+
+@eqx.filter_jit
+def _residuals_jit(log_likelihood, flux_of, ivar_of, values, data):
+    _, coefficients = log_likelihood(values, data)
+    model = flux_of(values, data) * data.continuum(coefficients)
+    unweighted = eqx.tree_at(lambda d: d.weight, data, jnp.ones_like(data.weight))
+    return data.flux - model, 1 / jnp.sqrt(ivar_of(values, unweighted))
+
+
+def _residuals(model, values, data):
+    """Data minus model and the total standard deviation, both `(n_pix,)`, without the outlier weights."""
+    return _residuals_jit(model.log_likelihood, model.normalised_flux, model._ivar, values, data)
+
+
+@eqx.filter_jit
+def _grid_flux(emulator, scaled):
+    return emulator.grid_flux(scaled)
+
+
+def _template_labels(space):
+    """Labels with strong and weak lines at once: a good template for stars of all kinds."""
+    centre = dict(zip(space.names, space.centre))
+    template = {"teff": 5300.0, "logg": 3.5, "fe_h": -0.5, "vmic": 1.5}
+    return space.to_array({**centre, **{k: v for k, v in template.items() if k in centre}})
+
+
+def _check_overlap(emulator, observation):
+    wavelength = observation.wavelength_in(emulator.medium)
+    lo, hi = emulator.wavelength_range
+    if not ((wavelength > lo) & (wavelength < hi) & observation.good).any():
+        raise ObservationError(_no_overlap(emulator, observation))
+
+
+def _no_overlap(emulator, observation):
+    wavelength = observation.wavelength_in(emulator.medium)[observation.good]
+    lo, hi = emulator.wavelength_range
+    return (
+        f"The usable pixels of '{observation.name or 'the spectrum'}' cover {wavelength.min():.1f}–{wavelength.max():.1f} Å "
+        f"({emulator.medium}), the emulator {lo:.1f}–{hi:.1f} Å: they do not overlap once shifted by the star's velocity."
+    )
