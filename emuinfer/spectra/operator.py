@@ -1,5 +1,4 @@
-"""From a model spectrum in the star's rest frame to observed pixels: rotation, macroturbulence, Doppler shift,
-instrument.
+"""From a model spectrum in the star's rest frame to observed pixels: broadening, Doppler shift, instrument.
 
 All but the last step are products in Fourier space on a grid uniform in ln(wavelength), where each is exact: kernels by
 their analytic transforms, the shift as a phase. Values at the pixels are those of the cubic spline through the shifted
@@ -19,14 +18,13 @@ from .doppler import SPEED_OF_LIGHT, VelocityGrid
 from .lsf import lsf_sigma, spline_weights, split_sigma
 
 PAD = 64  # grid points over which the spectrum is joined to itself, so that the periodic continuation has no step
-BLOCK = 128
+BLOCK = 128  # frequencies whose phases come from one product; any number near sqrt(n_fft) does
 CUTOFF = 1e-6  # frequencies that the instrument suppresses below this are left out
 SAMPLES_PER_SIGMA = 2.4  # of the line spread function, after it: the spline through them then errs by 3e-5 at most
 
 
 class SpectrumOperator(eqx.Module):
-    """Maps a normalised flux on a velocity grid to observed pixels. Linear in the flux; differentiable in all
-    arguments.
+    """Maps a normalised flux on a velocity grid to observed pixels: linear in the flux, differentiable in all else.
 
     **Arguments:**
 
@@ -53,11 +51,9 @@ class SpectrumOperator(eqx.Module):
     def __init__(self, grid_wavelength, observation_wavelength, resolution, *, pixel_kms=0.0, limb_darkening=0.6):
         from scipy.fft import next_fast_len
 
-        grid = (
-            grid_wavelength
-            if isinstance(grid_wavelength, VelocityGrid)
-            else VelocityGrid.from_wavelength(grid_wavelength)
-        )
+        grid = grid_wavelength
+        if not isinstance(grid, VelocityGrid):
+            grid = VelocityGrid.from_wavelength(grid)
         wavelength = _check_pixels(grid, observation_wavelength)
         common, extra = split_sigma(lsf_sigma(resolution, len(wavelength)))
         # A few points in front let the spline's taps reach below the first grid point.
