@@ -37,8 +37,8 @@ class VelocityGrid:
         error = np.abs(velocity - step * np.arange(len(wavelength))).max()
         if not step > 0 or error > 0.01 * step:
             raise ObservationError(
-                f"The model wavelengths must be uniform in ln(wavelength), but leave the uniform grid by up to {error:.3g} km/s "
-                f"(its step is {step:.3g} km/s). Make them with velocity_grid(lo, hi, step_kms), in float64."
+                f"The model wavelengths must be uniform in ln(wavelength), but leave the uniform "
+                f"grid by up to {error:.3g} km/s (its step is {step:.3g}). Make them with velocity_grid(lo, hi, step_kms), in float64."
             )
         return cls(wavelength, step)
 
