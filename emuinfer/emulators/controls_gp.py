@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import EmulatorError
 from ..labels import LabelSpace
 from .base import flux_from_depth
-from .controls_pca import LogitPCA
 from .controls_pixels import PixelEmulator, PixelGrid
 
 
@@ -35,20 +33,35 @@ def matern52(squared_distance, xp=jnp):
     return (1.0 + r + r * r / 3.0) * xp.exp(-r)
 
 
+class KernelSum(eqx.Module):
+    """Σ_i w_i k(labels, labels_i) for groups of components; the components of a group share their length scales."""
+
+    inputs: jax.Array  # (n_train, n_labels), features of the training labels
+    inverse_length: jax.Array  # (n_groups, n_labels)
+    weights: list  # per group, (n_train, components of the group)
+
+    def __init__(self, n_train: int, n_labels: int, groups):
+        self.inputs = jnp.zeros((n_train, n_labels))
+        self.inverse_length = jnp.ones((len(groups), n_labels))
+        self.weights = [jnp.zeros((n_train, size)) for size in groups]
+
+    def __call__(self, features) -> jax.Array:
+        """`(components,)` at features `(n_labels,)`."""
+        squared = jnp.einsum("ij,gj->gi", (features - self.inputs) ** 2, self.inverse_length**2)
+        return jnp.concatenate([k @ w for k, w in zip(matern52(squared), self.weights)])
+
+
 class LogitGP(PixelEmulator):
     """x = log(1/f − 1 + ε) as `mean` + coefficients(labels) @ `basis`, the coefficients from Gaussian processes.
 
-    Components are grouped; all components of a group share one kernel (length scales), so that a prediction costs one
-    row of kernel values per group. With `base`, another emulator in x, the processes predict what is to be added to
-    the base's x: simple physics from many spectra plus the difference learned from few realistic ones.
+    The coefficients are the sum of one or two kernel sums. With two, the first has the length scales of simple physics
+    and runs over many simple and few realistic spectra, the second is the difference between them (Kennedy & O'Hagan
+    2000, Biometrika 87, 1).
     """
 
     mean: jax.Array  # (n,)
     basis: jax.Array  # (components, n)
-    inputs: jax.Array  # (n_train, n_labels), features of the training labels
-    inverse_length: jax.Array  # (n_groups, n_labels)
-    weights: list  # per group, (n_train, components of the group): K⁻¹ y
-    base: PixelEmulator | None
+    sums: list[KernelSum]
     label_space: LabelSpace = eqx.field(static=True)
     wavelength_range: tuple[float, float] = eqx.field(static=True)
     medium: str = eqx.field(static=True)
@@ -57,48 +70,35 @@ class LogitGP(PixelEmulator):
 
     kind = "logit_gp"
 
-    def __init__(self, label_space, grid, medium, n_train, groups, epsilon=0.003, base=None):
+    def __init__(self, label_space, grid, medium, n_train, groups, epsilon=0.003):
+        """`n_train`: spectra in each kernel sum; `groups`: components in each group."""
         self.mean, self.basis = jnp.zeros(grid.n), jnp.zeros((sum(groups), grid.n))
-        self.inputs = jnp.zeros((n_train, len(label_space)))
-        self.inverse_length = jnp.ones((len(groups), len(label_space)))
-        self.weights = [jnp.zeros((n_train, size)) for size in groups]
-        if base is not None and (base.grid != grid or base.label_space != label_space or base.medium != medium):
-            raise EmulatorError("The base of a LogitGP must have the same labels, pixels and medium.")
-        self.base = base
+        self.sums = [KernelSum(n, len(label_space), groups) for n in n_train]
         self.label_space, self.medium, self.grid = label_space, medium, grid
         self.wavelength_range = grid.range
         self.epsilon = epsilon
 
     def coefficients(self, scaled_labels) -> jax.Array:
         """Component coefficients `(components,)`."""
-        difference = gp_features(self.label_space, scaled_labels) - self.inputs
-        squared = jnp.einsum("ij,gj->gi", difference**2, self.inverse_length**2)
-        kernel = matern52(squared)
-        return jnp.concatenate([k @ w for k, w in zip(kernel, self.weights)])
+        features = gp_features(self.label_space, scaled_labels)
+        return sum(kernel_sum(features) for kernel_sum in self.sums)
 
     def depth(self, scaled_labels) -> jax.Array:
         """x at the stored pixels, `(grid.n,)`."""
-        x = self.mean + self.coefficients(scaled_labels) @ self.basis
-        return x if self.base is None else x + self.base.depth(scaled_labels)
+        return self.mean + self.coefficients(scaled_labels) @ self.basis
 
     def pixels(self, scaled_labels):
         return flux_from_depth(self.depth(scaled_labels), self.epsilon)
 
     def to_config(self) -> dict:
-        base = None if self.base is None else {"kind": self.base.kind, "config": self.base.to_config()}
         return {
             "grid": dataclasses.asdict(self.grid),
-            "n_train": self.inputs.shape[0],
-            "groups": [w.shape[1] for w in self.weights],
+            "n_train": [s.inputs.shape[0] for s in self.sums],
+            "groups": [w.shape[1] for w in self.sums[0].weights],
             "epsilon": self.epsilon,
-            "base": base,
         }
 
     @classmethod
     def from_config(cls, config, label_space, wavelength_range, medium):
-        settings = dict(config, grid=PixelGrid(**config["grid"]))
-        if settings.get("base") is not None:
-            kinds = {LogitPCA.kind: LogitPCA, cls.kind: cls}
-            base = kinds[settings["base"]["kind"]]
-            settings["base"] = base.from_config(settings["base"]["config"], label_space, wavelength_range, medium)
-        return cls(label_space, settings.pop("grid"), medium, **settings)
+        grid = PixelGrid(**config["grid"])
+        return cls(label_space, grid, medium, config["n_train"], config["groups"], config["epsilon"])

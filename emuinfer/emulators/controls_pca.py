@@ -37,7 +37,7 @@ class LogitPCA(PixelEmulator):
         sizes = (len(label_space), *hidden, components)
         self.mean, self.basis = jnp.zeros(grid.n), jnp.zeros((components, grid.n))
         self.scale = jnp.ones(components)
-        self.networks = [dense_layers(k, sizes) for k in jax.random.split(key, n_networks)]
+        self.networks = [dense_layers(k, sizes, 0.5) for k in jax.random.split(key, n_networks)]
         self.label_space, self.medium, self.grid = label_space, medium, grid
         self.wavelength_range = grid.range
         self.hidden, self.epsilon = tuple(hidden), epsilon

@@ -99,7 +99,7 @@ def fit_mlp(
     last = (unit * np.asarray(weight) @ basis, unit * np.asarray(bias) @ basis + mean)
     emulator = PerPixelMLP(label_space, grid, medium, hidden, activation, key=jax.random.key(seed))
     layers = layers[:-1] + [tuple(jnp.asarray(a, jnp.float32) for a in last)]
-    return _replace(emulator, layers=layers)
+    return replace_leaves(emulator, layers=layers)
 
 
 def fit_logit_pca(
@@ -115,12 +115,13 @@ def fit_logit_pca(
     epsilon=0.003,
     steps=2000,
     learning_rate=3e-3,
-    weight_decay=1e-4,
+    weight_decay=1.0,
     seed=0,
 ) -> LogitPCA:
     """Principal components of x = log(1/f − 1 + ε), and networks for them trained with AdamW on all spectra at once.
 
-    The loss is the squared error of the standardised coefficients, weighted by their standard deviation.
+    The loss is the squared error of x (of the standardised coefficients, weighted by their variance). The small initial
+    weights and the strong decay were chosen on a part of the training spectra: they halve the error at 300 spectra.
     Raises `TrainingError` as `fit_polynomial` does.
     """
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
@@ -135,12 +136,12 @@ def fit_logit_pca(
     networks = [
         _train_network(
             layers, inputs, target, everything, none, jax.nn.silu, steps, learning_rate, len(flux), seed, "adamw",
-            jnp.asarray(scale / scale.mean(), jnp.float32), weight_decay,
+            jnp.asarray(scale**2 / (scale**2).mean(), jnp.float32), weight_decay,
         )
         for layers in emulator.networks
     ]  # fmt: skip
     arrays = {"mean": mean, "basis": basis, "scale": scale}
-    return _replace(emulator, networks=networks, **{k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()})
+    return replace_leaves(emulator, networks=networks, **{k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()})
 
 
 def _train_network(
@@ -204,8 +205,8 @@ def holdout(n: int, fraction: float, seed: int):
     return np.sort(order[k:]), np.sort(order[:k])
 
 
-def _replace(emulator, **leaves):
-    """The emulator with some of its array fields replaced."""
+def replace_leaves(module, **leaves):
+    """The module with some of its fields replaced."""
     import equinox as eqx
 
-    return eqx.tree_at(lambda e: [getattr(e, k) for k in leaves], emulator, list(leaves.values()))
+    return eqx.tree_at(lambda m: [getattr(m, name) for name in leaves], module, list(leaves.values()))

@@ -1,15 +1,19 @@
-"""Fit of `LogitGP`: Gaussian processes for principal components, length scales by marginal likelihood, on the host."""
+"""Fit of `LogitGP`: Gaussian processes for principal components, length scales by marginal likelihood, on the host.
+
+Everything is float64 NumPy and SciPy; the likelihoods and their gradients are in `controls_kernel`.
+"""
 
 import jax.numpy as jnp
 import numpy as np
 
 from ..emulators.base import depth_from_flux
-from ..emulators.controls_gp import LogitGP, gp_features, matern52
+from ..emulators.controls_gp import LogitGP, gp_features
 from ..emulators.controls_pixels import PixelGrid
-from .controls import _replace, check_spectra, principal_components
+from .controls import check_spectra, principal_components, replace_leaves
+from .controls_kernel import fit_difference, fit_lengths, kernel_matrix
 
-# Components 1, 2, 3, … share length scales within these groups; the last takes all that are left.
-GROUPS = (1, 1, 1, 1, 2, 4, 10, 20, 60)
+# Components 1–2, 3–6, … share length scales; the last group takes all that are left.
+GROUPS = (2, 4, 14, 80)
 
 
 def fit_logit_gp(
@@ -19,55 +23,61 @@ def fit_logit_gp(
     wavelength,
     *,
     medium,
+    simple=None,
     components=300,
     groups=GROUPS,
     epsilon=0.003,
     noise=1e-6,
-    base=None,
     rows_for_lengths=1200,
     iterations=30,
     seed=0,
 ) -> LogitGP:
-    """Gaussian processes with Matérn 5/2 kernels, one length scale per label and group of components.
+    """Gaussian processes with Matérn 5/2 kernels for the principal components of x = log(1/f − 1 + ε).
 
-    The length scales maximise the marginal likelihood with each component's amplitude profiled out (Rasmussen &
-    Williams 2006, eq. 5.8), summed over the group weighted by the components' standard deviations, on at most
-    `rows_for_lengths` spectra. `noise` is the nugget in units of the kernel's amplitude: the spectra have no noise, and
-    it only keeps the matrices invertible. With `base`, an emulator in x (`LogitPCA`, `LogitGP`), what is learned is the
-    difference of the spectra from it. Raises `TrainingError` as `fit_polynomial` does.
+    **Arguments:**
+
+    - `simple`: `(labels, flux)` of many spectra of simpler physics, at any labels and the same wavelengths, or None.
+      The processes of the simple spectra and of the difference are then fitted jointly to both sets (Kennedy &
+      O'Hagan 2000, Biometrika 87, 1, with ρ = 1).
+    - `components`, `groups`: principal components in all, and how many share their length scales.
+    - `noise`: the nugget in units of the kernel's amplitude. The spectra have no noise; it keeps matrices invertible.
+    - `rows_for_lengths`: length scales are found on at most this many spectra of a set, drawn at random with `seed`,
+      in at most `iterations` steps.
+
+    Raises `TrainingError` as `fit_polynomial` does.
     """
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
-    x = depth_from_flux(flux, epsilon)
-    if base is not None:
-        x = x - base_depths(base, scaled)
-    mean, basis, coefficients = principal_components(x, components)
-    inputs = gp_features(label_space, scaled, np)
-    sizes = _group_sizes(groups, basis.shape[0])
-    rows = np.sort(np.random.default_rng(seed).permutation(len(inputs))[:rows_for_lengths])
-    lengths, weights, first = [], [], 0
-    for size in sizes:
-        target = coefficients[:, first : first + size]
-        length = fit_lengths(inputs[rows], target[rows], noise, iterations, lengths[-1] if lengths else None)
-        lengths.append(length)
-        weights.append(solve(inputs, target, length, noise))
-        first += size
+    x, inputs = depth_from_flux(flux, epsilon), gp_features(label_space, scaled, np)
+    rng, settings = np.random.default_rng(seed), (noise, iterations)
+    if simple is None:
+        mean, basis, target = principal_components(x, components)
+        sizes = group_sizes(groups, len(basis))
+        rows = np.sort(rng.permutation(len(x))[:rows_for_lengths])
+        lengths, weights = _fit_groups(inputs, target, sizes, rows, *settings)
+        sums = [(inputs, lengths, weights)]
+    else:
+        scaled_simple, flux_simple = check_spectra(label_space, *simple, wavelength)
+        inputs_simple, x_simple = gp_features(label_space, scaled_simple, np), depth_from_flux(flux_simple, epsilon)
+        mean, basis = _joint_basis(x_simple, x, components, rng)
+        sizes = group_sizes(groups, len(basis))
+        rows = np.sort(rng.permutation(len(x_simple))[:rows_for_lengths])
+        projected = ((x_simple - mean) @ basis.T, (x - mean) @ basis.T)
+        sums = _fit_two_groups(inputs_simple, inputs, *projected, sizes, rows, *settings)
     emulator = LogitGP(
-        label_space, PixelGrid.from_wavelength(wavelength), medium, len(inputs), sizes, epsilon, base
+        label_space, PixelGrid.from_wavelength(wavelength), medium, [len(s[0]) for s in sums], sizes, epsilon
     )
-    arrays = {"mean": mean, "basis": basis, "inputs": inputs, "inverse_length": 1.0 / np.array(lengths)}
-    emulator = _replace(emulator, **{k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()})
-    return _replace(emulator, weights=[jnp.asarray(w, jnp.float32) for w in weights])
+    leaves = [{"inputs": i, "inverse_length": 1.0 / np.array(length), "weights": w} for i, length, w in sums]
+    filled = [replace_leaves(s, **_float32(given)) for s, given in zip(emulator.sums, leaves)]
+    return replace_leaves(emulator, sums=filled, **_float32({"mean": mean, "basis": basis}))
 
 
-def base_depths(base, scaled) -> np.ndarray:
-    """x of `base` at all stored pixels for scaled labels `(n, n_labels)`."""
-    import equinox as eqx
+def _float32(arrays):
+    import jax
 
-    depth = eqx.filter_jit(lambda e, s: e.depth(s))
-    return np.stack([np.asarray(depth(base, jnp.asarray(s, jnp.float32))) for s in scaled]).astype(np.float64)
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), arrays)
 
 
-def _group_sizes(groups, n):
+def group_sizes(groups, n):
     """`groups` cut or extended by one more group to `n` components in all."""
     sizes = []
     for size in (*groups, n):
@@ -76,56 +86,59 @@ def _group_sizes(groups, n):
             return tuple(sizes)
 
 
-def solve(inputs, target, length, noise) -> np.ndarray:
-    """Weights (K + noise)⁻¹ `target` in float64."""
+def _slices(sizes):
+    ends = np.cumsum(sizes)
+    return [slice(end - size, end) for size, end in zip(sizes, ends)]
+
+
+def _fit_groups(inputs, target, sizes, rows, noise, iterations):
+    """Length scales and weights K⁻¹ y of each group."""
     from scipy.linalg import cho_factor, cho_solve
 
-    kernel = matern52(squared_distances(inputs / length), np)
-    kernel[np.diag_indices(len(kernel))] += noise
-    return cho_solve(cho_factor(kernel, lower=True, overwrite_a=True), target)
+    lengths, weights = [], []
+    for part in _slices(sizes):
+        start = lengths[-1] if lengths else None
+        lengths.append(fit_lengths(inputs[rows], target[rows, part], noise, iterations, start))
+        factor = cho_factor(kernel_matrix(inputs, inputs, lengths[-1], noise), lower=True, overwrite_a=True)
+        weights.append(cho_solve(factor, target[:, part]))
+    return lengths, weights
 
 
-def squared_distances(a) -> np.ndarray:
-    norm = (a * a).sum(1)
-    return np.maximum(norm[:, None] + norm[None] - 2.0 * a @ a.T, 0.0)
+def _joint_basis(x_simple, x, components, rng, most: int = 2500):
+    """The mean of the simple spectra, and components of both sets about their own means (of at most `most` simple ones)."""
+    mean = x_simple.mean(0)
+    rows = np.sort(rng.permutation(len(x_simple))[:most])
+    both = np.concatenate([x_simple[rows] - mean, x - x.mean(0)])
+    return mean, principal_components(both, components)[1]
 
 
-def fit_lengths(inputs, target, noise, iterations=30, start=None) -> np.ndarray:
-    """Length scales `(n_labels,)` that maximise the marginal likelihood of coefficients `target` `(n, k)`."""
-    from scipy.optimize import minimize
+def _fit_two_groups(inputs_simple, inputs, target_simple, target, sizes, rows, noise, iterations):
+    """The two kernel sums `(inputs, lengths, weights)`: simple physics over all spectra, the difference over `inputs`.
 
-    start = np.full(inputs.shape[1], 5.0) if start is None else start
-    weights = target.std(0) / target.std(0).sum()
-    found = minimize(
-        _negative_log_likelihood,
-        np.log(start),
-        args=(inputs, target, weights, noise),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(-2.0, 5.0)] * inputs.shape[1],
-        options={"maxiter": iterations},
-    )
-    return np.exp(found.x)
+    With L the simple and R the realistic spectra, K the kernel of simple physics and D that of the difference, the
+    data have covariance [[K_LL, K_LR], [K_RL, K_RR + D_RR]], which is solved by blocks.
+    """
+    from scipy.linalg import cholesky, solve_triangular
 
-
-def _negative_log_likelihood(log_length, inputs, target, weights, noise):
-    """Per spectrum, and its gradient in the logarithms of the length scales."""
-    from scipy.linalg import lapack
-
-    n, scaled = len(inputs), inputs / np.exp(log_length)
-    r = np.sqrt(5.0 * squared_distances(scaled))
-    decay = np.exp(-r)
-    matrix = (1.0 + r + r * r / 3.0) * decay
-    matrix[np.diag_indices(n)] += noise
-    factor, failed = lapack.dpotrf(matrix, lower=1)
-    if failed:  # not positive definite in float64: as unlikely as can be, so that the line search turns back
-        return 1e10, np.zeros(len(log_length))
-    inverse = lapack.dpotri(factor, lower=1)[0]
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    solved = inverse @ target
-    quadratic = (target * solved).sum(0)
-    value = np.log(np.diag(factor)).sum() + 0.5 * n * (weights * np.log(quadratic / n)).sum()
-    # d value = ½ Σ g_ij dK_ij, and dK/d(d²) = −5/6 (1 + r) e^−r for the Matérn 5/2 kernel.
-    slope = 0.5 * (inverse - n * (solved * (weights / quadratic)) @ solved.T) * (-5.0 / 6.0) * (1.0 + r) * decay
-    gradient = -4.0 * (slope.sum(1) @ scaled**2 - ((slope @ scaled) * scaled).sum(0))
-    return value / n, gradient / n
+    first, second = [], []
+    for part in _slices(sizes):
+        start = first[-1][0] if first else None
+        length = fit_lengths(inputs_simple[rows], target_simple[rows, part], noise, iterations, start)
+        factor = cholesky(
+            kernel_matrix(inputs_simple, inputs_simple, length, noise), lower=True, overwrite_a=True, check_finite=False
+        )
+        white = solve_triangular(factor, target_simple[:, part], lower=True)
+        cross = solve_triangular(factor, kernel_matrix(inputs_simple, inputs, length), lower=True)
+        amplitude = np.sqrt((white**2).mean(0))
+        known = kernel_matrix(inputs, inputs, length) - cross.T @ cross
+        residual = (target[:, part] - cross.T @ white) / amplitude
+        of_difference, size, solved = fit_difference(inputs, residual, known, amplitude, length, iterations)
+        solved = solved * amplitude
+        weights_simple = solve_triangular(factor, white - cross @ solved, lower=True, trans="T")
+        first.append((length, np.concatenate([weights_simple, solved])))
+        second.append((of_difference, size * solved))
+    everything = np.concatenate([inputs_simple, inputs])
+    return [
+        (everything, [length for length, _ in first], [w for _, w in first]),
+        (inputs, [length for length, _ in second], [w for _, w in second]),
+    ]
