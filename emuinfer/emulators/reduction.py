@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import EmulatorError
 from .base import Emulator, depth_from_flux, flux_from_depth
-from .network import init_network, network
+from .components import fit_coefficients, principal_components
 from .reduced import ReducedEmulator, ReductionConfig, log_grid
 from .storage import ZOO, emulator_hash, load_card, load_emulator, save_emulator
 
@@ -121,66 +121,14 @@ def _evaluate(emulator, config, directory, progress):
     return labels, scaled, np.concatenate(parts).astype(np.float32)
 
 
-def _components(x, k):
-    """Mean and the leading `k` principal components (rows, unit norm) of `x` `(n, n_wave)`."""
-    from scipy.linalg import eigh
-
-    mean = x.mean(0)
-    centred = x - mean
-    gram = centred @ centred.T  # fewer spectra than wavelengths: the small Gram matrix gives the same components
-    values, vectors = eigh(gram, subset_by_index=(len(x) - k, len(x) - 1))
-    basis = (vectors.T @ centred) / np.sqrt(np.maximum(values, 1e-12))[:, None]
-    return mean, basis[::-1], centred
-
-
 def _fit(emulator, config, scaled, x, progress) -> ReducedEmulator:
-    """Components by SVD, coefficients by a network trained full-batch with AdamW on the norm of the error in x."""
-    import optax
-
-    mean, basis, centred = _components(x, config.components)
-    coefficients = centred @ basis.T
-    spread = coefficients.std(0)
-    unit = spread[0]
-    sizes = (len(emulator.label_space), config.hidden, config.hidden, config.components)
-    layers = init_network(jax.random.key(config.seed), sizes)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 4e-3, 100, config.steps, 1e-6)
-    optimiser = optax.adamw(schedule, b2=0.99, weight_decay=1e-4)
-
-    # The network gives standardised coefficients, so that small components learn as fast as large ones; the loss is
-    # weighted by their share of x, softened by the square root for the sake of weak lines.
-    weight = jnp.asarray(spread / unit)
-    target = jnp.asarray(coefficients / spread)
-
-    def loss(layers, scaled, target):
-        residual = network(layers, scaled) - target
-        return jnp.mean(jnp.sum(weight * jnp.sqrt(residual**2 + 1e-4), axis=-1))
-
-    @jax.jit
-    def steps(carry, scaled, target, _):
-        def one(carry, _):
-            layers, state = carry
-            value, grads = jax.value_and_grad(loss)(layers, scaled, target)
-            updates, state = optimiser.update(grads, state, layers)
-            return (optax.apply_updates(layers, updates), state), value
-
-        return jax.lax.scan(one, carry, None, length=20)
-
-    carry = (layers, optimiser.init(layers))
-    rounds = range(config.steps // 20)
-    if progress:
-        from tqdm import tqdm
-
-        rounds = tqdm(rounds, desc="reducing: network", unit="×20", leave=False)
-    scaled = jnp.asarray(scaled)
-    for i in rounds:
-        carry, value = steps(carry, scaled, target, i)
-    layers = carry[0]
-    weight_out, bias_out = layers[-1]
-    layers = layers[:-1] + [(weight_out * spread, bias_out * spread)]
+    mean, basis, coefficients = principal_components(x, config.components)
+    layers = fit_coefficients(scaled, coefficients, config.hidden, config.steps, config.seed, progress=progress)
+    as32 = lambda a: jnp.asarray(a, jnp.float32)
     return ReducedEmulator(
-        jnp.asarray(mean),
-        jnp.asarray(basis.astype(np.float32)),
-        jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), layers),
+        as32(mean),
+        as32(basis),
+        jax.tree.map(as32, layers),
         jnp.zeros(config.n_wave),
         emulator.label_space,
         (config.lo, config.hi),
