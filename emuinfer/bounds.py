@@ -1,0 +1,275 @@
+"""Cramér–Rao bounds: how well one spectrum can determine labels at best.
+
+The Fisher information of data with Gaussian noise of known variance is F = (J/σ)ᵀ (J/σ), J the derivatives of the model
+flux with respect to the parameters. No unbiased estimate has a covariance below F⁻¹ (e.g. Ting et al. 2017, ApJ 843, 32;
+Sandford, Weisz & Ting 2020, ApJS 249, 24).
+"""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .emulators import reduce_emulator
+from .errors import EmuinferError
+from .likelihoods import StellarSpectrum
+from .spectra import Observation
+from .spectra.operator import SpectrumOperator
+
+BROADENING_KMS = 3.0  # where the caller names no vbroad or vsini; the information vanishes at 0
+# Derivatives in float32 carry a noise of 1e-7 of the flux for one parameter, and 1e-5 where those of several cancel; less
+# information than such noise would hold is none.
+SILENT, SINGULAR = 1e-14, 1e-10
+SUN = {"teff": 5777.0, "logg": 4.44, "fe_h": 0.0, "vmic": 1.0}  # Teff, log g: Heiter et al. 2015, A&A 582, A49, rounded
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Bounds:
+    """Cramér–Rao bounds of the free parameters of a model at one set of labels.
+
+    - `names`: parameters in the order of the matrices: labels, velocities, then `continuum[0]`, `continuum[1]`, …
+    - `labels`: the value of every parameter, by name, including those that are fixed.
+    - `fisher`: `(n, n)` information of data and Gaussian priors, in the parameters' units to the power −1.
+    - `covariance`: `(n, n)`, its inverse. `units`: unit strings by name.
+    - `marginal`: bound on the standard deviation by name, with all other free parameters unknown: √(F⁻¹)ᵢᵢ.
+    - `conditional`: the same with all other parameters known: 1/√Fᵢᵢ. Never above `marginal`.
+    """
+
+    names: tuple[str, ...]
+    labels: dict[str, float]
+    fisher: np.ndarray
+    covariance: np.ndarray
+    units: dict[str, str]
+
+    @property
+    def marginal(self) -> dict[str, float]:
+        return dict(zip(self.names, np.sqrt(np.diag(self.covariance)).tolist()))
+
+    @property
+    def conditional(self) -> dict[str, float]:
+        return dict(zip(self.names, (1 / np.sqrt(np.diag(self.fisher))).tolist()))
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """Correlations of the parameters at the bound, `(n, n)`."""
+        sd = np.sqrt(np.diag(self.covariance))
+        return self.covariance / np.outer(sd, sd)
+
+    def table(self, continuum: bool = False):
+        """An `astropy.table.Table` with the columns `label, unit, value, marginal, conditional`.
+
+        `continuum`: with rows for the coefficients of the continuum.
+        """
+        from astropy.table import Table
+
+        marginal, conditional = self.marginal, self.conditional
+        rows = [
+            (n, self.units[n], self.labels[n], marginal[n], conditional[n])
+            for n in self.names
+            if continuum or not n.startswith("continuum[")
+        ]
+        names = ("label", "unit", "value", "marginal", "conditional")
+        return Table(rows=rows, names=names, dtype=(str, str, float, float, float))
+
+    def __repr__(self):
+        table = self.table()
+        for column in table.colnames[2:]:
+            table[column].format = ".4g"
+        return "Cramér–Rao bounds (standard deviations)\n" + "\n".join(table.pformat(max_lines=-1, max_width=-1))
+
+
+def cramer_rao(
+    model: StellarSpectrum,
+    labels,
+    *,
+    rv=None,
+    vbroad=None,
+    vsini=None,
+    log10_jitter=None,
+    continuum=None,
+    full: bool = False,
+) -> Bounds:
+    """Cramér–Rao bounds of the observation that `model` describes, for a star with these labels.
+
+    Free are the parameters that the model samples, and the coefficients of its continuum. Parameters with a fixed value in
+    the model count as known. A prior adds its curvature −d² log p/dθ² where that is positive: 1/sd² for a Gaussian, nothing
+    for a flat one, whose edges the bound does not know; the continuum has its own Gaussian prior. Noise is known: a free
+    jitter would not change the bounds, as for Gaussian noise the information of mean and variance do not mix.
+
+    **Arguments:**
+
+    - `labels`: mapping or array `(n_labels,)`; labels that the model fixes may be left out of a mapping.
+    - `rv`: km/s; by default the model's fixed value or first guess.
+    - `vbroad`, `vsini`: km/s; by default the model's fixed value or 3. They matter: near 0 there is no information.
+    - `log10_jitter`: adds (jitter × continuum)² to the variance; by default the model's fixed value, or no jitter.
+    - `continuum`: Chebyshev coefficients `(n_terms,)` in units of the scaled data; by default those that fit the data best.
+    - `full`: derivatives of the full emulator instead of the reduced one.
+
+    **Raises:** `LabelError` on labels outside the emulator's domain, `EmuinferError` if the information is singular, naming
+    the combination of parameters that the data do not determine.
+    """
+    space = model.label_space
+    priors = {**model.priors, **model.nuisance_priors}
+    fixed = {n: float(p) for n, p in priors.items() if isinstance(p, float | int)}
+    if hasattr(labels, "keys"):
+        labels = {**{n: v for n, v in fixed.items() if n in space.names}, **labels}
+    space.check(labels)
+    values = dict(zip(space.names, np.asarray(space.to_array(labels), float).reshape(len(space)).tolist()))
+    defaults = {"rv": model.rv_guess, "vbroad": BROADENING_KMS, "vsini": BROADENING_KMS}
+    for name, given in {"rv": rv, "vbroad": vbroad, "vsini": vsini}.items():
+        if name in priors:
+            values[name] = float(fixed.get(name, defaults[name]) if given is None else given)
+        elif given is not None:
+            raise EmuinferError(f"{name} = {given} was given, but the model has no {name} (broadening='{model.broadening}').")
+    free = [n for n in values if n not in fixed]
+    jitter = fixed.get("log10_jitter") if log10_jitter is None else log10_jitter
+
+    data = model.with_emulator(model.full_on_grid()) if full else model.data
+    flux, columns = _derivatives(model, values, free, data)
+    coefficients = _continuum_at(model, values, data, jitter) if continuum is None else np.asarray(continuum, float)
+    sigma = _sigma(model, data, jitter)
+    terms = np.asarray(data.continuum.basis[: data.continuum.n_terms], float)
+    jacobian = np.concatenate([columns * (coefficients @ terms), terms * flux])
+    prior = np.array([_curvature(priors[n], values[n]) for n in free] + list(1 / np.asarray(data.continuum.sd, float) ** 2))
+    names = tuple(free) + tuple(f"continuum[{i}]" for i in range(len(terms)))
+    values |= {f"continuum[{i}]": float(c) for i, c in enumerate(coefficients)}
+    unit = _step_sizes(space, names)
+    whitened = jacobian / sigma * unit[:, None]
+    fisher, covariance = _invert(whitened @ whitened.T + np.diag(prior * unit**2), names)
+    units = {n: model.units.get(n, "") for n in names}
+    return Bounds(names, values, fisher / np.outer(unit, unit), covariance * np.outer(unit, unit), units)
+
+
+def _step_sizes(space, names):
+    """Half the range of a label, 1 for everything else: in these units the information is well conditioned."""
+    half = dict(zip(space.names, space.half_width))
+    return np.array([half.get(n, 1.0) for n in names])
+
+
+def _derivatives(model, values, free, data):
+    """Model flux before the continuum `(n_pix,)` and its derivatives by the free parameters `(n_free, n_pix)`, float64."""
+    unit = _step_sizes(model.label_space, free)
+    start = {n: jnp.float32(v) for n, v in values.items()}
+    flux, columns = _derivatives_jit(model.normalised_flux, tuple(free), jnp.asarray(unit, jnp.float32), start, data)
+    return np.asarray(flux, float), np.asarray(columns, float) / unit[:, None]
+
+
+@eqx.filter_jit
+def _derivatives_jit(flux_of, free, unit, start, data):
+    def flux(step):
+        return flux_of({**start, **{n: start[n] + unit[i] * step[i] for i, n in enumerate(free)}}, data)
+
+    zero = jnp.zeros(len(free), jnp.float32)
+    # One direction after another: all at once would hold a transformer's activations once per label.
+    return flux(zero), jax.lax.map(lambda v: jax.jvp(flux, (zero,), (v,))[1], jnp.eye(len(free), dtype=jnp.float32))
+
+
+def _sigma(model, data, jitter):
+    """Total standard deviation at the pixels, infinite where they are not used, `(n_pix,)`."""
+    variance = np.asarray(data.variance, float)
+    if jitter is not None:
+        variance = variance + (10.0**jitter * np.asarray(data.level, float)) ** 2
+    weight = np.asarray(data.weight, float)
+    return np.where(weight > 0, np.sqrt(variance / np.maximum(weight, 1e-30)), np.inf)
+
+
+def _continuum_at(model, values, data, jitter):
+    """The continuum's coefficients that fit the model's own observation best, `(n_terms,)`."""
+    at = {**values, "log10_jitter": -10.0 if jitter is None else jitter}
+    at = {n: jnp.float32(v) for n, v in at.items()}
+    return np.asarray(_coefficients_jit(model.log_likelihood, at, data), float)
+
+
+@eqx.filter_jit
+def _coefficients_jit(log_likelihood, values, data):
+    return log_likelihood(values, data)[1]
+
+
+def _curvature(prior, value):
+    second = float(jax.grad(jax.grad(lambda x: prior.log_prob(x)))(jnp.float32(value)))
+    return max(-second, 0.0) if np.isfinite(second) else 0.0
+
+
+def _invert(fisher, names):
+    """The information and its inverse; an error that names the combination without information if there is one."""
+    diagonal = np.diag(fisher)
+    silent = [n for n, d in zip(names, diagonal) if not d > SILENT * diagonal.max()]
+    if silent:
+        raise EmuinferError(
+            f"The spectrum holds no information on {', '.join(silent)} at these values. Fix it in the model's priors, give it "
+            "a Gaussian prior, or evaluate elsewhere (vbroad and vsini above 0)."
+        )
+    scale = 1 / np.sqrt(diagonal)
+    values, vectors = np.linalg.eigh(fisher * np.outer(scale, scale))
+    if values[0] < SINGULAR * values[-1]:
+        weakest = vectors[:, 0]
+        leading = [i for i in np.argsort(-np.abs(weakest)) if abs(weakest[i]) > 0.2][:5]
+        combination = " ".join(f"{weakest[i]:+.2f} {names[i]}" for i in leading)
+        raise EmuinferError(
+            f"The information matrix is singular (smallest relative eigenvalue {values[0] / values[-1]:.1g}): the spectrum "
+            f"does not determine the combination {combination} (each in units of its conditional bound). Fix one of them in "
+            "the model's priors, or give one a Gaussian prior."
+        )
+    return fisher, np.outer(scale, scale) * ((vectors / values) @ vectors.T)
+
+
+def solar_labels(label_space) -> dict[str, float]:
+    """The Sun's labels in a label space: abundances 0, and the middle of the range of a label that cannot be solar."""
+    labels = {n: SUN.get(n, 0.0) for n in label_space.names}
+    centre = dict(zip(label_space.names, label_space.centre.tolist()))
+    return {n: v if label_space.contains_value(n, v) else centre[n] for n, v in labels.items()}
+
+
+def instrument_model(
+    emulator,
+    *,
+    wavelength_range: tuple[float, float],
+    resolution: float,
+    snr: float,
+    pixels_per_fwhm: float = 3.0,
+    labels=None,
+    vbroad: float = BROADENING_KMS,
+    vsini: float = BROADENING_KMS,
+    **options,
+) -> StellarSpectrum:
+    """The model of a spectrum that an instrument would take: noise-free flux at velocity 0, with the noise's size known.
+
+    **Arguments:**
+
+    - `wavelength_range`: Å in the emulator's medium, within the emulator's range.
+    - `resolution`: λ/FWHM of the Gaussian line spread function; `pixels_per_fwhm` pixels to each, uniform in ln λ.
+    - `snr`: signal-to-noise ratio per pixel at the continuum; every pixel's noise is 1/`snr`.
+    - `labels`: of the star; the Sun's by default (`solar_labels`). `vbroad`, `vsini`: km/s, used as `broadening` says.
+    - `options`: for `StellarSpectrum` (`priors`, `broadening`, `continuum_terms`, …).
+
+    Pixels within about 70 km/s of the ends of the emulator's range are left out, as in every fit.
+
+    **Raises:** `EmulatorError` if the range leaves the emulator's, `LabelError` on labels outside its domain.
+    """
+    for name, value in {"resolution": resolution, "snr": snr, "pixels_per_fwhm": pixels_per_fwhm}.items():
+        if not (np.isfinite(value) and value > 0):
+            raise EmuinferError(f"{name} = {value} must be a positive number.")
+    lo, hi = wavelength_range
+    emulator.check_wavelength([lo, hi])
+    space = emulator.label_space
+    labels = solar_labels(space) if labels is None else labels
+    space.check(labels)
+    reduced = reduce_emulator(emulator, progress=options.get("progress", True))
+    count = int(np.floor(np.log(hi / lo) * resolution * pixels_per_fwhm)) + 1
+    if count < 8:
+        raise EmuinferError(f"{lo:g}–{hi:g} Å at R = {resolution:g} is only {count} pixels; give a wider range.")
+    wavelength = lo * np.exp(np.arange(count) / (resolution * pixels_per_fwhm))
+    broadening = options.get("broadening", "vbroad")
+    kernel = {
+        "vbroad": vbroad if broadening in ("vbroad", "both") else 0,
+        "vsini": vsini if broadening in ("vsini", "both") else 0,
+    }
+    operator = SpectrumOperator(reduced.config.wavelength, wavelength, resolution)
+    scaled = jnp.asarray(space.scale(np.asarray(space.to_array(labels), float)), jnp.float32)
+    flux = np.asarray(operator(reduced.grid_flux(scaled), 0.0, **kernel), float)
+    observation = Observation(
+        wavelength, flux, 1.0 / snr, resolution=resolution, medium=emulator.medium, name="instrument", clip=None
+    )
+    return StellarSpectrum(emulator, observation, **{"rv_range": (-30.0, 30.0), **options})
