@@ -37,35 +37,32 @@ def vernazza(tau):
     return 0.75 * (tau + 1.036 - 0.3134 * jnp.exp(-2.448 * tau) - 0.2959 * jnp.exp(-30.0 * tau))
 
 
+def small_network(parameters, x):
+    """Two hidden layers with tanh; `parameters` is [W0, b0, W1, b1, W2, b2], `x` (..., n_in)."""
+    w0, b0, w1, b1, w2, b2 = parameters
+    return jnp.tanh(jnp.tanh(x @ w0 + b0) @ w1 + b1) @ w2 + b2
+
+
 class TemperatureTable(eqx.Module):
-    """ln(T/Teff) as polynomials of scaled labels at tabulated log10 tau_5000, from `build_temperature_table`."""
+    """T/Teff of ATLAS12 models on tabulated log10 tau_5000, as a smooth function of labels (`build_temperature_table`)."""
 
     log_tau: jax.Array
-    coefficients: jax.Array
+    parameters: list
     centre: jax.Array
     half_width: jax.Array
-    powers: tuple = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, path=C3K_TABLE):
         with np.load(path) as file:
-            for name in ("log_tau", "coefficients", "centre", "half_width"):
+            for name in ("log_tau", "centre", "half_width"):
                 setattr(self, name, jnp.asarray(file[name], jnp.float32))
-            self.powers = tuple(tuple(int(p) for p in row) for row in file["powers"])
+            self.parameters = [jnp.asarray(file[f"p{i}"], jnp.float32) for i in range(6)]
             self.names = tuple(file["names"].tolist())
 
     def __call__(self, labels, ln_tau):
         """T/Teff at `ln_tau`; `labels` (4,) in the order of `names`."""
-        x = (labels - self.centre) / self.half_width
-        chains = []
-        for i in range(len(self.names)):
-            chain = [jnp.ones_like(x[i])]
-            for _ in range(max(p[i] for p in self.powers)):
-                chain.append(chain[-1] * x[i])
-            chains.append(jnp.stack(chain))
-        powers = np.array(self.powers)
-        terms = jnp.prod(jnp.stack([chain[powers[:, i]] for i, chain in enumerate(chains)]), axis=0)
-        return jnp.exp(jnp.interp(ln_tau / LN10, self.log_tau, terms @ self.coefficients))
+        ln_ratio = small_network(self.parameters, (labels - self.centre) / self.half_width)
+        return jnp.exp(jnp.interp(ln_tau / LN10, self.log_tau, ln_ratio))
 
 
 ANALYTIC = {"hopf": hopf, "krishna-swamy": krishna_swamy, "vernazza": vernazza}
