@@ -1,0 +1,99 @@
+"""What the commands share: printing, files written as a whole, options that are pairs, the compilation cache."""
+
+import enum
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from .errors import EmuinferError
+
+
+class Medium(str, enum.Enum):
+    """Media of wavelengths, as choices of an option."""
+
+    air = "air"
+    vacuum = "vacuum"
+
+
+class Broadening(str, enum.Enum):
+    """Broadening parameters of a model, as choices of an option."""
+
+    vbroad = "vbroad"
+    vsini = "vsini"
+    both = "both"
+    none = "none"
+
+
+def console():
+    """Where results are printed; wide enough for its tables when the output is a file or a pipe."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    return Console(highlight=False, markup=False, soft_wrap=True, width=None if terminal else 120)
+
+
+def print_error(message: str) -> None:
+    """One message on standard error."""
+    print(f"Error: {message}", file=sys.stderr, flush=True)
+
+
+def assignments(texts, option: str) -> dict[str, float]:
+    """`["teff=5777", …]` as a mapping. Raises `EmuinferError` on anything that is not NAME=NUMBER, and on repeats."""
+    values = {}
+    for text in texts or ():
+        name, separator, number = text.partition("=")
+        name = name.strip()
+        try:
+            value = float(number)
+        except ValueError:
+            separator = ""
+        if not separator or not name:
+            raise EmuinferError(f"{option} takes NAME=NUMBER, for example {option} teff=5777; got '{text}'.")
+        if name in values:
+            raise EmuinferError(f"{option} gives '{name}' twice.")
+        values[name] = value
+    return values
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise `EmuinferError` if `path` exists and may not be replaced."""
+    if Path(path).exists() and not overwrite:
+        raise EmuinferError(f"{path} exists. Give another --output, or --overwrite to replace it.")
+
+
+def write_table(table, path) -> None:
+    """Write an astropy table as ECSV, under a temporary name first, so that no half-written file is left."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+        temporary = Path(folder) / path.name
+        table.write(temporary, format="ascii.ecsv")
+        os.replace(temporary, path)
+
+
+def use_compilation_cache() -> None:
+    """Let JAX keep compiled programs in the user's cache directory, so that a second run starts faster."""
+    import jax
+
+    from .emulators.reduction import cache_directory
+
+    folder = cache_directory() / "xla" / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # no place to keep them: everything is compiled anew
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _processor() -> str:
+    """A name for the kind of processor: programs compiled for one may not run on another that shares the home folder."""
+    described = platform.machine() + platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        described += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(described.encode()).hexdigest()[:12]
