@@ -122,7 +122,8 @@ def _check_pixels(grid, wavelength) -> np.ndarray:
     wavelength = np.asarray(wavelength, dtype=float)
     if wavelength.ndim != 1 or not len(wavelength) or not (np.diff(wavelength) > 0).all():
         raise ObservationError("The observed wavelengths must be one-dimensional and increase.")
-    if wavelength[0] < grid.wavelength[0] or wavelength[-1] > grid.wavelength[-1]:
+    slack = 1e-6  # Å: ends of a grid uniform in ln(wavelength) are rounded
+    if wavelength[0] < grid.wavelength[0] - slack or wavelength[-1] > grid.wavelength[-1] + slack:
         raise ObservationError(
             f"The observed pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å, must lie within the model's grid, "
             f"{grid.wavelength[0]:.2f} to {grid.wavelength[-1]:.2f} Å."
