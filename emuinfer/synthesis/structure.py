@@ -94,25 +94,27 @@ def hydrostatic(tables, ln_tau, temperature, gravity, abundance):
     P^2 = 2 g tau P/kappa there. Radiation and turbulent pressure are neglected.
     """
 
-    def slope(ln_p, ln_t, temp):
-        kappa, _, _ = opacity_5000(tables, temp, jnp.exp(ln_p), abundance)
-        return gravity * jnp.exp(ln_t - ln_p) / kappa
+    n_top, n_layer = 8, len(ln_tau)
+    # One scan evaluates the slope once per step, so that the equation of state is compiled once: `n_top` steps that find
+    # the pressure of the first layer, then two per layer (predict from its slope, correct with the next layer's).
+    layer = np.concatenate([np.zeros(n_top, int), np.repeat(np.arange(1, n_layer), 2)])
+    layer[n_top::2] -= 1
+    kind = np.concatenate([np.zeros(n_top, int), np.tile([1, 2], n_layer - 1)])
+    to_next = np.append(np.arange(1, n_layer), n_layer - 1)[layer]
+    h = jnp.where(kind == 1, ln_tau[to_next] - ln_tau[layer], ln_tau[layer] - ln_tau[np.maximum(layer - 1, 0)])
 
-    def refine_top(_, ln_p):
-        return ln_p + 0.5 * jnp.log(2.0 * slope(ln_p, ln_tau[0], temperature[0]))
+    def step(carry, inputs):
+        ln_p, derivative, trial = carry
+        kind, ln_t, temp, h = inputs
+        kappa, _, _ = opacity_5000(tables, temp, jnp.exp(trial), abundance)
+        slope = gravity * jnp.exp(ln_t - trial) / kappa
+        top = trial + 0.5 * jnp.log(2.0 * slope)
+        corrected = ln_p + 0.5 * h * (derivative + slope)
+        ln_p = jnp.where(kind == 0, top, jnp.where(kind == 1, ln_p, corrected))
+        trial = jnp.where(kind == 1, ln_p + h * slope, ln_p)
+        return (ln_p, jnp.where(kind == 1, slope, derivative), trial), ln_p
 
-    # The top's pressure converges quadratically: the slope there goes to 1/2 for any start.
     start = jnp.log(10.0) + 0.6 * jnp.log(gravity / 27500.0)
-    top = refine_top(0, jax.lax.stop_gradient(jax.lax.fori_loop(0, 6, refine_top, start)))
-
-    def step(carry, layer):
-        ln_p, derivative, ln_t0 = carry
-        ln_t1, temp = layer
-        h = ln_t1 - ln_t0
-        guess = slope(ln_p + h * derivative, ln_t1, temp)
-        ln_p = ln_p + 0.5 * h * (derivative + guess)
-        return (ln_p, slope(ln_p, ln_t1, temp), ln_t1), ln_p
-
-    first = (top, slope(top, ln_tau[0], temperature[0]), ln_tau[0])
-    _, rest = jax.lax.scan(step, first, (ln_tau[1:], temperature[1:]))
-    return jnp.exp(jnp.concatenate([top[None], rest]))
+    steps = (jnp.asarray(kind), ln_tau[layer], temperature[layer], h)
+    _, ln_p = jax.lax.scan(step, (start, jnp.zeros_like(start), start), steps)
+    return jnp.exp(ln_p[np.append(n_top - 1, np.arange(n_top + 1, len(kind), 2))])

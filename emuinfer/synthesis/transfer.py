@@ -1,9 +1,8 @@
 """Formal solution of the transfer equation in a plane-parallel atmosphere with S = B."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-
-LN10 = 2.302585093
 
 
 def angles(n: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -31,12 +30,16 @@ def emergent_flux(tau, source, n_angles: int = 4):
     """
     step = jnp.diff(tau, axis=-1)
     rise = jnp.diff(source, axis=-1)
-    flux = 0.0
-    for mu, weight in zip(*angles(n_angles)):
+
+    def add_angle(flux, angle):
+        mu, weight = angle
         x = jnp.maximum(step / mu, 1e-6)
         surviving = jnp.exp(-tau / mu)
         mean = surviving[..., :-1] * (-jnp.expm1(-x) / x)
         tail = surviving[..., -1] * rise[..., -1] / x[..., -1]
         intensity = source[..., 0] + jnp.sum(rise * mean, axis=-1) + tail
-        flux = flux + 2.0 * np.pi * mu * weight * intensity
-    return flux
+        return flux + 2.0 * np.pi * mu * weight * intensity, None
+
+    shape = jnp.broadcast_shapes(tau.shape, source.shape)[:-1]
+    nodes = tuple(jnp.asarray(x, jnp.float32) for x in angles(n_angles))
+    return jax.lax.scan(add_angle, jnp.zeros(shape, jnp.float32), nodes)[0]
