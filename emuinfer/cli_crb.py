@@ -64,7 +64,7 @@ def crb(
         pixels_per_fwhm=sampling, labels=labels, broadening=broadening.value, priors=fixed, progress=not quiet, **kernel,
     )
     used = {n: v for n, v in kernel.items() if n in model.nuisance_priors}
-    table = cramer_rao(model, labels, **used).table()
+    table = cramer_rao(model, labels, rv=fixed.get("rv", 0.0), **used).table()
     table.meta = {
         "emulator": emulator, "emulator_hash": emulator_hash(full), "labels": {n: float(v) for n, v in labels.items()},
         "wavelength_range": [float(model.wavelength[0]), float(model.wavelength[-1])], "medium": full.medium,

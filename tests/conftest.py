@@ -1,0 +1,89 @@
+"""What several test files share: a tiny emulator with a star observed through it, and the data beside the repository."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory):
+    """Keep the tests out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMUINFER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of spectra and grids beside the repository; a test that asks for it is skipped where there is none."""
+    if not SHARED.is_dir():
+        pytest.skip(f"there is no folder {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_emulator():
+    """A `ReducedEmulator` of 3 labels over 14 Å, fitted to the analytic lines of `tiny.py`."""
+    import tiny
+
+    return tiny.reduced_lines(tiny.line_emulator(), n_train=200, components=8, hidden=32, steps=800)
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tiny_emulator, tmp_path_factory):
+    """The tiny emulator on disk, as a path for `load_emulator` and `--emulator`."""
+    from emuinfer import save_emulator
+
+    path = tmp_path_factory.mktemp("emulator") / "tiny-lines"
+    save_emulator(tiny_emulator, path, {"title": "Analytic lines", "validation": {"native": {"mae": 0.00123}}})
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_observation(tiny_emulator):
+    """A noisy spectrum of the tiny emulator at `tiny.TRUTH`."""
+    import tiny
+
+    return tiny.observe(tiny_emulator, grid=tiny_emulator.config.wavelength)
+
+
+@pytest.fixture(scope="session")
+def star_file(tiny_observation, tmp_path_factory):
+    """The tiny observation as an ECSV file."""
+    path = tmp_path_factory.mktemp("star") / "star.ecsv"
+    write_spectrum(path, tiny_observation.wavelength, tiny_observation.flux, tiny_observation.uncertainty)
+    return path
+
+
+def write_spectrum(path, wavelength, flux, uncertainty=None, **meta):
+    from astropy.table import Table
+
+    columns = {"wavelength": wavelength, "flux": flux}
+    if uncertainty is not None:
+        columns["uncertainty"] = uncertainty
+    Table(columns, meta={"MEDIUM": "air", "RESOLUTION": 30000, **meta}).write(path, format="ascii.ecsv", overwrite=True)
+
+
+def run_cli(*arguments):
+    """`(exit status, stdout, stderr)` of the command line, run in this process."""
+    from emuinfer.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main([str(a) for a in arguments])
+    return end.value.code or 0, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="session")
+def cli():
+    return run_cli
+
+
+@pytest.fixture(scope="session")
+def spectrum_file():
+    """`write_spectrum(path, wavelength, flux, uncertainty=None, **meta)`."""
+    return write_spectrum
