@@ -1,5 +1,7 @@
 """Default priors of a stellar fit, and the soft walls of an emulator's domain."""
 
+import numbers
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,20 +22,21 @@ def label_priors(label_space, overrides=None) -> dict:
     label_space.require_names(list(overrides))
     priors = {n: dist.Uniform(lo, hi) for n, (lo, hi) in label_space.bounds.items()}
     for name, prior in overrides.items():
-        priors[name] = _checked(name, prior, label_space)
+        priors[name] = checked_prior(name, prior)
+        if isinstance(priors[name], float) and not label_space.contains_value(name, prior):
+            lo, hi = label_space.bounds[name]
+            raise LabelError(f"'{name}' cannot be fixed at {prior:g}: the emulator's domain is [{lo:g}, {hi:g}].")
     return priors
 
 
-def _checked(name, prior, label_space):
+def checked_prior(name, prior):
+    """`prior` as it is if it is a NumPyro distribution, a number as `float`; `LabelError` on anything else."""
     import numpyro.distributions as dist
 
     if isinstance(prior, dist.Distribution):
         return prior
-    if not np.isscalar(prior) or not np.isfinite(prior):
+    if not isinstance(prior, numbers.Real) or not np.isfinite(prior):
         raise LabelError(f"The prior of '{name}' must be a NumPyro distribution, or a number that fixes it; got {prior!r}.")
-    if not label_space.contains_value(name, prior):
-        lo, hi = label_space.bounds[name]
-        raise LabelError(f"'{name}' cannot be fixed at {prior:g}: the emulator's domain is [{lo:g}, {hi:g}].")
     return float(prior)
 
 

@@ -13,7 +13,7 @@ from ..errors import LabelError, ObservationError
 from ..spectra.continuum import Continuum, log_likelihood_constant
 from ..spectra.operator import SpectrumOperator, usable_pixels
 from ..spectra.quality import rough_continuum
-from .priors import domain_penalty, label_priors
+from .priors import checked_prior, domain_penalty, label_priors
 
 NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": ""}
 BROADENING = ("vbroad", "vsini", "both", "none")
@@ -110,7 +110,7 @@ class StellarSpectrum:
     # What it is made of
 
     def _split_priors(self, priors):
-        nuisance = {k: priors.pop(k) for k in list(priors) if k in NUISANCE_UNITS}
+        nuisance = {k: checked_prior(k, priors.pop(k)) for k in list(priors) if k in NUISANCE_UNITS}
         self.priors = label_priors(self.label_space, priors)
         self.nuisance_priors = nuisance
 
@@ -124,6 +124,8 @@ class StellarSpectrum:
         if self.broadening in ("vsini", "both"):
             defaults["vsini"] = dist.HalfNormal(30.0)
         defaults["log10_jitter"] = dist.Uniform(-4.0, -0.7)
+        if unused := sorted(set(self.nuisance_priors) - set(defaults)):
+            raise LabelError(f"A prior of {', '.join(unused)} was given, which broadening='{self.broadening}' does not have.")
         self.nuisance_priors = {k: self.nuisance_priors.get(k, v) for k, v in defaults.items()}
 
     def _find_velocity(self, rv_range):
@@ -208,9 +210,13 @@ class StellarSpectrum:
         flux = data.emulator.grid_flux(self.label_space.scale(labels))
         return data.operator(flux, values["rv"], values.get("vbroad", 0), values.get("vsini", 0))
 
-    def _ivar(self, values, data):
+    def variance(self, values: dict, data: StarData) -> jax.Array:
+        """Variance of the pixels `(n_pix,)`: of the data, of the emulator's error, and of the jitter."""
         jitter = 10.0 ** values["log10_jitter"]
-        return data.weight / (data.variance + (jitter * data.level) ** 2)
+        return data.variance + (jitter * data.level) ** 2
+
+    def _ivar(self, values, data):
+        return data.weight / self.variance(values, data)
 
     # What fits and checks need of it
 
