@@ -76,8 +76,8 @@ def test_principal_components_are_those_of_the_singular_value_decomposition():
     "fit, settings, limit",
     [
         (fit_polynomial, {"degree": 3}, 0.03),
-        (fit_mlp, {"hidden": (32, 32), "steps": 600, "learning_rate": 1e-2}, 0.03),
-        (fit_logit_pca, {"components": 10, "hidden": (32, 32), "steps": 600, "learning_rate": 1e-2}, 0.006),
+        (fit_mlp, {"hidden": (32, 32), "steps": 300, "learning_rate": 1e-2}, 0.03),
+        (fit_logit_pca, {"components": 10, "hidden": (32, 32), "steps": 300, "learning_rate": 1e-2}, 0.006),
         (fit_logit_gp, {"components": 15, "groups": (2, 4), "iterations": 10}, 0.001),
     ],
 )

@@ -115,18 +115,20 @@ def fit_logit_pca(
     epsilon=0.003,
     steps=2000,
     learning_rate=3e-3,
-    weight_decay=1.0,
+    weight_decay=None,
     seed=0,
 ) -> LogitPCA:
     """Principal components of x = log(1/f − 1 + ε), and networks for them trained with AdamW on all spectra at once.
 
-    The loss is the squared error of x (of the standardised coefficients, weighted by their variance). The small initial
-    weights and the strong decay were chosen on a part of the training spectra: they halve the error at 300 spectra.
+    The loss is the squared error of x (of the standardised coefficients, weighted by their variance). `weight_decay` is
+    min(1, 250 / n) unless given; that and the small initial weights were chosen on a part of the training spectra and
+    halve the error at 300 spectra.
     Raises `TrainingError` as `fit_polynomial` does.
     """
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
     mean, basis, coefficients = principal_components(depth_from_flux(flux, epsilon), components)
     scale = coefficients.std(0)
+    weight_decay = min(1.0, 250.0 / len(flux)) if weight_decay is None else weight_decay
     target = jnp.asarray(coefficients / scale, jnp.float32)
     inputs, everything = jnp.asarray(scaled, jnp.float32), np.arange(len(flux))
     grid, none = PixelGrid.from_wavelength(wavelength), np.arange(0)

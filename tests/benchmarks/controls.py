@@ -1,8 +1,9 @@
 """Errors of all control emulators on the Turbospectrum grid, by number of training spectra.
 
-    python tests/benchmarks/controls.py [--sizes 100 300 1065] [--only NAME ...]
+    python -m tests.benchmarks.controls [--sizes 100 300 1065] [--only NAME ...] [--simple GRID.h5]
 
-writes `results/controls.json` and `results/controls.md`. About five minutes of one core.
+writes `results/controls.json` and `results/controls.md`. About five minutes of one core; two to four more with `--simple`, a
+grid of simple physics at the same wavelengths, of which the first 3,000 spectra are used.
 """
 
 import argparse
@@ -15,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 
+from emuinfer.grids import Grid  # noqa: E402
 from emuinfer.labels import OPTICAL_FGK  # noqa: E402
 from emuinfer.training import error_table, fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict  # noqa: E402
 
@@ -45,8 +47,10 @@ CONTROLS = {
         *a, hidden=(1024, 1024), activation="silu", steps=1000, **k
     ),
     "x, 120 components, network": fit_logit_pca,
-    "x, 300 components, Gaussian processes": fit_logit_gp,
+    "x, Gaussian processes": fit_logit_gp,
 }
+WITH_SIMPLE = "x, Gaussian processes, with 3,000 LTE spectra"
+NAMES = [*CONTROLS, WITH_SIMPLE]
 
 
 def split(n: int):
@@ -55,12 +59,16 @@ def split(n: int):
     return np.sort(order[n // 10 :]), np.sort(order[: n // 10])
 
 
-def run(sizes, only=None):
+def run(sizes, only=None, simple=None):
     data = np.load(GRID)
     wavelength, flux, labels = data["wavelength"].astype(float), data["flux"], data["labels"].astype(float)
     train, test = split(len(flux))
-    entries = []
-    for name, fit in CONTROLS.items():
+    entries, controls = [], dict(CONTROLS)
+    if simple is not None:
+        grid = Grid.load(simple, lazy=True)
+        spectra = grid.labels[:3000], grid.flux[:3000]
+        controls[WITH_SIMPLE] = lambda *a, **k: fit_logit_gp(*a, simple=spectra, **k)
+    for name, fit in controls.items():
         if only and name not in only:
             continue
         for size in sizes:
@@ -68,7 +76,8 @@ def run(sizes, only=None):
             began, cpu = time.time(), time.process_time()
             emulator = fit(OPTICAL_FGK, labels[rows], flux[rows], wavelength, medium="air")
             seconds = {"wall_s": round(time.time() - began, 1), "cpu_s": round(time.process_time() - cpu, 1)}
-            table = error_table(emulator, labels[test], flux[test], wavelength, predicted=predict(emulator, labels[test], wavelength))
+            predicted = predict(emulator, labels[test], wavelength)
+            table = error_table(emulator, labels[test], flux[test], wavelength, predicted=predicted)
             entries.append({"control": name, "spectra": len(rows), **seconds, "errors": table})
             print(name, len(rows), seconds, table["R=40000"]["all"], flush=True)
     return entries
@@ -94,15 +103,16 @@ def markdown(entries) -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1065])
-    parser.add_argument("--only", nargs="+", choices=list(CONTROLS))
+    parser.add_argument("--only", nargs="+", choices=NAMES)
+    parser.add_argument("--simple", help="a grid of simple physics (HDF5)")
     arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "controls.json"
-    entries = run(arguments.sizes, arguments.only)
-    if arguments.only and path.exists():
+    entries = run(arguments.sizes, arguments.only, arguments.simple)
+    if path.exists():
         done = {(e["control"], e["spectra"]) for e in entries}
-        kept = [e for e in json.loads(path.read_text()) if (e["control"], e["spectra"]) not in done]
-        entries = sorted(kept + entries, key=lambda e: (list(CONTROLS).index(e["control"]), e["spectra"]))
+        kept = [e for e in json.loads(path.read_text()) if e["control"] in NAMES and (e["control"], e["spectra"]) not in done]
+        entries = sorted(kept + entries, key=lambda e: (NAMES.index(e["control"]), e["spectra"]))
     path.write_text(json.dumps(entries, indent=1))
     path.with_suffix(".md").write_text(markdown(entries))
     print(markdown(entries))
