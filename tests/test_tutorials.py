@@ -1,0 +1,31 @@
+"""Tutorials run from top to bottom. Set EMUINFER_TUTORIAL_FAST=0 to run them at full length."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from emuinfer.emulators import list_emulators
+
+TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
+def test_notebook_is_light(path):
+    assert path.stat().st_size < 300_000, f"{path.name} is larger than 300 kB: clear its outputs."
+
+
+@pytest.mark.skipif("optical-fgk" not in list_emulators(), reason="the emulator 'optical-fgk' is not in this checkout")
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
+def test_notebook_runs(path, tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("EMUINFER_TUTORIAL_FAST", os.environ.get("EMUINFER_TUTORIAL_FAST", "1"))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    # The kernel starts elsewhere: without this it would not find a package that is used from its checkout.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(path.parents[1]), os.environ.get("PYTHONPATH", "")]))
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(
+        notebook, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    assert all(cell.get("execution_count") for cell in notebook.cells if cell.cell_type == "code")
