@@ -85,7 +85,8 @@ class PixelPolynomial(PixelEmulator):
 
     @classmethod
     def from_config(cls, config, label_space, wavelength_range, medium):
-        return cls(label_space, PixelGrid(**config["grid"]), medium, config["degree"], config["saturating"], config["epsilon"])
+        settings = dict(config, grid=PixelGrid(**config["grid"]))
+        return cls(label_space, settings.pop("grid"), medium, **settings)
 
 
 class PerPixelMLP(PixelEmulator):

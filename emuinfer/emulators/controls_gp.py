@@ -27,7 +27,7 @@ def gp_features(label_space: LabelSpace, scaled_labels, xp=jnp):
 
 
 def matern52(squared_distance, xp=jnp):
-    """The Matérn 5/2 kernel (Rasmussen & Williams 2006, eq. 4.17) of squared distances in units of the length scales."""
+    """The Matérn 5/2 kernel (Rasmussen & Williams 2006, eq. 4.17) of distances² in units of the length scales."""
     # The tiny offset keeps the gradient of the root finite at a training point.
     r = xp.sqrt(5.0 * squared_distance + 1e-20)
     return (1.0 + r + r * r / 3.0) * xp.exp(-r)

@@ -35,7 +35,7 @@ class PixelGrid:
         """The grid of an array `(n,)`; raises `EmulatorError` if it is not uniform to 1e-3 of a step."""
         wavelength = np.asarray(wavelength, np.float64)
         if wavelength.ndim != 1 or wavelength.size < 4:
-            raise EmulatorError(f"A grid of pixels needs at least 4 wavelengths in one axis; got shape {wavelength.shape}.")
+            raise EmulatorError(f"A grid of pixels needs at least 4 wavelengths on one axis; got {wavelength.shape}.")
         step = (wavelength[-1] - wavelength[0]) / (wavelength.size - 1)
         grid = cls(float(wavelength[0]), float(round(step, 12)), int(wavelength.size))
         worst = np.abs(grid.wavelength - wavelength).max()
@@ -55,7 +55,7 @@ class PixelGrid:
         return (self.start, self.start + self.step * (self.n - 1))
 
     def query(self, wavelength) -> PixelQuery:
-        """Indices and weights of four-point Lagrange interpolation (Abramowitz & Stegun 25.2.11), exact at the pixels."""
+        """Indices and weights of four-point Lagrange interpolation (Abramowitz & Stegun 25.2.13), exact at pixels."""
         position = (np.asarray(wavelength, np.float64) - self.start) / self.step
         position = np.where(np.abs(position - np.round(position)) < 1e-6, np.round(position), position)
         first = np.clip(np.floor(position) - 1, 0, self.n - 4)

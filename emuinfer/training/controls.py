@@ -36,7 +36,7 @@ def fit_polynomial(
 
 
 def _ridge(terms, target):
-    """A function of the ridge: coefficients that minimise |terms c − target|² + ridge |c|², the constant unpenalised."""
+    """A function of the ridge: coefficients that minimise |terms c − target|² + ridge |c|², constant unpenalised."""
     centre, mean = terms[:, 1:].mean(0), target.mean(0)
     u, s, v = np.linalg.svd(terms[:, 1:] - centre, full_matrices=False)
     projected = u.T @ (target - mean)
@@ -93,8 +93,9 @@ def fit_mlp(
     small = PixelGrid(0.0, 1.0, basis.shape[0])
     layers = PerPixelMLP(label_space, small, medium, hidden, activation, key=jax.random.key(seed)).layers
     layers = _train_network(
-        layers, inputs, target, fit, held, ACTIVATIONS[activation], steps, learning_rate, min(batch, len(fit)), seed, "adam"
-    )
+        layers, inputs, target, fit, held, ACTIVATIONS[activation], steps, learning_rate, min(batch, len(fit)), seed,
+        "adam",
+    )  # fmt: skip
     weight, bias = layers[-1]
     last = (unit * np.asarray(weight) @ basis, unit * np.asarray(bias) @ basis + mean)
     emulator = PerPixelMLP(label_space, grid, medium, hidden, activation, key=jax.random.key(seed))
@@ -177,7 +178,9 @@ def _train_network(
         rows = np.stack([fit if full else rng.choice(fit, batch, replace=False) for _ in range(n)])
         (layers, state), values = run(layers, state, rows, inputs, target)
         if not np.isfinite(values[-1]):
-            raise TrainingError(f"The loss is not finite at step {first + n}. Lower learning_rate (now {learning_rate:g}).")
+            raise TrainingError(
+                f"The loss is not finite at step {first + n}. Lower learning_rate (now {learning_rate:g})."
+            )
         error = float(loss(layers, inputs[held], target[held])) if len(held) else -float(first)
         if error < best_error:
             best, best_error = layers, error
@@ -185,18 +188,21 @@ def _train_network(
 
 
 def check_spectra(label_space, labels, flux, wavelength):
-    """Scaled labels (float64) and flux (float64); raises `TrainingError` on shapes that disagree or values not finite."""
+    """Scaled labels and flux, float64; raises `TrainingError` on shapes that disagree or values not finite."""
     labels, flux = np.asarray(labels, np.float64), np.asarray(flux, np.float64)
     expected = (len(labels), np.size(wavelength))
     if labels.ndim != 2 or labels.shape[1] != len(label_space) or flux.shape != expected:
         raise TrainingError(
-            f"labels must be (n, {len(label_space)}) and flux (n, {np.size(wavelength)}); got {labels.shape} and {flux.shape}."
+            f"labels must be (n, {len(label_space)}) and flux (n, {np.size(wavelength)}); "
+            f"got {labels.shape} and {flux.shape}."
         )
     if len(labels) < 10:
         raise TrainingError(f"At least 10 spectra are needed to train an emulator; got {len(labels)}.")
     bad = np.flatnonzero(~(np.isfinite(labels).all(1) & np.isfinite(flux).all(1)))
     if bad.size:
-        raise TrainingError(f"{bad.size} spectra hold values that are not finite, e.g. rows {bad[:5].tolist()}. Remove them.")
+        raise TrainingError(
+            f"{bad.size} spectra hold values that are not finite, e.g. rows {bad[:5].tolist()}. Remove them."
+        )
     return (labels - label_space.centre) / label_space.half_width, flux
 
 

@@ -108,7 +108,7 @@ def _fit_groups(inputs, target, sizes, rows, noise, iterations):
 
 
 def _joint_basis(x_simple, x, components, rng, most: int = 2500):
-    """The mean of the simple spectra, and components of both sets about their own means (of at most `most` simple ones)."""
+    """The mean of the simple spectra, and components of both sets about their own means (at most `most` simple ones)."""
     mean = x_simple.mean(0)
     rows = np.sort(rng.permutation(len(x_simple))[:most])
     both = np.concatenate([x_simple[rows] - mean, x - x.mean(0)])

@@ -59,8 +59,8 @@ def negative_log_likelihood(log_length, inputs, target, weights, noise):
 def fit_difference(inputs, residual, known, amplitude, start, iterations=30):
     """The process of a difference: `(lengths, size, weights)`.
 
-    `residual` `(n, k)`, in units of each component's `amplitude` `(k,)`, has covariance `known` + size (M + 1) + nugget, M
-    being the Matérn kernel and the one a constant offset. Length scales, size and nugget maximise the likelihood,
+    `residual` `(n, k)`, in units of `amplitude` `(k,)`, is of covariance `known` + size (M + 1) + nugget,
+    M being the Matérn kernel and the one a constant offset. Length scales, size and nugget maximise the likelihood,
     weighted by `amplitude`; `weights` are the inverse covariance times `residual`.
     """
     from scipy.optimize import minimize
@@ -84,7 +84,7 @@ def fit_difference(inputs, residual, known, amplitude, start, iterations=30):
 
 
 def difference_likelihood(parameters, inputs, residual, known, weights):
-    """Negative log likelihood per spectrum, without its constant, and its gradient in the logarithms of lengths, size, nugget."""
+    """Negative log likelihood per spectrum, less a constant, and its gradient in the logarithms of the parameters."""
     n, n_labels = inputs.shape
     size, nugget = np.exp(parameters[n_labels:])
     scaled = inputs / np.exp(parameters[:n_labels])
@@ -103,7 +103,7 @@ def difference_likelihood(parameters, inputs, residual, known, weights):
 
 
 def _kernel_and_slope(scaled):
-    """The Matérn 5/2 kernel between the rows of `scaled` and its derivative −5/6 (1 + r) e^−r in the squared distance."""
+    """The Matérn 5/2 kernel of the rows of `scaled` and its derivative −5/6 (1 + r) e^−r in the squared distance."""
     r = np.sqrt(5.0 * _squared_distances(scaled, scaled))
     decay = np.exp(-r)
     return (1.0 + r + r * r / 3.0) * decay, (-5.0 / 6.0) * (1.0 + r) * decay

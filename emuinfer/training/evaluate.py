@@ -131,7 +131,7 @@ def residual_statistics(
     - `sd_rest` `(p,)`: standard deviation of what the basis leaves.
     - `depth_edges` `(b + 1,)`, `depth_rms` `(b,)`: root-mean-square residual in bins of predicted line depth 1 − f.
     - `scale_coefficients` `(1 + n_labels,)`: the error of a spectrum relative to the whole sample is
-      exp(c₀ + c · scaled labels), from a ridge regression of the logarithm of each spectrum's root-mean-square residual.
+      exp(c₀ + c · scaled labels), from a ridge regression of the logarithm of each spectrum's rms residual.
     - `spectrum_rms` `(n,)`: that root-mean-square residual.
 
     Raises `TrainingError` on shapes that disagree or fewer than 3 spectra.
@@ -168,7 +168,7 @@ def residual_statistics(
 
 
 def error_scale(statistics, scaled_labels):
-    """The error of a spectrum at scaled labels `(..., n_labels)` relative to that of the held-out sample; NumPy or JAX."""
+    """The error at scaled labels `(..., n_labels)` relative to that of the held-out sample; NumPy or JAX."""
     c = statistics["scale_coefficients"]
     logarithm = c[0] + scaled_labels @ c[1:]
     return np.exp(logarithm) if isinstance(logarithm, (np.ndarray, np.floating)) else _exp(logarithm)
@@ -181,7 +181,7 @@ def _exp(x):
 
 
 def _rms_by_depth(depth, residual, bins: int = 10):
-    """Edges from 0 (or the least depth) to 1 and the root-mean-square residual between them; empty bins take a neighbour's."""
+    """Edges from 0 to 1 and the root-mean-square residual between them; empty bins are interpolated."""
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.clip(np.digitize(depth.ravel(), edges) - 1, 0, bins - 1)
     count = np.bincount(place, minlength=bins)
@@ -191,11 +191,12 @@ def _rms_by_depth(depth, residual, bins: int = 10):
 
 
 def _log_scale(scaled, rms):
-    """Coefficients of ln(rms / overall rms) in the scaled labels, shrunk towards a constant as if by 10 more spectra."""
+    """Coefficients of ln(rms / overall rms) in the scaled labels, shrunk to a constant as if by 10 more spectra."""
     logarithm = np.log(np.maximum(rms, 1e-8) / np.sqrt((rms**2).mean()))
     centre = scaled.mean(0)
     design = scaled - centre
-    slope = np.linalg.solve(design.T @ design + 10.0 * np.eye(design.shape[1]) / 3.0, design.T @ (logarithm - logarithm.mean()))
+    shrunk = design.T @ design + 10.0 / 3.0 * np.eye(design.shape[1])  # 1/3: the variance of a uniform label
+    slope = np.linalg.solve(shrunk, design.T @ (logarithm - logarithm.mean()))
     constant = logarithm.mean() - centre @ slope
     # The constant is set so that the mean square of the scale over the sample is one.
     return np.concatenate([[constant - 0.5 * np.log((np.exp(2 * (constant + scaled @ slope))).mean())], slope])
