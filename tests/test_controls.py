@@ -66,7 +66,7 @@ def test_polynomial_recovers_a_polynomial():
 
 def test_principal_components_are_those_of_the_singular_value_decomposition():
     x = np.random.default_rng(0).normal(size=(20, 50)) * np.linspace(0.1, 2, 50)
-    mean, basis, coefficients = principal_components(x, 6)
+    _mean, basis, coefficients = principal_components(x, 6)
     u, s, v = np.linalg.svd(x - x.mean(0), full_matrices=False)
     np.testing.assert_allclose(coefficients @ basis, (u[:, :6] * s[:6]) @ v[:6], atol=1e-10)
     np.testing.assert_allclose(basis @ basis.T, np.eye(6), atol=1e-10)

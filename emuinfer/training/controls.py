@@ -209,7 +209,7 @@ def check_spectra(label_space, labels, flux, wavelength):
 def holdout(n: int, fraction: float, seed: int):
     """Random `(fit, held)` row indices, sorted."""
     order = np.random.default_rng(seed).permutation(n)
-    k = max(1, int(round(fraction * n)))
+    k = max(1, round(fraction * n))
     return np.sort(order[k:]), np.sort(order[:k])
 
 

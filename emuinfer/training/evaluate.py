@@ -148,7 +148,7 @@ def residual_statistics(
     centred = residual - bias
     degrees = len(residual) - 1
     rank = min(rank, degrees)
-    u, s, v = np.linalg.svd(centred, full_matrices=False)
+    _u, s, v = np.linalg.svd(centred, full_matrices=False)
     basis = s[:rank, None] * v[:rank] / np.sqrt(degrees)
     rest = np.maximum(centred.var(0, ddof=1) - (basis**2).sum(0), 0.0)
     edges, rms = _rms_by_depth(1.0 - predicted, residual)
