@@ -63,6 +63,16 @@ def test_charges_and_particles_balance(tables):
     np.testing.assert_allclose(heavy + electrons, np.asarray(p / t, float) / 1.380649e-16, rtol=2e-3)
 
 
+def test_gradients_of_the_electron_density(tables):
+    """Reverse mode through the Newton iteration against central differences of 2 per cent."""
+    ln_ne = jax.jit(lambda x: eos.solve(tables, x[0], x[1], abundances())["ln_ne"])
+    x = jnp.array([5200.0, 3e4])
+    gradient = jax.jit(jax.grad(ln_ne))(x)
+    for i in range(2):
+        h = jnp.zeros(2).at[i].set(0.02 * x[i])
+        assert float(gradient[i]) == pytest.approx(float((ln_ne(x + h) - ln_ne(x - h)) / (2.0 * h[i])), rel=0.02)
+
+
 def test_molecular_hydrogen_takes_over_when_cool_and_dense(tables):
     state = solve(tables, jnp.array([2000.0, 4000.0, 6000.0]), jnp.array([1e6, 1e6, 1e6]), abundances())
     share = 2.0 * state["h2"] / state["nuclei"]
