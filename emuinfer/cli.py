@@ -1,9 +1,8 @@
 """The command line, `emuinfer`: fit, emulators, grid, train, crb."""
 
 import json
-import os
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -14,8 +13,6 @@ from .cli_fit import fit
 from .cli_grid import grid
 from .cli_train import train
 from .errors import EmuinferError
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 app = typer.Typer(
     name="emuinfer",
@@ -55,7 +52,7 @@ def options(
 @app.command()
 def emulators(
     name: Annotated[
-        Optional[str], typer.Argument(help="Name of a shipped emulator, or path of a card; all are listed without it.")
+        str | None, typer.Argument(help="Name of a shipped emulator, or path of a card; all are listed without it.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole card as JSON.")] = False,
 ):
@@ -71,9 +68,13 @@ def emulators(
     if name is None:
         for known in list_emulators():
             card = load_card(known)
-            print(f"{known:<20} {_window(card)}, {len(card['labels']['names'])} labels  {card.get('title', '')}".rstrip())
+            print(
+                f"{known:<20} {_window(card)}, {len(card['labels']['names'])} labels  {card.get('title', '')}".rstrip()
+            )
         if not list_emulators():
-            print("No emulators ship with this installation. Train one with `emuinfer train`, or give the path of a card.")
+            print(
+                "No emulators ship with this installation. Train one with `emuinfer train`, or give the path of a card."
+            )
         return
     card = load_card(name)
     if as_json:
@@ -126,14 +127,8 @@ def main(arguments=None) -> None:
     except (EmuinferError, OSError) as error:
         if "--debug" in arguments:
             raise
-        if isinstance(error, BrokenPipeError):  # such as `emuinfer emulators | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
         print_error(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the commands share: printing, files written as a whole, options that are pairs, the compilation cache."""
 
+import contextlib
 import enum
 import hashlib
 import os
@@ -11,14 +12,14 @@ from pathlib import Path
 from .errors import EmuinferError
 
 
-class Medium(str, enum.Enum):
+class Medium(enum.StrEnum):
     """Media of wavelengths, as choices of an option."""
 
     air = "air"
     vacuum = "vacuum"
 
 
-class Broadening(str, enum.Enum):
+class Broadening(enum.StrEnum):
     """Broadening parameters of a model, as choices of an option."""
 
     vbroad = "vbroad"
@@ -33,6 +34,27 @@ def console():
 
     terminal = sys.stdout.isatty()
     return Console(highlight=False, markup=False, soft_wrap=True, width=None if terminal else 120)
+
+
+def result_table(columns, title):
+    """A table for the terminal, narrow enough for 80 columns; numbers, from the third column on, to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i < 2 else "right", no_wrap=True)
+    return table
+
+
+@contextlib.contextmanager
+def telling(hint: str):
+    """When the user interrupts what is inside, say so and what becomes of the work."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. {hint}", file=sys.stderr, flush=True)
+        raise
 
 
 def print_error(message: str) -> None:
@@ -90,7 +112,7 @@ def use_compilation_cache() -> None:
 
 
 def _processor() -> str:
-    """A name for the kind of processor: programs compiled for one may not run on another that shares the home folder."""
+    """A name for the kind of processor: programs compiled for one may not run on another with the same home folder."""
     described = platform.machine() + platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

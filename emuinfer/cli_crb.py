@@ -1,22 +1,32 @@
 """`emuinfer crb`: what an instrument could measure at best."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from .cli_common import Broadening, assignments, console, refuse_existing, use_compilation_cache, write_table
+from .cli_common import (
+    Broadening,
+    assignments,
+    console,
+    refuse_existing,
+    result_table,
+    use_compilation_cache,
+    write_table,
+)
 
 
 def crb(
     label: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--label", "-l", metavar="NAME=NUMBER", help="A label of the star; the Sun's where not given."),
     ] = None,
     emulator: Annotated[str, typer.Option(help="Name of a shipped emulator, or path of a card.")] = "optical-fgk",
     wavelength_range: Annotated[
-        Optional[tuple[float, float]],
-        typer.Option("--range", metavar="A B", help="Wavelengths in Å, in the emulator's medium; all it has by default."),
+        tuple[float, float] | None,
+        typer.Option(
+            "--range", metavar="A B", help="Wavelengths in Å, in the emulator's medium; all it has by default."
+        ),
     ] = None,
     resolution: Annotated[float, typer.Option(help="Resolving power, wavelength / FWHM.")] = 40_000,
     sampling: Annotated[float, typer.Option(help="Pixels per FWHM of the line spread function.")] = 3.0,
@@ -27,10 +37,10 @@ def crb(
     vbroad: Annotated[float, typer.Option(help="Gaussian broadening of the star, km/s (standard deviation).")] = 3.0,
     vsini: Annotated[float, typer.Option(help="Projected rotation velocity of the star, km/s.")] = 3.0,
     fix: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(metavar="NAME=NUMBER", help="A label or nuisance that is known; may be repeated."),
     ] = None,
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="ECSV file to write.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="ECSV file to write.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ):
@@ -60,15 +70,30 @@ def crb(
     space.check(labels)
     kernel = {"vbroad": fixed.get("vbroad", vbroad), "vsini": fixed.get("vsini", vsini)}
     model = instrument_model(
-        full, wavelength_range=wavelength_range or full.wavelength_range, resolution=resolution, snr=snr,
-        pixels_per_fwhm=sampling, labels=labels, broadening=broadening.value, priors=fixed, progress=not quiet, **kernel,
+        full,
+        wavelength_range=wavelength_range or full.wavelength_range,
+        resolution=resolution,
+        snr=snr,
+        pixels_per_fwhm=sampling,
+        labels=labels,
+        broadening=broadening.value,
+        priors=fixed,
+        progress=not quiet,
+        **kernel,
     )
     used = {n: v for n, v in kernel.items() if n in model.nuisance_priors}
     table = cramer_rao(model, labels, rv=fixed.get("rv", 0.0), **used).table()
     table.meta = {
-        "emulator": emulator, "emulator_hash": emulator_hash(full), "labels": {n: float(v) for n, v in labels.items()},
-        "wavelength_range": [float(model.wavelength[0]), float(model.wavelength[-1])], "medium": full.medium,
-        "resolution": resolution, "pixels_per_fwhm": sampling, "snr": snr, "broadening": broadening.value, "fixed": fixed,
+        "emulator": emulator,
+        "emulator_hash": emulator_hash(full),
+        "labels": {n: float(v) for n, v in labels.items()},
+        "wavelength_range": [float(model.wavelength[0]), float(model.wavelength[-1])],
+        "medium": full.medium,
+        "resolution": resolution,
+        "pixels_per_fwhm": sampling,
+        "snr": snr,
+        "broadening": broadening.value,
+        "fixed": fixed,
     }
     if output is not None:
         write_table(table, output)
@@ -78,16 +103,12 @@ def crb(
 
 
 def _print(table, n_pix):
-    from rich.table import Table
-
     lo, hi = table.meta["wavelength_range"]
     title = (
         f"Cramér–Rao bounds: {lo:.1f} to {hi:.1f} Å ({table.meta['medium']}), R = {table.meta['resolution']:g}, "
         f"{n_pix} pixels, S/N {table.meta['snr']:g} per pixel"
     )
-    shown = Table(*table.colnames, title=title)
-    for column in shown.columns[2:]:
-        column.justify = "right"
+    shown = result_table(table.colnames, title)
     for row in table:
         shown.add_row(row["label"], row["unit"], *(f"{row[k]:.4g}" for k in ("value", "marginal", "conditional")))
     console().print(shown)

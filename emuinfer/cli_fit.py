@@ -7,12 +7,22 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import numpy as np
 import typer
 
-from .cli_common import Broadening, Medium, assignments, console, print_error, use_compilation_cache, write_table
+from .cli_common import (
+    Broadening,
+    Medium,
+    assignments,
+    console,
+    print_error,
+    result_table,
+    telling,
+    use_compilation_cache,
+    write_table,
+)
 from .errors import EmuinferError
 
 RESULTS = ("posterior.nc", "fit.png", "corner.png", "summary.ecsv")
@@ -21,26 +31,27 @@ RESULTS = ("posterior.nc", "fit.png", "corner.png", "summary.ecsv")
 def fit(
     ctx: typer.Context,
     files: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Argument(metavar="[FILE]...", help="Spectra: FITS, ECSV, CSV, text, or anything specutils reads."),
     ] = None,
-    example: Annotated[Optional[str], typer.Option(help="Fit a packaged example spectrum, such as hd41248.")] = None,
+    example: Annotated[str | None, typer.Option(help="Fit a packaged example spectrum, such as hd41248.")] = None,
     emulator: Annotated[str, typer.Option(help="Name of a shipped emulator, or path of a card.")] = "optical-fgk",
     resolution: Annotated[
-        Optional[float], typer.Option(help="Resolving power, wavelength / FWHM, if the file does not say or is wrong.")
+        float | None, typer.Option(help="Resolving power, wavelength / FWHM, if the file does not say or is wrong.")
     ] = None,
     snr: Annotated[
-        Optional[float], typer.Option(help="Signal-to-noise ratio per pixel; replaces the file's uncertainties.")
+        float | None, typer.Option(help="Signal-to-noise ratio per pixel; replaces the file's uncertainties.")
     ] = None,
-    medium: Annotated[Optional[Medium], typer.Option(help="Medium of the wavelengths, if the file does not say.")] = None,
-    rv_range: Annotated[
-        tuple[float, float], typer.Option(metavar="A B", help="Radial velocities to search, km/s.")
-    ] = (-500.0, 500.0),
+    medium: Annotated[Medium | None, typer.Option(help="Medium of the wavelengths, if the file does not say.")] = None,
+    rv_range: Annotated[tuple[float, float], typer.Option(metavar="A B", help="Radial velocities to search, km/s.")] = (
+        -500.0,
+        500.0,
+    ),
     broadening: Annotated[
         Broadening, typer.Option(help="Gaussian (vbroad), rotational (vsini), both or none.")
     ] = Broadening.vbroad,
     fix: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(metavar="NAME=NUMBER", help="Hold a label or nuisance at a value; may be repeated."),
     ] = None,
     chains: Annotated[int, typer.Option(min=1, help="Chains.")] = 4,
@@ -51,14 +62,14 @@ def fit(
     ] = 200,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     output: Annotated[
-        Optional[Path], typer.Option("--output", "-o", help="Folder of the results; fit-NAME by default.")
+        Path | None, typer.Option("--output", "-o", help="Folder of the results; fit-NAME by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier fit.")] = False,
-    wavelength_column: Annotated[Optional[str], typer.Option(help="Name of the wavelength column.")] = None,
-    flux_column: Annotated[Optional[str], typer.Option(help="Name of the flux column.")] = None,
-    uncertainty_column: Annotated[Optional[str], typer.Option(help="Name of the uncertainty column.")] = None,
+    wavelength_column: Annotated[str | None, typer.Option(help="Name of the wavelength column.")] = None,
+    flux_column: Annotated[str | None, typer.Option(help="Name of the flux column.")] = None,
+    uncertainty_column: Annotated[str | None, typer.Option(help="Name of the uncertainty column.")] = None,
     wavelength_unit: Annotated[
-        Optional[str], typer.Option(help="Unit of wavelengths that have none, such as nm; ångström by default.")
+        str | None, typer.Option(help="Unit of wavelengths that have none, such as nm; ångström by default.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ):
@@ -74,8 +85,10 @@ def fit(
       emuinfer fit night/*.fits --broadening vsini --output night-fits
     """
     columns = {
-        "wavelength_column": wavelength_column, "flux_column": flux_column,
-        "uncertainty_column": uncertainty_column, "wavelength_unit": wavelength_unit,
+        "wavelength_column": wavelength_column,
+        "flux_column": flux_column,
+        "uncertainty_column": uncertainty_column,
+        "wavelength_unit": wavelength_unit,
     }
     spectra = _spectra(files or [], example)
     folders = _folders(spectra, output)
@@ -95,7 +108,8 @@ def fit(
     failed = []
     for name, path in spectra.items():
         try:
-            _fit_one(full, path, folders[name], settings)
+            with telling(f"Nothing was written to {folders[name]}."):
+                _fit_one(full, path, folders[name], settings)
         except (EmuinferError, OSError) as error:
             if ctx.obj:
                 raise
@@ -178,11 +192,19 @@ def _write_results(posterior, model, folder, settings):
     table.meta = _meta(posterior, model, settings)
     write_table(table, folder / "summary.ecsv")
     save_posterior(posterior, folder / "posterior.nc")
-    low, median, high = np.quantile(posterior["posterior_predictive"]["model_flux"].values[0], [0.16, 0.5, 0.84], axis=0)
+    low, median, high = np.quantile(
+        posterior["posterior_predictive"]["model_flux"].values[0], [0.16, 0.5, 0.84], axis=0
+    )
     observation, pixels = model.observation, model.pixels
     plot_fit(
-        folder / "fit.png", model.wavelength, observation.flux[pixels], observation.uncertainty[pixels], median,
-        observation.good[pixels], model_band=(low, high), title=name,
+        folder / "fit.png",
+        model.wavelength,
+        observation.flux[pixels],
+        observation.uncertainty[pixels],
+        median,
+        observation.good[pixels],
+        model_band=(low, high),
+        title=name,
     )
     samples = {n: draws_of(posterior, n) for n in model.names}
     moving = {n: x for n, x in samples.items() if np.isfinite(x).all() and np.ptp(x) > 0}
@@ -204,12 +226,8 @@ def _meta(posterior, model, settings) -> dict:
 
 
 def _print_results(table, posterior, observation, folder):
-    from rich.table import Table
-
     out = console()
-    shown = Table(*table.colnames, title=observation.name or None)
-    for column in shown.columns[2:]:
-        column.justify = "right"
+    shown = result_table(table.colnames, observation.name or None)
     for row in table:
         decimals = int(np.clip(1 - np.floor(np.log10(row["sd"])), 0, 6)) if row["sd"] > 0 else 4
         values = [f"{row[k]:.{decimals}f}" for k in ("mean", "sd", "q16", "median", "q84")]

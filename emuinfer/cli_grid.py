@@ -2,11 +2,11 @@
 
 import enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from .cli_common import Medium, refuse_existing
+from .cli_common import Medium, refuse_existing, telling
 
 grid = typer.Typer(
     no_args_is_help=True,
@@ -15,7 +15,7 @@ grid = typer.Typer(
 )
 
 
-class Domain(str, enum.Enum):
+class Domain(enum.StrEnum):
     """Label domains that an imported grid may be given."""
 
     spanned = "spanned"
@@ -28,12 +28,13 @@ def make(
     n: Annotated[int, typer.Option("--n", min=1, help="Number of spectra in the finished grid.")],
     seed: Annotated[int, typer.Option(help="Seed of the Sobol design.")] = 0,
     workers: Annotated[
-        Optional[int], typer.Option(min=0, help="Worker processes; as many as cores by default, 0 for this process (GPU).")
+        int | None, typer.Option(min=0, help="Worker processes; as many as cores by default, 0 for this process (GPU).")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Spectra per call of the code and per saved chunk.")] = 8,
     backend: Annotated[str, typer.Option(help="Code that computes the spectra.")] = "lte",
     option: Annotated[
-        Optional[list[str]], typer.Option(metavar="NAME=VALUE", help="Option of the code, as JSON or text; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the code, as JSON or text; may be repeated."),
     ] = None,
 ):
     """Compute a grid that fills the label domain. Started again after an interruption, it goes on where it stopped.
@@ -46,7 +47,8 @@ def make(
     from .grids.generate import _option, format_report, generate_grid
 
     options = dict(_option(text) for text in option or ())
-    report = generate_grid(output, (backend, options), n, seed=seed, workers=workers, batch=batch)
+    with telling("Start the same command again to go on; what was computed is kept."):
+        report = generate_grid(output, (backend, options), n, seed=seed, workers=workers, batch=batch)
     print(format_report(report))
 
 
@@ -55,7 +57,9 @@ def import_(
     file: Annotated[Path, typer.Argument(help="An .npz file with wavelength, flux, labels, label_names.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Grid file to write (.h5).")],
     medium: Annotated[Medium, typer.Option(help="Medium of the wavelengths.")],
-    domain: Annotated[Domain, typer.Option(help="Label domain: the box the labels span, or a named one.")] = Domain.spanned,
+    domain: Annotated[
+        Domain, typer.Option(help="Label domain: the box the labels span, or a named one.")
+    ] = Domain.spanned,
     source: Annotated[str, typer.Option(help="What made the spectra; kept in the grid's provenance.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing grid file.")] = False,
 ):
@@ -79,7 +83,9 @@ def import_(
 @grid.command()
 def info(
     file: Annotated[Path, typer.Argument(help="Grid file (.h5).")],
-    check: Annotated[bool, typer.Option("--check", help="Read all spectra and compare them with the content hash.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read all spectra and compare them with the content hash.")
+    ] = False,
 ):
     """Say what is in a grid file: size, wavelengths, labels, failures, provenance.
 

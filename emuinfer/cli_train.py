@@ -2,12 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import numpy as np
 import typer
 
-from .cli_common import refuse_existing, use_compilation_cache
+from .cli_common import refuse_existing, telling, use_compilation_cache
 from .errors import EmuinferError, TrainingError
 
 
@@ -17,17 +17,20 @@ def train(
         Path, typer.Option("--output", "-o", help="Emulator to write: OUTPUT.safetensors and its card, OUTPUT.json.")
     ],
     init: Annotated[
-        Optional[str], typer.Option(help="Start from the weights of this transformer (name or card), to fine-tune it.")
+        str | None, typer.Option(help="Start from the weights of this transformer (name or card), to fine-tune it.")
     ] = None,
     directory: Annotated[
-        Optional[Path], typer.Option(help="Folder of the run: checkpoint and metrics; OUTPUT.run by default.")
+        Path | None, typer.Option(help="Folder of the run: checkpoint and metrics; OUTPUT.run by default.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on from the folder's checkpoint, or refuse if there is one.")
+        bool,
+        typer.Option("--resume/--no-resume", help="Go on from the folder's checkpoint, or refuse if there is one."),
     ] = True,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 20_000,
     warmup: Annotated[int, typer.Option(min=0, help="Steps over which the learning rate rises.")] = 500,
-    decay: Annotated[float, typer.Option(min=0, max=1, help="Last fraction of the steps, over which it falls to zero.")] = 0.4,
+    decay: Annotated[
+        float, typer.Option(min=0, max=1, help="Last fraction of the steps, over which it falls to zero.")
+    ] = 0.4,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-3,
     weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay of AdamW.")] = 1e-3,
     spectra: Annotated[int, typer.Option(min=1, help="Spectra per step.")] = 16,
@@ -40,7 +43,9 @@ def train(
     heads: Annotated[int, typer.Option(min=1, help="Attention heads (without --init).")] = 4,
     tokens: Annotated[int, typer.Option(min=1, help="Label tokens (without --init).")] = 16,
     label_hidden: Annotated[int, typer.Option(min=1, help="Width of the label networks (without --init).")] = 256,
-    frequencies: Annotated[int, typer.Option(min=1, help="Sinusoids of the wavelength encoding (without --init).")] = 64,
+    frequencies: Annotated[
+        int, typer.Option(min=1, help="Sinusoids of the wavelength encoding (without --init).")
+    ] = 64,
     rank: Annotated[int, typer.Option(min=0, help="Rank of the bilinear part, 0 for none (without --init).")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of the first weights, the batches and the split.")] = 0,
     title: Annotated[str, typer.Option(help="Title of the card.")] = "",
@@ -74,14 +79,30 @@ def train(
     labels = emulator.label_space.to_array(data.label_space.to_dict(data.labels))
     kept, test = data.split(held_out, seed)
     config = TrainConfig(
-        steps=steps, warmup=warmup, decay=decay, spectra=spectra, pixels=pixels, learning_rate=learning_rate,
-        weight_decay=weight_decay, seed=seed, validate_every=validate_every, checkpoint_every=checkpoint_every,
+        steps=steps,
+        warmup=warmup,
+        decay=decay,
+        spectra=spectra,
+        pixels=pixels,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        seed=seed,
+        validate_every=validate_every,
+        checkpoint_every=checkpoint_every,
     )
-    trained = run(
-        emulator, labels[kept], data.flux[kept], data.wavelength, config=config,
-        held_out=(labels[test], data.flux[test]), directory=directory or stem.with_name(stem.name + ".run"),
-        resume=resume, progress=not quiet,
-    )
+    directory = directory or stem.with_name(stem.name + ".run")
+    with telling(f"Start the same command again to go on from the last checkpoint in {directory}."):
+        trained = run(
+            emulator,
+            labels[kept],
+            data.flux[kept],
+            data.wavelength,
+            config=config,
+            held_out=(labels[test], data.flux[test]),
+            directory=directory,
+            resume=resume,
+            progress=not quiet,
+        )
     from .emulators import save_emulator
 
     validation = error_table(trained, labels[test], data.flux[test], data.wavelength, resolutions=_resolutions(data))

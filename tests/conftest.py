@@ -1,4 +1,4 @@
-"""What several test files share: a tiny emulator with a star observed through it, and the data beside the repository."""
+"""What several test files share: a tiny emulator, a star observed through it, and the data beside the repository."""
 
 import contextlib
 import io

@@ -15,7 +15,17 @@ from emuinfer import Grid, LabelSpace, load_emulator
 from emuinfer.emulators import list_emulators
 
 COLUMNS = ["label", "unit", "mean", "sd", "q16", "median", "q84", "r_hat", "ess_bulk"]
-COMMANDS = [(), ("fit",), ("emulators",), ("train",), ("crb",), ("grid",), ("grid", "make"), ("grid", "import"), ("grid", "info")]
+COMMANDS = [
+    (),
+    ("fit",),
+    ("emulators",),
+    ("train",),
+    ("crb",),
+    ("grid",),
+    ("grid", "make"),
+    ("grid", "import"),
+    ("grid", "info"),
+]
 
 
 # Help
@@ -44,7 +54,9 @@ def test_version(cli):
     assert cli("--version")[:2] == (0, f"emuinfer {emuinfer.__version__}\n")
 
 
-@pytest.mark.parametrize("code", [["-c", "import emuinfer"], ["-m", "emuinfer", "fit", "--help"]], ids=["import", "help"])
+@pytest.mark.parametrize(
+    "code", [["-c", "import emuinfer"], ["-m", "emuinfer", "fit", "--help"]], ids=["import", "help"]
+)
 def test_starts_without_heavy_imports(code):
     result = subprocess.run([sys.executable, "-X", "importtime", *code], capture_output=True, text=True, check=True)
     imported = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
@@ -69,7 +81,7 @@ def test_fit_writes_its_results(fitted):
 
     from emuinfer.posterior import load_posterior
 
-    folder, (status, out, err) = fitted
+    folder, _ = fitted
     star = folder / "star"
     assert sorted(p.name for p in star.iterdir()) == ["corner.png", "fit.png", "posterior.nc", "summary.ecsv"]
     table = Table.read(star / "summary.ecsv", format="ascii.ecsv")
@@ -122,7 +134,9 @@ def test_results_are_replaced_only_on_demand(fitted, cli, star_file, tiny_path, 
     assert status == 1 and "already holds the results" in err and "--overwrite" in err
     # A fit that fails leaves the earlier results as they were.
     spectrum_file(tmp_path / "red.ecsv", np.linspace(6000, 6100, 500), np.ones(500), np.full(500, 0.01))
-    status, _, err = cli("fit", tmp_path / "red.ecsv", "--emulator", tiny_path, "--output", folder / "star", "--overwrite")
+    status, _, err = cli(
+        "fit", tmp_path / "red.ecsv", "--emulator", tiny_path, "--output", folder / "star", "--overwrite"
+    )
     assert status == 1 and "do not overlap" in err
     assert {p.name: p.read_bytes() for p in (folder / "star").iterdir()} == before
 
@@ -145,7 +159,16 @@ def test_bounds_agree_with_the_posterior(fitted, cli, tiny_path, tmp_path):
 
     labels = [f"--label={n}={v}" for n, v in tiny.TRUTH.items()]
     # Pixels of 0.07 Å at 5187 Å and R = 30,000, as the observation has them.
-    instrument = ("--resolution", tiny.RESOLUTION, "--sampling", 5187 / 30000 / 0.07, "--snr", 100, "--vbroad", tiny.VBROAD)
+    instrument = (
+        "--resolution",
+        tiny.RESOLUTION,
+        "--sampling",
+        5187 / 30000 / 0.07,
+        "--snr",
+        100,
+        "--vbroad",
+        tiny.VBROAD,
+    )
     status, out, _ = cli("crb", "--emulator", tiny_path, *labels, *instrument, "-o", tmp_path / "crb.ecsv", "-q")
     assert status == 0 and "R = 30000" in out and "marginal" in out
     bounds = Table.read(tmp_path / "crb.ecsv", format="ascii.ecsv")
@@ -196,7 +219,20 @@ class Lines:
 
 
 SIZES = ("--width", 8, "--depth", 1, "--heads", 2, "--tokens", 2, "--label-hidden", 8, "--frequencies", 4, "--rank", 4)
-SCHEDULE = ("--steps", 400, "--warmup", 5, "--checkpoint-every", 5, "--validate-every", 200, "--spectra", 4, "--pixels", 16)
+SCHEDULE = (
+    "--steps",
+    400,
+    "--warmup",
+    5,
+    "--checkpoint-every",
+    5,
+    "--validate-every",
+    200,
+    "--spectra",
+    4,
+    "--pixels",
+    16,
+)
 
 
 @pytest.fixture(scope="module")
@@ -221,9 +257,21 @@ def test_grid_make_info_and_import(cli, tmp_path, monkeypatch):
     assert status == 0 and "12 spectra of 120 pixels" in out and "match the content hash" in out
 
     grid = Grid.load(made)
-    arrays = dict(wavelength=grid.wavelength, flux=grid.flux, labels=grid.labels, label_names=list(grid.label_space.names))
+    arrays = dict(
+        wavelength=grid.wavelength, flux=grid.flux, labels=grid.labels, label_names=list(grid.label_space.names)
+    )
     np.savez(tmp_path / "other.npz", **arrays)
-    call = ("grid", "import", tmp_path / "other.npz", "--medium", "vacuum", "--source", "a code", "-o", tmp_path / "other.h5")
+    call = (
+        "grid",
+        "import",
+        tmp_path / "other.npz",
+        "--medium",
+        "vacuum",
+        "--source",
+        "a code",
+        "-o",
+        tmp_path / "other.h5",
+    )
     assert cli(*call)[0] == 0
     imported = Grid.load(tmp_path / "other.h5")
     assert imported.medium == "vacuum" and imported.provenance["source"] == "a code"
@@ -278,6 +326,7 @@ def test_a_stopped_training_run_goes_on_as_if_nothing_had_been(kind, trained, gr
     _, err = process.communicate(timeout=60)
     assert process.returncode == (-signal.SIGKILL if kind == signal.SIGKILL else 130)
     assert "Traceback" not in err and not path.with_suffix(".json").exists()
+    assert kind == signal.SIGKILL or "Start the same command again" in err
     status, _, err = cli("train", grid_file, *SIZES, *SCHEDULE, "--output", path)
     assert status == 0, err
     metrics = [json.loads(line) for line in (tmp_path / "stopped.run" / "metrics.jsonl").read_text().splitlines()]
@@ -286,7 +335,19 @@ def test_a_stopped_training_run_goes_on_as_if_nothing_had_been(kind, trained, gr
 
 
 def test_fine_tuning_starts_from_an_emulator(trained, grid_file, cli, tmp_path):
-    call = ("train", grid_file, "--init", trained, "--steps", 1, "--learning-rate", 1e-9, "--output", tmp_path / "tuned", "-q")
+    call = (
+        "train",
+        grid_file,
+        "--init",
+        trained,
+        "--steps",
+        1,
+        "--learning-rate",
+        1e-9,
+        "--output",
+        tmp_path / "tuned",
+        "-q",
+    )
     status, _, err = cli(*call)
     assert status == 0 and err == ""
     labels, wavelength = {"teff": 5000.0, "fe_h": -0.5}, Lines.wavelength

@@ -64,7 +64,12 @@ def test_unknown_medium(refused, tmp_path):
 
 @pytest.mark.parametrize(
     "uncertainty, word",
-    [(None, "no uncertainties"), (np.zeros_like(FLUX), "zero"), (-SIGMA, "-0.01"), (np.full_like(FLUX, np.nan), "not finite")],
+    [
+        (None, "no uncertainties"),
+        (np.zeros_like(FLUX), "zero"),
+        (-SIGMA, "-0.01"),
+        (np.full_like(FLUX, np.nan), "not finite"),
+    ],
     ids=["missing", "zero", "negative", "nan"],
 )
 def test_bad_uncertainties(refused, tmp_path, spectrum_file, uncertainty, word):
@@ -214,7 +219,9 @@ def test_training_on_a_grid_that_does_not_fit(cli, tiny_path, tmp_path):
 
     import jax
 
-    sizes = TransformerConfig(width=4, depth=1, heads=1, tokens=2, label_hidden=4, frequencies=2, table_nodes=40, rank=0)
+    sizes = TransformerConfig(
+        width=4, depth=1, heads=1, tokens=2, label_hidden=4, frequencies=2, table_nodes=40, rank=0
+    )
     start = TransformerPayne(space, (wavelength[0], wavelength[-1]), "air", sizes, key=jax.random.key(0))
     save_emulator(start, tmp_path / "start")
     fails(["'reduced' emulator", "only transformers"], grid("air.h5"), "--init", tiny_path)
@@ -229,12 +236,28 @@ def test_a_run_folder_of_other_settings_is_refused(cli, tmp_path):
 
     space = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
     labels = np.random.default_rng(0).uniform(space.lower, space.upper, (10, 2))
-    Grid(labels, 5000 + 0.05 * np.arange(40), np.ones((10, 40)), label_space=space, medium="air").save(tmp_path / "g.h5")
+    Grid(labels, 5000 + 0.05 * np.arange(40), np.ones((10, 40)), label_space=space, medium="air").save(
+        tmp_path / "g.h5"
+    )
     run = tmp_path / "new.run"
     run.mkdir()
     (run / "checkpoint.eqx").write_bytes(b"broken")
     (run / "config.json").write_text(json.dumps({"steps": 7}))
-    call = ("train", tmp_path / "g.h5", "--steps", 2, "--width", 4, "--heads", 1, "--rank", 0, "-q", "-o", tmp_path / "new")
+    call = (
+        "train",
+        tmp_path / "g.h5",
+        "--steps",
+        2,
+        "--width",
+        4,
+        "--heads",
+        1,
+        "--rank",
+        0,
+        "-q",
+        "-o",
+        tmp_path / "new",
+    )
     status, _, err = cli(*call)
     assert status == 1 and "steps: 7 there, 2 now" in err
     (run / "config.json").write_text(json.dumps({"steps": 2}))
@@ -264,4 +287,6 @@ def test_output_that_cannot_be_written(refused, tmp_path, star_file):
 def test_debug_shows_the_traceback():
     command = [sys.executable, "-m", "emuinfer", "--debug", "emulators", "nothing"]
     debug = subprocess.run(command, capture_output=True, text=True)
-    assert debug.returncode == 1 and "Traceback" in debug.stderr and "EmulatorError: No emulator 'nothing'" in debug.stderr
+    assert (
+        debug.returncode == 1 and "Traceback" in debug.stderr and "EmulatorError: No emulator 'nothing'" in debug.stderr
+    )
