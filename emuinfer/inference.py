@@ -23,7 +23,11 @@ ROUNDS = 3  # of outlier weights and anchoring at the optimum
 
 
 class Unconstrained:
-    """A `StellarSpectrum` as a log density of a flat vector on the whole real space."""
+    """A `StellarSpectrum` as a log density of a flat vector on the whole real space.
+
+    Parameters with a prior on the whole line (a Gaussian one in kelvin, say) are measured from its mean in its standard
+    deviations, because optimiser and samplers count on coordinates of order 1.
+    """
 
     def __init__(self, model: StellarSpectrum, seed: int = 0):
         from jax.flatten_util import ravel_pytree
@@ -36,9 +40,16 @@ class Unconstrained:
         self.dim = flat.shape[0]
         self.names = model.names
         self._transforms = self._make_transforms(model)
+        priors = {**model.priors, **model.nuisance_priors}
+        self._shift, self._unit = (
+            np.asarray(ravel_pytree({n: jnp.float32(_location_scale(priors[n])[i]) for n in self.names})[0]) for i in (0, 1)
+        )
+
+    def _tree(self, z):
+        return self._unravel(self._shift + self._unit * z)
 
     def log_density(self, z, data):
-        return -self._potential(data)(self._unravel(z))
+        return -self._potential(data)(self._tree(z))
 
     def information(self, z, data):
         """Fisher information of the flat position, `(dim, dim)`, with the continuum projected out.
@@ -67,7 +78,7 @@ class Unconstrained:
 
     def constrain(self, z, data) -> dict:
         """Parameters in their own units at one position `(dim,)`."""
-        values = self._constrain(data)(self._unravel(z))
+        values = self._constrain(data)(self._tree(z))
         return {name: values[name] for name in self.names}
 
     def unconstrain(self, values: dict) -> np.ndarray:
@@ -76,13 +87,21 @@ class Unconstrained:
 
         tree = {name: self._transforms[name](np.asarray(values[name], np.float32)) for name in self.names}
         n = len(next(iter(tree.values())))
-        return np.stack([np.asarray(ravel_pytree({k: v[i] for k, v in tree.items()})[0]) for i in range(n)])
+        flat = np.stack([np.asarray(ravel_pytree({k: v[i] for k, v in tree.items()})[0]) for i in range(n)])
+        return (flat - self._shift) / self._unit
 
     def _make_transforms(self, model):
         from numpyro.distributions import biject_to
 
         priors = {**model.priors, **model.nuisance_priors}
         return {name: _inside(priors[name], biject_to(priors[name].support)) for name in self.names}
+
+
+def _location_scale(prior):
+    """Mean and standard deviation of a prior on the whole line, 0 and 1 for all others."""
+    bounded = hasattr(prior.support, "lower_bound") or hasattr(prior.support, "upper_bound")
+    location, scale = (0.0, 1.0) if bounded else (float(prior.mean), float(prior.variance) ** 0.5)
+    return (location, scale) if np.isfinite([location, scale]).all() else (0.0, 1.0)
 
 
 def _inside(prior, transform):
@@ -216,6 +235,7 @@ def sample(
     verify_s = time.perf_counter() - clock
     predicted = _predict(model, fit.data, values, predictive, seed)
     attrs = _attributes(model, fit, result, check, values)
+    extra = attrs.pop("_extra")
     attrs["timings"] = {"optimise_s": optimum_s, **result.timings, "verify_s": verify_s}
     shape = result.positions.shape[:2]
     positions = {n: np.asarray(v, np.float64).reshape(shape) for n, v in values.items()}
@@ -240,7 +260,7 @@ def sample(
         attrs=attrs,
     )
     bounds = {n: model.label_space.bounds[n] for n in model.names if n in model.label_space.names}
-    warnings = [*result.notes, *notes, *diagnose(posterior, names=list(model.names), bounds=bounds), *attrs.pop("_extra")]
+    warnings = [*result.notes, *notes, *diagnose(posterior, names=list(model.names), bounds=bounds), *extra]
     posterior.attrs["warnings"] = json.dumps(warnings)
     return posterior
 
