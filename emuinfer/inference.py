@@ -134,24 +134,28 @@ class Fit:
 def find_optimum(model: StellarSpectrum, *, seed: int = 0, progress: bool = True) -> Fit:
     """The highest posterior density, by screening the domain, damped Newton steps, outlier weights and anchoring."""
     density = Unconstrained(model, seed)
-    starts = _starts(model, density, seed)
-    _say(progress, f"optimising from {len(starts)} starts")
+    z, data = _starts(model, density, seed)
+    _say(progress, f"optimising from {len(z)} starts")
     search = functools.partial(optimise, density.log_density, metric=density.information, max_steps=25)
-    final = search(starts, model.data)
-    data, z = model.data, final.position
-    anchored = isinstance(model.full, ReducedEmulator)
-    rounds = ROUNDS if model.robust or not anchored else 0
-    for i in range(rounds):
-        values = _values(density, z, data)
-        if model.robust:
-            data = eqx.tree_at(lambda d: d.weight, data, model.reweight(values, data))
-        if not anchored:
-            _say(progress, f"anchoring the reduced emulator to the full one at the optimum ({i + 1} of {rounds})")
-            scaled = _scaled(model, values)
-            data = eqx.tree_at(lambda d: d.emulator, data, anchor(model.reduced, model.full, scaled))
-        final = search(z[None], data)
-        z = final.position
+    final = search(z, data)
+    to_anchor = not isinstance(model.full, ReducedEmulator)
+    for i in range(ROUNDS):
+        values = _values(density, final.position, data)
+        if to_anchor:
+            _say(progress, f"anchoring the reduced emulator to the full one at the optimum ({i + 1} of {ROUNDS})")
+            corrected = anchor(model.reduced, model.full, _scaled(model, values))
+            data = eqx.tree_at(lambda d: d.emulator, data, corrected)
+        data = _update_noise(model, values, data)
+        final = search(final.position[None], data)
     return Fit(final.position, _values(density, final.position, data), data, final.log_density, density)
+
+
+def _update_noise(model, values, data):
+    """The data with the model's variance and the outlier weights for `values`."""
+    data = eqx.tree_at(lambda d: d.model_variance, data, model.model_variance(values, data))
+    if model.robust:
+        data = eqx.tree_at(lambda d: d.weight, data, model.reweight(values, data))
+    return data
 
 
 def _values(density, z, data):
@@ -171,7 +175,7 @@ def _scaled(model, values):
 
 
 def _starts(model, density, seed):
-    """The `STARTS` best of `SCREENED` points that fill the domain."""
+    """The `STARTS` best of `SCREENED` points that fill the domain, and the data with the model's variance at the best."""
     labels = model.label_space.to_dict(sobol_design(model.label_space, SCREENED, seed=seed))
     nuisance = {"rv": model.rv_guess, "vbroad": 3.0, "vsini": 3.0, "log10_jitter": -1.7}
     values = {n: labels[n] if n in labels else np.full(SCREENED, nuisance[n]) for n in density.names}
@@ -182,7 +186,9 @@ def _starts(model, density, seed):
             "The posterior density is not finite anywhere in the emulator's domain. Check the priors, and that the "
             "observation's fluxes and uncertainties are sensible."
         )
-    return z[np.argsort(-np.where(np.isfinite(lp), lp, -np.inf))[:STARTS]]
+    best = z[np.argsort(-np.where(np.isfinite(lp), lp, -np.inf))[:STARTS]]
+    variance = model.model_variance(_values(density, best[0], model.data), model.data)
+    return best, eqx.tree_at(lambda d: d.model_variance, model.data, variance)
 
 
 @eqx.filter_jit

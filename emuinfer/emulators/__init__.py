@@ -1,7 +1,7 @@
 """Emulators: flux as a function of labels and wavelength."""
 
 from .base import Emulator, depth_from_flux, flux_from_depth
-from .controls import LogitPCA, PerPixelMLP, PixelPolynomial
+from .controls import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial
 from .reduced import AnchoredEmulator, ReducedEmulator, anchor
 from .reduction import reduce_emulator
 from .storage import emulator_hash, list_emulators, load_card, load_emulator, save_emulator
@@ -10,6 +10,7 @@ from .transformer import TransformerConfig, TransformerPayne
 __all__ = [
     "AnchoredEmulator",
     "Emulator",
+    "LogitGP",
     "LogitPCA",
     "PerPixelMLP",
     "PixelPolynomial",

@@ -21,11 +21,11 @@ ZOO = Path(__file__).resolve().parents[1] / "data" / "weights"
 
 def kinds() -> dict[str, type[Emulator]]:
     """Emulator classes by the name that cards give them."""
-    from .controls import LogitPCA, PerPixelMLP, PixelPolynomial
+    from .controls import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial
     from .reduced import ReducedEmulator
     from .transformer import TransformerPayne
 
-    return {c.kind: c for c in (TransformerPayne, LogitPCA, PerPixelMLP, PixelPolynomial, ReducedEmulator)}
+    return {c.kind: c for c in (TransformerPayne, LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial, ReducedEmulator)}
 
 
 def named_leaves(emulator: Emulator) -> dict[str, np.ndarray]:

@@ -13,9 +13,11 @@ from ..errors import LabelError, ObservationError
 from ..spectra.continuum import Continuum, log_likelihood_constant
 from ..spectra.operator import SpectrumOperator, usable_pixels
 from ..spectra.quality import rough_continuum
+from .line_errors import coherence, resolve
 from .priors import checked_prior, domain_penalty, label_priors
 
 NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": ""}
+THERMAL_KMS = 1.5  # typical thermal and microturbulent width of an iron line
 BROADENING = ("vbroad", "vsini", "both", "none")
 
 
@@ -26,7 +28,8 @@ class StarData(eqx.Module):
     operator: SpectrumOperator
     continuum: Continuum
     flux: jax.Array  # (n_pix,), scaled to a continuum near 1
-    variance: jax.Array  # (n_pix,), of the data and of the emulator's error, in units of the scaled flux
+    variance: jax.Array  # (n_pix,), of the data, in units of the scaled flux squared
+    model_variance: jax.Array  # (n_pix,), of the model: errors of its lines and of the emulator
     level: jax.Array  # (n_pix,), a rough continuum of the scaled flux: the jitter is a fraction of it
     weight: jax.Array  # (n_pix,), 0 for pixels not to be used, below 1 for outliers
     reference_ivar: jax.Array  # (n_pix,)
@@ -62,7 +65,8 @@ class StellarSpectrum:
     - `resolution`: resolving power, if the observation does not say.
     - `rv_range`: km/s, searched for the star's velocity.
     - `continuum_terms`: Chebyshev terms; one per 25 Å by default.
-    - `emulator_error`: include the emulator's own error in the variance.
+    - `line_errors`: `"shipped"`, a `LineErrors` table, or None: how wrong the lines of the model are, in the variance.
+    - `emulator_error`: include the emulator's and the reduction's own errors in the variance.
     - `robust`: down-weight outliers.
 
     The object is a plain NumPyro model: call it, or hand it to `numpyro.infer.MCMC`, `Predictive` or handlers.
@@ -81,6 +85,7 @@ class StellarSpectrum:
         resolution=None,
         rv_range=(-500.0, 500.0),
         continuum_terms=None,
+        line_errors="shipped",
         emulator_error=True,
         robust=True,
         degrees_of_freedom=4.0,
@@ -100,7 +105,7 @@ class StellarSpectrum:
         self.label_space = emulator.label_space
         self.broadening = broadening
         self.robust, self.degrees_of_freedom = robust, float(degrees_of_freedom)
-        self.emulator_error = emulator_error
+        self.line_errors, self.emulator_error = resolve(line_errors, emulator), emulator_error
         self.observation = observation
         self._split_priors(dict(priors or {}))
         self.rv_guess = self._find_velocity(rv_range)
@@ -154,7 +159,7 @@ class StellarSpectrum:
         self.wavelength = observation.wavelength[keep]
         self.pixels = keep
         good = observation.good[keep]
-        resolution = resolution[keep] if np.ndim(resolution) else resolution
+        self.resolution = resolution[keep] if np.ndim(resolution) else resolution
         level = rough_continuum(observation.flux[keep], good)
         self.scale = float(np.median(level[good]))
         flux = np.where(good, observation.flux[keep] / self.scale, 1.0)
@@ -164,10 +169,11 @@ class StellarSpectrum:
         as32 = lambda a: jnp.asarray(a, jnp.float32)
         self.data = StarData(
             emulator=self.reduced,
-            operator=SpectrumOperator(grid, self.wavelength, resolution),
+            operator=SpectrumOperator(grid, self.wavelength, self.resolution),
             continuum=Continuum(self.wavelength, continuum_terms),
             flux=as32(flux),
             variance=as32(variance),
+            model_variance=jnp.zeros(len(variance)),
             level=as32(level / self.scale),
             weight=as32(good),
             reference_ivar=as32(1 / variance),
@@ -193,9 +199,7 @@ class StellarSpectrum:
         values = {}
         for name, prior in {**self.priors, **self.nuisance_priors}.items():
             values[name] = jnp.float32(prior) if isinstance(prior, float | int) else numpyro.sample(name, prior)
-        labels = jnp.stack([values[n] for n in self.label_space.names])
-        scaled = self.label_space.scale(labels)
-        numpyro.factor("domain", domain_penalty(self.label_space, scaled))
+        numpyro.factor("domain", domain_penalty(self.label_space, self.scaled_labels(values)))
         numpyro.factor("spectrum", self.log_likelihood(values, data)[0])
 
     def log_likelihood(self, values: dict, data: StarData):
@@ -206,14 +210,13 @@ class StellarSpectrum:
 
     def normalised_flux(self, values: dict, data: StarData) -> jax.Array:
         """Model flux at the pixels before the continuum, `(n_pix,)`."""
-        labels = jnp.stack([jnp.asarray(values[n], jnp.float32) for n in self.label_space.names])
-        flux = data.emulator.grid_flux(self.label_space.scale(labels))
+        flux = data.emulator.grid_flux(self.scaled_labels(values))
         return data.operator(flux, values["rv"], values.get("vbroad", 0), values.get("vsini", 0))
 
     def variance(self, values: dict, data: StarData) -> jax.Array:
-        """Variance of the pixels `(n_pix,)`: of the data, of the emulator's error, and of the jitter."""
+        """Variance of the pixels `(n_pix,)`: of the data, of the model's lines and of the jitter."""
         jitter = 10.0 ** values["log10_jitter"]
-        return data.variance + (jitter * data.level) ** 2
+        return data.variance + data.model_variance + (jitter * data.level) ** 2
 
     def _ivar(self, values, data):
         return data.weight / self.variance(values, data)
@@ -232,6 +235,38 @@ class StellarSpectrum:
         """`values` of the sampled parameters with the fixed ones added."""
         fixed = {n: p for n, p in {**self.priors, **self.nuisance_priors}.items() if isinstance(p, float | int)}
         return {**{k: jnp.float32(v) for k, v in fixed.items()}, **values}
+
+    def model_variance(self, values: dict, data: StarData) -> jax.Array:
+        """Variance `(n_pix,)` of the model flux at `values`: relative line errors times line depths, and the reduction's error.
+
+        An error of a line is the same over the whole line, so its variance counts once per line and not once per pixel
+        (`coherence`). The reduction's error drops out where the surrogate is anchored to the full emulator.
+        """
+        values = {k: jnp.float32(v) for k, v in self.complete(values).items()}
+        grid = self.reduced.config.wavelength
+        relative = np.zeros(len(grid))
+        if self.line_errors is not None:
+            relative = self.line_errors.at(grid, float(values["fe_h"]) if "fe_h" in values else 0.0, self.emulator_error)
+        floor = np.asarray(self.reduced.error, float) if self.emulator_error and data.emulator is self.reduced else 0.0
+        depth = 1.0 - np.asarray(_grid_flux(data.emulator, self.scaled_labels(values)), float)
+        error = jnp.asarray(np.sqrt((relative * depth) ** 2 + floor**2), jnp.float32)
+        pixels = 1.0 - np.asarray(_operate(data.operator, 1.0 - error, values["rv"], values.get("vbroad", 0)), float)
+        pixel_kms = SPEED_OF_LIGHT * np.median(np.diff(self.wavelength)) / np.median(self.wavelength)
+        lsf = SPEED_OF_LIGHT / np.median(self.resolution) / 2.3548
+        sigma = np.hypot(np.hypot(lsf, float(values.get("vbroad", 0.0)) + 0.5 * float(values.get("vsini", 0.0))), THERMAL_KMS)
+        return jnp.asarray(pixels**2 * coherence(sigma, pixel_kms), jnp.float32)
+
+    def scaled_labels(self, values: dict) -> jax.Array:
+        """Labels of `values` scaled to [-1, 1], `(n_labels,)`."""
+        labels = jnp.stack([jnp.asarray(values[n], jnp.float32) for n in self.label_space.names])
+        return self.label_space.scale(labels)
+
+    def residual_and_depth(self, values: dict, data: StarData):
+        """Data minus model, over the continuum, and the model's depth 1 − f; NumPy, both `(n_pix,)`."""
+        values = {k: jnp.float32(v) for k, v in self.complete(values).items()}
+        residual, _ = _residuals(self, values, data)
+        flux, continuum = _flux_and_continuum(self.log_likelihood, self.normalised_flux, values, data)
+        return np.asarray(residual / continuum, float), 1.0 - np.asarray(flux, float)
 
     def reweight(self, values: dict, data: StarData) -> jax.Array:
         """Weights of a Student-t likelihood with ν degrees of freedom, (ν + 1) / (ν + r²), at `values`.
@@ -262,6 +297,16 @@ def _residuals_jit(log_likelihood, flux_of, ivar_of, values, data):
 def _residuals(model, values, data):
     """Data minus model and the total standard deviation, both `(n_pix,)`, without the outlier weights."""
     return _residuals_jit(model.log_likelihood, model.normalised_flux, model._ivar, values, data)
+
+
+@eqx.filter_jit
+def _flux_and_continuum(log_likelihood, flux_of, values, data):
+    return flux_of(values, data), data.continuum(log_likelihood(values, data)[1])
+
+
+@eqx.filter_jit
+def _operate(operator, flux, rv, vbroad):
+    return operator(flux, rv, vbroad)
 
 
 @eqx.filter_jit

@@ -126,7 +126,8 @@ def train(
     scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
     params, static = eqx.partition(emulator, eqx.is_inexact_array)
     optimiser = make_optimiser(config, params)
-    state = TrainState(params, jax.tree.map(jnp.array, params), optimiser.init(params), jnp.zeros((), jnp.int32))
+    copy = lambda tree: jax.tree.map(jnp.array, tree)  # the step donates its state; the caller's emulator stays whole
+    state = TrainState(copy(params), copy(params), optimiser.init(params), jnp.zeros((), jnp.int32))
     directory = Path(directory) if directory is not None else None
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,133 @@
+"""How far synthetic lines are from those of real stars: the error model of a line list and of LTE.
+
+No line list is perfect: oscillator strengths are off, some lines do not exist, molecules are missing. A star whose
+parameters are known from elsewhere (interferometry, asteroseismology) shows where. The relative error of the model's line
+depth there, wavelength by wavelength, enters the variance of every other star; a fit then listens to the good lines.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import EmulatorError
+
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "line_errors"
+
+
+class LineErrors:
+    """Relative errors of line depths.
+
+    **Attributes:**
+
+    - `wavelength` `(n,)` Å at rest in `medium`; `relative` `(n,)`: error of the depth 1 − f in units of the depth, from the
+      calibrating star; `emulator` `(n,)`: the part that the emulator itself adds, from its held-out spectra.
+    - `fe_h`: [Fe/H] of the calibrating star. `per_dex`: relative error to be added in quadrature per dex of distance from it:
+      departures from LTE and from one-dimensional atmospheres change line strengths by 0.1–0.2 dex at [Fe/H] = −2.5
+      (Lind, Bergemann & Asplund 2012, MNRAS 427, 50; Amarsi et al. 2016, MNRAS 463, 1518).
+    - `meta`: how the table was made, with credit.
+    """
+
+    def __init__(self, wavelength, relative, emulator, *, fe_h, per_dex, medium, meta):
+        self.wavelength, self.relative, self.emulator = wavelength, relative, emulator
+        self.fe_h, self.per_dex, self.medium, self.meta = float(fe_h), float(per_dex), medium, meta
+
+    def at(self, wavelength, fe_h: float, emulator_error: bool = True) -> np.ndarray:
+        """Relative error of the depth at rest wavelengths, `(n,)`, for a star of metallicity `fe_h`.
+
+        Outside the table the median is taken.
+        """
+        middle = np.median(self.relative)
+        line = np.interp(wavelength, self.wavelength, self.relative, left=middle, right=middle)
+        own = np.interp(wavelength, self.wavelength, self.emulator) if emulator_error else 0.0
+        return np.sqrt(line**2 + own**2 + (self.per_dex * (fe_h - self.fe_h)) ** 2)
+
+    def save(self, path):
+        np.savez_compressed(
+            path,
+            wavelength=self.wavelength.astype(np.float32),
+            relative=self.relative.astype(np.float16),
+            emulator=self.emulator.astype(np.float16),
+            meta=json.dumps({"fe_h": self.fe_h, "per_dex": self.per_dex, "medium": self.medium, **self.meta}),
+        )
+
+    @classmethod
+    def load(cls, path) -> "LineErrors":
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(str(file["meta"]))
+            arrays = [file[k].astype(np.float64) for k in ("wavelength", "relative", "emulator")]
+        return cls(*arrays, fe_h=meta.pop("fe_h"), per_dex=meta.pop("per_dex"), medium=meta.pop("medium"), meta=meta)
+
+    @classmethod
+    def shipped(cls, emulator) -> "LineErrors | None":
+        """The shipped table that covers the emulator's range in its medium, or None."""
+        for path in sorted(FOLDER.glob("*.npz")):
+            table = cls.load(path)
+            lo, hi = emulator.wavelength_range
+            if table.medium == emulator.medium and table.wavelength[0] < hi and table.wavelength[-1] > lo:
+                return table
+        return None
+
+
+def resolve(line_errors, emulator) -> LineErrors | None:
+    """`"shipped"`, None, or a `LineErrors`."""
+    if line_errors is None or isinstance(line_errors, LineErrors):
+        return line_errors
+    if line_errors == "shipped":
+        return LineErrors.shipped(emulator)
+    raise EmulatorError(f"line_errors must be 'shipped', None or a LineErrors table; got {line_errors!r}.")
+
+
+def coherence(sigma_kms: float, pixel_kms: float) -> float:
+    """Pixels over which an error in a line's strength is the same, at least 1.
+
+    Treating them as independent would count the same error many times; the variance is multiplied by their number. A line
+    of Gaussian width `sigma_kms` has the equivalent width √(2π) σ.
+    """
+    return max(1.0, np.sqrt(2 * np.pi) * sigma_kms / pixel_kms)
+
+
+def main(argv=None):
+    """`python -m emuinfer.likelihoods.line_errors EMULATOR DEST`: make the table from the packaged HD 41248."""
+    import argparse
+
+    from ..emulators import load_emulator
+
+    parser = argparse.ArgumentParser(description="Make the table of line errors from the packaged spectrum of HD 41248.")
+    parser.add_argument("emulator")
+    parser.add_argument("destination")
+    parser.add_argument("--per-dex", type=float, default=0.3)
+    args = parser.parse_args(argv)
+    measure_line_errors(load_emulator(args.emulator), per_dex=args.per_dex).save(args.destination)
+
+
+def measure_line_errors(emulator, *, example="hd41248", teff=5713.0, logg=4.49, fe_h=-0.37, per_dex=0.3, smooth_kms=3.5):
+    """Relative line errors from a packaged star, with its atmospheric parameters held at the literature's values.
+
+    Abundances, microturbulence, velocity, broadening and continuum are fitted. The error at a wavelength is the root mean
+    square residual over that of the depth, both smoothed by a Gaussian of `smooth_kms`.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    from ..inference import find_optimum
+    from ..spectra import Observation
+    from .stellar import StellarSpectrum
+
+    observation = Observation.example(example)
+    fixed = {"teff": teff, "logg": logg, "fe_h": fe_h}
+    model = StellarSpectrum(emulator, observation, priors=fixed, line_errors=None)
+    fit = find_optimum(model)
+    residual, depth = model.residual_and_depth(fit.values, fit.data)
+    rest = model.wavelength / (1 + fit.values["rv"] / 299_792.458)
+    width = smooth_kms / (299_792.458 * np.median(np.diff(rest)) / np.median(rest))
+    smooth = lambda a: np.sqrt(gaussian_filter1d(a**2, width))
+    relative = np.clip(smooth(residual) / (smooth(depth) + 0.01), 0, 2)
+    meta = {
+        "star": observation.name, "teff": teff, "logg": logg, "credit": str(observation.meta.get("credit", "")),
+        "median": float(np.median(relative)), "smooth_kms": smooth_kms,
+    }
+    return LineErrors(rest, relative, np.zeros_like(rest), fe_h=fe_h, per_dex=per_dex, medium=emulator.medium, meta=meta)
+
+
+if __name__ == "__main__":
+    main()
