@@ -89,6 +89,7 @@ def cramer_rao(
     vsini=None,
     log10_jitter=None,
     continuum=None,
+    model_error: bool = False,
     full: bool = False,
 ) -> Bounds:
     """Cramér–Rao bounds of the observation that `model` describes, for a star with these labels.
@@ -105,6 +106,8 @@ def cramer_rao(
     - `vbroad`, `vsini`: km/s; by default the model's fixed value or 3. They matter: near 0 there is no information.
     - `log10_jitter`: adds (jitter × continuum)² to the variance; by default the model's fixed value, or no jitter.
     - `continuum`: Chebyshev coefficients `(n_terms,)` in units of the scaled data; by default those that fit the data best.
+    - `model_error`: add the variance that a fit gives to errors of the lines and of the emulator (`StellarSpectrum`). By
+      default the noise is that of the data alone, as usual for such bounds.
     - `full`: derivatives of the full emulator instead of the reduced one.
 
     **Raises:** `LabelError` on labels outside the emulator's domain, `EmuinferError` if the information is singular, naming
@@ -127,6 +130,8 @@ def cramer_rao(
     jitter = fixed.get("log10_jitter") if log10_jitter is None else log10_jitter
 
     data = model.with_emulator(model.full_on_grid()) if full else model.data
+    if model_error:
+        data = eqx.tree_at(lambda d: d.model_variance, data, model.model_variance(values, data))
     flux, columns = _derivatives(model, values, free, data)
     coefficients = _continuum_at(model, values, data, jitter) if continuum is None else np.asarray(continuum, float)
     sigma = _sigma(model, data, jitter)
@@ -168,7 +173,7 @@ def _derivatives_jit(flux_of, free, unit, start, data):
 
 def _sigma(model, data, jitter):
     """Total standard deviation at the pixels, infinite where they are not used, `(n_pix,)`."""
-    variance = np.asarray(data.variance, float)
+    variance = np.asarray(data.variance, float) + np.asarray(data.model_variance, float)
     if jitter is not None:
         variance = variance + (10.0**jitter * np.asarray(data.level, float)) ** 2
     weight = np.asarray(data.weight, float)

@@ -111,7 +111,7 @@ def test_priors_add_information(reduced, model, bounds):
 def test_instrument_scalings(reduced):
     """Bounds go as 1 / (S/N) and as 1 / sqrt(pixels)."""
     make = lambda snr, pixels: cramer_rao(
-        instrument_model(reduced, wavelength_range=(5181.5, 5192.5), resolution=20000, snr=snr, pixels_per_fwhm=pixels,
+        instrument_model(reduced, wavelength_range=(6181.5, 6192.5), resolution=20000, snr=snr, pixels_per_fwhm=pixels,
                          labels=TRUTH, continuum_terms=2),
         TRUTH, rv=0.0,
     )
@@ -151,8 +151,8 @@ def test_bad_arguments(model, reduced):
         cramer_rao(model, TRUTH, vsini=5.0)
     with pytest.raises(EmuinferError, match="snr = 0 must be a positive number"):
         instrument_model(reduced, wavelength_range=RANGE, resolution=2e4, snr=0)
-    with pytest.raises(EmuinferError, match="covers 5180"):
-        instrument_model(reduced, wavelength_range=(5000, 5190), resolution=2e4, snr=10)
+    with pytest.raises(EmuinferError, match="covers 6180"):
+        instrument_model(reduced, wavelength_range=(6000, 6190), resolution=2e4, snr=10)
 
 
 def test_solar_labels():

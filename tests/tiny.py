@@ -12,7 +12,7 @@ from emuinfer.spectra.operator import SpectrumOperator
 SPACE = LabelSpace(("teff", "fe_h", "mg_fe"), (4500, -1.5, -0.3), (6500, 0.5, 0.6))
 TRUTH = {"teff": 5600.0, "fe_h": -0.3, "mg_fe": 0.15}
 RV, VBROAD, RESOLUTION = 12.3, 4.0, 30000.0
-RANGE = (5180.0, 5194.0)
+RANGE = (6180.0, 6194.0)
 
 
 class Lines(Emulator):

@@ -1,0 +1,205 @@
+"""`StellarSpectrum`: likelihood, priors, outlier weights, anchoring."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy.stats import multivariate_normal
+from tiny import RANGE, RV, SPACE, TRUTH, VBROAD, line_emulator, observe, reduced_lines
+
+from emuinfer import Observation, StellarSpectrum
+from emuinfer.emulators import anchor
+from emuinfer.errors import LabelError, ObservationError
+
+AT_TRUTH = {**TRUTH, "rv": RV, "vbroad": VBROAD, "log10_jitter": -4.0}
+
+
+@pytest.fixture(scope="module")
+def full():
+    return line_emulator()
+
+
+@pytest.fixture(scope="module")
+def reduced(full):
+    return reduced_lines(full)
+
+
+@pytest.fixture(scope="module")
+def observation(full):
+    return observe(full)
+
+
+def make(emulator, observation, **options):
+    return StellarSpectrum(emulator, observation, **{"progress": False, "rv_range": (-60, 60), **options})
+
+
+@pytest.fixture(scope="module")
+def model(reduced, observation):
+    return make(reduced, observation)
+
+
+def f32(values):
+    return {k: jnp.float32(v) for k, v in values.items()}
+
+
+@eqx.filter_jit
+def log_likelihood(model, values, data):
+    return model.log_likelihood(values, data)[0]
+
+
+def at(model, values=AT_TRUTH, data=None):
+    return float(log_likelihood(model, f32(values), model.data if data is None else data))
+
+
+def test_reduction_is_close(reduced):
+    assert np.sqrt(np.mean(np.asarray(reduced.error) ** 2)) < 2e-3
+
+
+def test_first_velocity_is_found(model):
+    assert model.rv_guess == pytest.approx(RV, abs=2)
+
+
+def test_likelihood_is_the_dense_gaussian_one(model):
+    """The continuum integrated out analytically is a Gaussian with covariance C + A S Aᵀ."""
+    values = {**AT_TRUTH, "log10_jitter": -2.0}
+    data = model.data
+    flux = np.asarray(eqx.filter_jit(model.normalised_flux)(f32(values), data), float)
+    design = (flux * np.asarray(data.continuum.basis[: data.continuum.n_terms], float)).T
+    noise = np.asarray(data.variance, float) + (1e-2 * np.asarray(data.level, float)) ** 2
+    covariance = np.diag(noise) + design @ np.diag(np.asarray(data.continuum.sd, float) ** 2) @ design.T
+    dense = multivariate_normal(design @ np.asarray(data.continuum.mean, float), covariance).logpdf(np.asarray(data.flux, float))
+    assert at(model, values) + model.constant == pytest.approx(dense, abs=0.05)
+
+
+def test_model_at_the_truth_fits_to_the_noise(model):
+    residual = np.asarray(model.data.flux) - _model_flux(model, AT_TRUTH)
+    chi2 = np.mean(residual**2 / np.asarray(model.data.variance))
+    assert chi2 == pytest.approx(1, abs=4 * np.sqrt(2 / len(residual)))
+
+
+def _model_flux(model, values):
+    _, coefficients = eqx.filter_jit(model.log_likelihood)(f32(values), model.data)
+    return np.asarray(model.normalised_flux(f32(values), model.data) * model.data.continuum(coefficients))
+
+
+def test_the_unit_of_the_flux_and_the_medium_do_not_matter(reduced, observation, model):
+    cgs = Observation(observation.wavelength_in("vacuum"), 3e-14 * observation.flux, 3e-14 * observation.uncertainty,
+                      resolution=observation.resolution, medium="vacuum", clip=None)
+    assert at(make(reduced, cgs)) == pytest.approx(at(model), abs=0.05)
+
+
+def test_masked_pixels_carry_no_information(reduced, observation):
+    """Whatever stands in masked pixels, NaN included, value and gradient are the same and finite."""
+    mask = np.zeros(len(observation), bool)
+    mask[60:80] = True
+    rebuild = lambda flux: make(
+        reduced,
+        Observation(observation.wavelength, flux, observation.uncertainty, mask=mask, resolution=observation.resolution,
+                    medium="air", clip=None),
+    )
+    plain = rebuild(observation.flux)
+    spoilt = rebuild(np.where(mask, np.where(np.arange(len(mask)) % 2, np.nan, 1e9), observation.flux))
+    both = eqx.filter_jit(jax.value_and_grad(lambda v, d: plain.log_likelihood(v, d)[0]))
+    (one, slope), (other, spoilt_slope) = both(f32(AT_TRUTH), plain.data), both(f32(AT_TRUTH), spoilt.data)
+    assert float(one) == pytest.approx(float(other), abs=1e-3)
+    for name in slope:
+        assert float(slope[name]) == pytest.approx(float(spoilt_slope[name]), rel=1e-3, abs=1e-3)
+
+
+def test_numpyro_sees_priors_and_likelihood(model):
+    """Log density by NumPyro's own tracing = log priors by SciPy + likelihood."""
+    from numpyro.infer.util import log_density
+    from scipy.stats import halfnorm
+
+    values = {**AT_TRUTH, "log10_jitter": -3.0}
+    value = jax.jit(lambda v: log_density(model, (), {}, v)[0])(f32(values))
+    prior = -np.log([2000, 2.0, 0.9, 40, 3.3]).sum() + halfnorm(scale=10.0).logpdf(VBROAD)
+    assert float(value) == pytest.approx(prior + at(model, values), abs=0.02)
+    assert set(model.names) == {"teff", "fe_h", "mg_fe", "rv", "vbroad", "log10_jitter"}
+
+
+def test_priors_fixed_and_overridden(reduced, observation):
+    priors = {"mg_fe": 0.15, "teff": dist.Normal(5500.0, 50.0), "vbroad": 4.0, "log10_jitter": -3.0}
+    model = make(reduced, observation, priors=priors)
+    assert model.names == ("teff", "fe_h", "rv")
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(model, 0)).get_trace()
+    assert isinstance(trace["teff"]["fn"], dist.Normal) and "mg_fe" not in trace and "vbroad" not in trace
+    assert float(model.complete({})["vbroad"]) == 4.0
+
+
+@pytest.mark.parametrize("broadening, names", [("vsini", {"vsini"}), ("both", {"vbroad", "vsini"}), ("none", set())])
+def test_broadening_choices(reduced, observation, broadening, names):
+    model = make(reduced, observation, broadening=broadening, priors={"rv": RV})
+    assert set(model.names) - set(SPACE.names) - {"log10_jitter"} == names
+
+
+def test_bad_arguments(reduced, observation, model):
+    with pytest.raises(LabelError, match="Did you mean 'teff'"):
+        make(reduced, observation, priors={"Teff": 5000.0})
+    with pytest.raises(LabelError, match="cannot be fixed at 9000"):
+        make(reduced, observation, priors={"teff": 9000.0})
+    with pytest.raises(LabelError, match="NumPyro distribution"):
+        make(reduced, observation, priors={"teff": "hot"})
+    with pytest.raises(LabelError, match="prior of 'rv' must be"):
+        make(reduced, observation, priors={"rv": (0, 1)})
+    with pytest.raises(LabelError, match="vsini was given, which broadening='vbroad'"):
+        make(reduced, observation, priors={"vsini": 5.0})
+    with pytest.raises(LabelError, match="broadening must be one of"):
+        make(reduced, observation, broadening="gauss")
+    w = observation.wavelength
+    with pytest.raises(ObservationError, match="resolving power of 'nameless'.*resolution="):
+        make(reduced, Observation(w, observation.flux, observation.uncertainty, medium="air", name="nameless"))
+    far = Observation(w + 1000, observation.flux, observation.uncertainty, resolution=3e4, medium="air", name="far")
+    with pytest.raises(ObservationError, match=r"'far' cover 7180\.0–7\d+\.\d Å \(air\), the emulator 6180\.0–6194\.0 Å"):
+        make(reduced, far)
+
+
+def test_outlier_weights(full, reduced):
+    """Weights of Gaussian residuals are near 1; a line that no model has is all but taken out."""
+    observation = observe(full, seed=3)
+    fake = np.exp(-0.5 * ((observation.wavelength - 6187.0) / 0.12) ** 2)
+    spoilt = Observation(observation.wavelength, observation.flux * (1 - 0.4 * fake), observation.uncertainty,
+                         resolution=observation.resolution, medium="air", clip=None)
+    model = make(reduced, spoilt)
+    weight = np.asarray(model.reweight(AT_TRUTH, model.data))
+    hit = np.exp(-0.5 * ((model.wavelength - 6187.0) / 0.12) ** 2) > 0.5
+    assert weight[hit].max() < 0.05
+    away = np.abs(model.wavelength - 6187.0) > 1
+    assert weight[away].min() > 0.2 and 0.85 < weight[away].mean() <= 1
+    # Weights settle: they do not sink from round to round.
+    data = model.data
+    for _ in range(4):
+        last, data = weight, eqx.tree_at(lambda d: d.weight, data, jnp.asarray(weight))
+        weight = np.asarray(model.reweight(AT_TRUTH, data))
+    np.testing.assert_allclose(weight[away], last[away], atol=0.02)
+
+
+def test_anchored_equals_full_to_first_order(full):
+    poor = reduced_lines(full, n_train=40, n_test=2, components=6, hidden=16, steps=200)
+    scaled = jnp.asarray(SPACE.scale(SPACE.to_array(TRUTH)), jnp.float32)
+    anchored = anchor(poor, full, scaled)
+    query = full.prepare(poor.config.wavelength)
+    exact, at_anchor = np.asarray(full.flux(scaled, query)), np.asarray(anchored.grid_flux(scaled))
+    assert np.abs(np.asarray(poor.grid_flux(scaled)) - exact).max() > 3e-3
+    np.testing.assert_allclose(at_anchor, exact, atol=2e-5)
+    slope = lambda f: np.asarray(jax.jit(jax.jacfwd(f))(scaled))
+    np.testing.assert_allclose(slope(anchored.grid_flux), slope(lambda s: full.flux(s, query)), atol=3e-4)
+    # What is left grows as the square of the distance.
+    direction = jnp.asarray([0.6, 0.6, 0.5])
+    difference = jax.jit(lambda s: jnp.abs(anchored.grid_flux(s) - full.flux(s, query)).max())
+    error = lambda h: difference(scaled + h * direction)
+    assert float(error(0.1) / error(0.05)) == pytest.approx(4, rel=0.35)
+
+
+def test_full_emulator_on_the_grid(full, reduced, observation, monkeypatch):
+    monkeypatch.setattr("emuinfer.likelihoods.stellar.reduce_emulator", lambda emulator, progress: reduced)
+    model = make(full, observation)
+    data = model.with_emulator(model.full_on_grid())
+    scaled = jnp.asarray(SPACE.scale(SPACE.to_array(TRUTH)), jnp.float32)
+    np.testing.assert_allclose(
+        data.emulator.grid_flux(scaled), full(TRUTH, np.clip(reduced.config.wavelength, *RANGE)), atol=1e-6
+    )
+    assert at(model, data=data) == pytest.approx(at(model), abs=2)
