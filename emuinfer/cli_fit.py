@@ -165,6 +165,7 @@ def _fit_one(emulator, path, folder, settings):
     if progress:
         print(observation, file=sys.stderr, flush=True)
     # Before the long part, so that an output that cannot be written is known at once.
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
     try:
@@ -178,7 +179,7 @@ def _fit_one(emulator, path, folder, settings):
                 (folder / name).unlink(missing_ok=True)  # an earlier fit's figure would not belong to this one
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if not any(folder.iterdir()):
+        if made and not any(folder.iterdir()):
             folder.rmdir()
     _print_results(table, posterior, observation, folder)
 

@@ -14,6 +14,7 @@ import tiny
 from emuinfer import Grid, LabelSpace, load_emulator
 from emuinfer.emulators import list_emulators
 
+WINDOW = "{:g} to {:g} Å (air)".format(*tiny.RANGE)
 COLUMNS = ["label", "unit", "mean", "sd", "q16", "median", "q84", "r_hat", "ess_bulk"]
 COMMANDS = [
     (),
@@ -133,7 +134,7 @@ def test_results_are_replaced_only_on_demand(fitted, cli, star_file, tiny_path, 
     status, _, err = cli("fit", star_file, "--emulator", tiny_path, "--output", folder / "star")
     assert status == 1 and "already holds the results" in err and "--overwrite" in err
     # A fit that fails leaves the earlier results as they were.
-    spectrum_file(tmp_path / "red.ecsv", np.linspace(6000, 6100, 500), np.ones(500), np.full(500, 0.01))
+    spectrum_file(tmp_path / "red.ecsv", np.linspace(8000, 8100, 500), np.ones(500), np.full(500, 0.01))
     status, _, err = cli(
         "fit", tmp_path / "red.ecsv", "--emulator", tiny_path, "--output", folder / "star", "--overwrite"
     )
@@ -158,12 +159,12 @@ def test_bounds_agree_with_the_posterior(fitted, cli, tiny_path, tmp_path):
     from astropy.table import Table
 
     labels = [f"--label={n}={v}" for n, v in tiny.TRUTH.items()]
-    # Pixels of 0.07 Å at 5187 Å and R = 30,000, as the observation has them.
+    # Pixels of 0.07 Å, as the observation has them.
     instrument = (
         "--resolution",
         tiny.RESOLUTION,
         "--sampling",
-        5187 / 30000 / 0.07,
+        np.mean(tiny.RANGE) / tiny.RESOLUTION / 0.07,
         "--snr",
         100,
         "--vbroad",
@@ -191,10 +192,10 @@ def test_emulators_are_listed_and_shown(cli, tiny_path, monkeypatch):
 
     monkeypatch.setattr(storage, "ZOO", tiny_path.parent)
     status, out, _ = cli("emulators")
-    assert status == 0 and out == f"{'tiny-lines':<20} 5180 to 5194 Å (air), 3 labels  Analytic lines\n"
+    assert status == 0 and out == f"{'tiny-lines':<20} {WINDOW}, 3 labels  Analytic lines\n"
     status, out, _ = cli("emulators", "tiny-lines")
     assert status == 0
-    for word in ("Analytic lines", "reduced", "4500", "6500", "5180 to 5194 Å (air)", "mae: 0.00123"):
+    for word in ("Analytic lines", "reduced", "4500", "6500", WINDOW, "mae: 0.00123"):
         assert word in out
     card = json.loads(cli("emulators", tiny_path, "--json")[1])
     assert card["kind"] == "reduced" and card["labels"]["names"] == ["teff", "fe_h", "mg_fe"]

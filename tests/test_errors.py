@@ -7,8 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+import tiny
 
-WAVELENGTH = np.arange(5180.1, 5193.9, 0.07)
+LO, HI = tiny.RANGE
+WAVELENGTH = np.arange(LO + 0.1, HI - 0.1, 0.07)
 FLUX = np.ones(len(WAVELENGTH))
 SIGMA = np.full(len(WAVELENGTH), 0.01)
 
@@ -53,7 +55,7 @@ def test_not_a_spectrum(refused, tmp_path):
 
 def test_no_overlap_names_both_ranges(refused, tmp_path, spectrum_file):
     spectrum_file(tmp_path / "red.ecsv", WAVELENGTH + 1000, FLUX, SIGMA)
-    refused(["6180.1–6193.9 Å", "5180.0–5194.0 Å", "overlap"], "fit", "red.ecsv")
+    refused([f"{LO + 1000.1:.1f}–{HI + 999.9:.1f} Å", f"{LO:.1f}–{HI:.1f} Å", "overlap"], "fit", "red.ecsv")
 
 
 def test_unknown_medium(refused, tmp_path):
@@ -101,7 +103,7 @@ def test_bad_labels(refused, tmp_path, spectrum_file, command):
 
 
 def test_range_outside_the_emulator(refused):
-    refused(["5180.000–5194.000 Å", "5000.000–5190.000 Å"], "crb", "--range", 5000, 5190)
+    refused([f"{LO:.3f}–{HI:.3f} Å", "5000.000–5100.000 Å"], "crb", "--range", 5000, 5100)
 
 
 # Emulators
