@@ -1,0 +1,161 @@
+"""From a model to a verified posterior: one fit of a synthetic spectrum, looked at from all sides."""
+
+import json
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from tiny import RV, TRUTH, VBROAD, line_emulator, observe, reduced_lines
+
+from emuinfer import Observation, StellarSpectrum, inference, sample
+from emuinfer.bounds import cramer_rao
+from emuinfer.calibration import importance_check
+from emuinfer.emulators import anchor, emulator_hash
+from emuinfer.inference import Unconstrained, find_optimum
+from emuinfer.posterior import draws_of, load_posterior, save_posterior, summary_table
+
+FAKE = 6187.0  # Å, where the data have a line that the emulator lacks
+SHORT = {"chains": 4, "progress": False, "verify": 40, "predictive": 4}
+
+
+@pytest.fixture(scope="module")
+def full():
+    return line_emulator()
+
+
+@pytest.fixture(scope="module")
+def model(full):
+    """A reduced emulator that needs its anchor, a fake line, a stretch of masked pixels."""
+    clean = observe(full, seed=5)
+    fake = 1 - 0.4 * np.exp(-0.5 * ((clean.wavelength - FAKE) / 0.12) ** 2)
+    mask = (clean.wavelength > 6190) & (clean.wavelength < 6190.5)
+    observation = Observation(
+        clean.wavelength, np.where(mask, np.nan, clean.flux * fake), clean.uncertainty, mask=mask,
+        resolution=clean.resolution, medium="air", name="synthetic", clip=None,
+    )
+    reduced = reduced_lines(full, n_train=200, components=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emuinfer.likelihoods.stellar.reduce_emulator", lambda emulator, progress: reduced)
+        return StellarSpectrum(full, observation, progress=False, rv_range=(-60, 60))
+
+
+@pytest.fixture(scope="module")
+def run(model):
+    """`run(...)` samples the model; what has been compiled for it once is used again."""
+    density = Unconstrained(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "Unconstrained", lambda m, seed: density if m is model else Unconstrained(m, seed))
+        yield lambda **options: sample(model, **{**SHORT, **options})
+
+
+@pytest.fixture(scope="module")
+def posterior(run):
+    return run(seed=3, warmup=150, draws=600, verify=200)
+
+
+def test_recovers_what_was_put_in(posterior, model):
+    table = summary_table(posterior, units=model.units)
+    rows = {row["label"]: row for row in table}
+    assert set(rows) == {"teff", "fe_h", "mg_fe", "rv", "vbroad", "log10_jitter"}
+    for name, true in {**TRUTH, "rv": RV, "vbroad": VBROAD}.items():
+        assert abs(rows[name]["mean"] - true) < 4 * rows[name]["sd"], name
+        assert rows[name]["r_hat"] < 1.01 and rows[name]["ess_bulk"] > 400, name
+    assert draws_of(posterior, "teff").shape == (4, 600)
+
+
+def test_widths_are_those_of_the_data(posterior, model):
+    """Neither jitter nor outlier weights inflate or shrink the errors: they stay near the Cramér–Rao bound."""
+    bounds = cramer_rao(model, TRUTH, rv=RV, vbroad=VBROAD)
+    for name in ("teff", "fe_h", "mg_fe", "rv", "vbroad"):
+        assert 0.85 < draws_of(posterior, name).std() / bounds.marginal[name] < 1.45, name
+
+
+def test_fake_line_is_down_weighted_and_masked_pixels_unused(posterior):
+    facts = posterior.constant_data
+    wavelength, weight = facts["wavelength"].values, facts["weight"].values
+    assert weight[np.abs(wavelength - FAKE) < 0.1].max() < 0.1
+    masked = (wavelength > 6190.1) & (wavelength < 6190.4)
+    assert (weight[masked] == 0).all() and (facts["good"].values[masked] == 0).all()
+    clean = (np.abs(wavelength - FAKE) > 0.6) & (facts["good"].values == 1)
+    assert weight[clean].mean() > 0.8
+
+
+def test_posterior_predictive_follows_the_data(posterior):
+    flux, facts = posterior.observed_data["flux"].values, posterior.constant_data
+    model = posterior.posterior_predictive["model_flux"].values
+    assert model.shape == (1, 4, len(flux))
+    used = (facts["weight"].values > 0.3)
+    pull = (flux - model[0, 0])[used] / facts["uncertainty"].values[used]
+    assert pull.std() == pytest.approx(0.95, abs=0.25)
+
+
+def test_verified_against_the_full_emulator(posterior, full, model):
+    attrs = posterior.attrs
+    assert attrs["verification"] == "ok" and attrs["k_hat"] < 0.7 and attrs["in_domain"] == 1
+    assert attrs["emulator_hash"] == emulator_hash(full) and attrs["reduced_hash"] == emulator_hash(model.reduced)
+    assert attrs["data_hash"] == model.observation.hash and attrs["seed"] == 3
+    assert posterior.constant_data["verified_draw"].shape == (200,)
+    assert not any(name.startswith("_") for name in attrs)
+
+
+def test_attributes_survive_a_file(posterior, tmp_path):
+    loaded = load_posterior(save_posterior(posterior, tmp_path / "posterior.nc"))
+    assert loaded.attrs == posterior.attrs
+    assert isinstance(json.loads(loaded.attrs["warnings"]), list) and "jax" in json.loads(loaded.attrs["versions"])
+    assert {"optimise_s", "verify_s"} <= set(json.loads(loaded.attrs["timings"]))
+    np.testing.assert_array_equal(draws_of(loaded, "fe_h"), draws_of(posterior, "fe_h"))
+
+
+def test_same_seed_same_draws(run):
+    one, two, other = (run(seed=s, warmup=30, draws=20, verify=0) for s in (7, 7, 8))
+    for name in ("teff", "rv"):
+        np.testing.assert_array_equal(draws_of(one, name), draws_of(two, name))
+        assert (draws_of(one, name) != draws_of(other, name)).any()
+    assert one.attrs["verification"] == "skipped" and "k_hat" not in one.attrs
+
+
+def gaussian_draws(model, n=300, seed=0):
+    """Draws as wide as the bound around the truth, as a sampler would give them."""
+    bounds = cramer_rao(model, TRUTH, rv=RV, vbroad=VBROAD)
+    names = [n for n in bounds.names if not n.startswith("continuum")]
+    centre = [bounds.labels[n] for n in names]
+    draws = np.random.default_rng(seed).multivariate_normal(centre, bounds.covariance[: len(names), : len(names)], n)
+    return {**dict(zip(names, draws.T)), "log10_jitter": np.full(n, -3.5)}
+
+
+def test_importance_check_tells_good_from_bad(full, model):
+    values = gaussian_draws(model)
+    scaled = jnp.asarray(model.label_space.scale(model.label_space.to_array(TRUTH)), jnp.float32)
+    anchored = eqx.tree_at(lambda d: d.emulator, model.data, anchor(model.reduced, full, scaled))
+    good = importance_check(model, anchored, values, n=200, progress=False)
+    assert good.flag == "ok" and good.ess > 150
+    same = importance_check(model, model.with_emulator(model.full_on_grid()), values, n=30, progress=False)
+    assert same.k_hat == 0 and same.ess == 30
+    # A surrogate that takes one iron line for a magnesium line: its posterior is another one.
+    wrong = eqx.tree_at(lambda a: a.slope, anchored.emulator, anchored.emulator.slope.at[1].add(1.0))
+    bad = importance_check(model, eqx.tree_at(lambda d: d.emulator, model.data, wrong), values, n=200, progress=False)
+    assert bad.flag == "fail" and "full emulator" in bad.message
+
+
+def test_flat_positions_and_parameters_are_inverse(model):
+    density = Unconstrained(model)
+    values = {n: np.array([v]) for n, v in {**TRUTH, "rv": RV, "vbroad": VBROAD, "log10_jitter": -2.0}.items()}
+    z = density.unconstrain(values)
+    assert z.shape == (1, 6)
+    back = density.constrain(jnp.asarray(z[0]), model.data)
+    for name in values:
+        assert float(back[name]) == pytest.approx(values[name][0], rel=2e-4), name
+
+
+def test_gaussian_prior_in_kelvin_is_found(full):
+    """A prior on the whole real line, in units far from 1, must not hold the optimiser back."""
+    reduced = reduced_lines(full, n_train=200, components=10)
+    priors = {"teff": dist.Normal(5200.0, 20.0), "log10_jitter": -3.0, "vbroad": VBROAD}
+    model = StellarSpectrum(reduced, observe(full, snr=30, seed=6), progress=False, rv_range=(-60, 60), priors=priors, robust=False)
+    fit = find_optimum(model, progress=False)
+    # Linear Gaussian theory: the prior pulls by its share of the information.
+    share = cramer_rao(model, TRUTH).covariance[0, 0] / 20**2
+    assert 0.8 < share < 1
+    assert fit.values["teff"] == pytest.approx(TRUTH["teff"] + share * (5200 - TRUTH["teff"]), abs=20)
