@@ -1,4 +1,4 @@
-"""From a model to a verified posterior: optimise, anchor, sample, verify."""
+"""From a model to a verified posterior: optimise, localise, sample, verify."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .emulators import ReducedEmulator, anchor, emulator_hash
+from .emulators import ReducedEmulator, emulator_hash, localise
 from .errors import SamplingError
 from .grids.design import sobol_design
 from .likelihoods import StellarSpectrum
@@ -19,7 +19,9 @@ from .samplers import get_sampler, laplace_covariance, optimise
 
 SCREENED = 256  # Sobol points of the domain whose density is looked at to choose the optimiser's starts
 STARTS = 4
-ROUNDS = 3  # of outlier weights and anchoring at the optimum
+ROUNDS = 2  # of outlier weights and model errors at the optimum
+LOCAL = 360  # spectra of the full emulator that make the local surrogate, and how wide they lie, in posterior widths
+WIDEN = 1.6
 
 
 class Unconstrained:
@@ -132,22 +134,34 @@ class Fit:
 
 
 def find_optimum(model: StellarSpectrum, *, seed: int = 0, progress: bool = True) -> Fit:
-    """The highest posterior density, by screening the domain, damped Newton steps, outlier weights and anchoring."""
+    """The highest posterior density, by screening the domain, damped Newton steps, outlier weights and a local
+    surrogate of the full emulator."""
     density = Unconstrained(model, seed)
     z, data = _starts(model, density, seed)
     _say(progress, f"optimising from {len(z)} starts")
     search = functools.partial(optimise, density.log_density, metric=density.information, max_steps=25)
     final = search(z, data)
-    to_anchor = not isinstance(model.full, ReducedEmulator)
-    for i in range(ROUNDS):
-        values = _values(density, final.position, data)
-        if to_anchor:
-            _say(progress, f"anchoring the reduced emulator to the full one at the optimum ({i + 1} of {ROUNDS})")
-            corrected = anchor(model.reduced, model.full, _scaled(model, values))
-            data = eqx.tree_at(lambda d: d.emulator, data, corrected)
-        data = _update_noise(model, values, data)
+    for _ in range(ROUNDS):
+        data = _update_noise(model, _values(density, final.position, data), data)
+        # As many starts as before, so that nothing is compiled anew.
+        final = search(np.repeat(final.position[None], len(z), axis=0), data)
+    if not isinstance(model.full, ReducedEmulator):
+        _say(progress, f"fitting a local surrogate to {LOCAL} spectra of the full emulator around the optimum")
+        data = eqx.tree_at(lambda d: d.emulator, data, _localise(model, density, final.position, data, seed))
+        data = _update_noise(model, _values(density, final.position, data), data)
         final = search(final.position[None], data)
     return Fit(final.position, _values(density, final.position, data), data, final.log_density, density)
+
+
+def _localise(model, density, z, data, seed):
+    """A `LocalEmulator` from draws of the Laplace approximation, widened so that it covers the posterior's tails."""
+    covariance, _ = laplace_covariance(density.log_density, z, data, metric=density.information)
+    rng = np.random.default_rng([seed, 3])
+    draws = z + WIDEN * rng.standard_normal((LOCAL, len(z))) @ np.linalg.cholesky(covariance).T
+    values = _constrain_all(density, draws[None].astype(np.float32), data)
+    complete = model.complete(values)
+    labels = np.stack([np.broadcast_to(complete[n], LOCAL) for n in model.label_space.names], axis=-1)
+    return localise(model.reduced, model.full, np.clip(model.label_space.scale(labels), -1.0, 1.0))
 
 
 def _update_noise(model, values, data):
@@ -165,13 +179,6 @@ def _values(density, z, data):
 @eqx.filter_jit
 def _constrain_jit(density, z, data):
     return density.constrain(z, data)
-
-
-def _scaled(model, values):
-    complete = model.complete(values)
-    labels = np.array([float(complete[n]) for n in model.label_space.names])
-    # A wall is soft: the full emulator is asked at the nearest labels inside the bounds.
-    return np.clip(model.label_space.scale(labels), -1.0, 1.0).astype(np.float32)
 
 
 def _starts(model, density, seed):

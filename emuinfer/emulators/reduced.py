@@ -1,8 +1,8 @@
 """Reduced emulators: surrogates of an expensive emulator, cheap enough for a sampler's inner loop.
 
 On a grid uniform in ln(wavelength), x = log(1/f − 1 + ε) is a mean plus a few principal components whose coefficients a
-small network gives from the labels. Near one star, `anchor` adds the constant and the linear term by which the surrogate
-differs from the full emulator there, so that what is left is of second order in the distance from the star.
+small network gives from the labels. It finds a star's place in
+the domain; around it `local.py` makes a second, finer surrogate.
 """
 
 import dataclasses
@@ -101,40 +101,3 @@ class ReducedEmulator(Emulator):
         layers = init_network(jax.random.key(0), (len(label_space), c.hidden, c.hidden, c.components))
         zeros = jnp.zeros((c.components, c.n_wave))
         return cls(zeros[0], zeros, layers, zeros[0], label_space, tuple(wavelength_range), medium, c)
-
-
-class AnchoredEmulator(eqx.Module):
-    """A reduced emulator that agrees with the full one in value and gradient at one set of labels.
-
-    x(s) = x_reduced(s) + offset + (s − reference) · slope, on the reduced emulator's grid.
-    """
-
-    reduced: ReducedEmulator
-    reference: jax.Array  # (n_labels,), scaled
-    offset: jax.Array  # (n_wave,)
-    slope: jax.Array  # (n_labels, n_wave)
-
-    def grid_flux(self, scaled_labels) -> jax.Array:
-        x = self.reduced.grid_depth(scaled_labels) + self.offset + (scaled_labels - self.reference) @ self.slope
-        return flux_from_depth(x, self.reduced.config.epsilon)
-
-
-def anchor(reduced: ReducedEmulator, emulator: Emulator, scaled_labels) -> AnchoredEmulator:
-    """Correct `reduced` to first order against `emulator` at `scaled_labels` `(n_labels,)`.
-
-    Costs one spectrum and one forward-mode derivative per label of the full emulator.
-    """
-    query = emulator.prepare(emulator.check_wavelength(reduced.config.wavelength))
-    scaled = jnp.asarray(scaled_labels, jnp.float32)
-    offset, slope = _differences(reduced, emulator, query, scaled)
-    return AnchoredEmulator(reduced, scaled, offset, slope)
-
-
-@eqx.filter_jit
-def _differences(reduced, emulator, query, scaled):
-    def difference(s):
-        return depth_from_flux(emulator.flux(s, query), reduced.config.epsilon) - reduced.grid_depth(s)
-
-    # One direction after another: all at once would hold a transformer's activations once per label.
-    column = lambda v: jax.jvp(difference, (scaled,), (v,))[1]
-    return difference(scaled), jax.lax.map(column, jnp.eye(len(scaled), dtype=jnp.float32))

@@ -2,12 +2,37 @@
 
 import numbers
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import LabelError
 
 WALL = 0.01  # standard deviation of the soft wall outside the domain, in units of a label's half-width
+
+
+def jitter_prior(scale: float):
+    """Prior of log10 of a jitter that is half-normal with standard deviation `scale`.
+
+    On the whole real line and without a bound, at which a jitter of zero, the usual case, would pile up.
+    """
+    import numpyro.distributions as dist
+
+    class Log10HalfNormal(dist.Distribution):
+        support = dist.constraints.real
+
+        def sample(self, key, sample_shape=()):
+            return jnp.log10(scale * jnp.abs(jax.random.normal(key, sample_shape)) + 1e-30)
+
+        def log_prob(self, value):
+            jitter = 10.0**value / scale
+            return 0.5 * np.log(2 / np.pi) - 0.5 * jitter**2 + jnp.log(jitter) + np.log(np.log(10.0))
+
+        # Moments of log10 |N(0, scale²)|, from those of the log of a chi-square variable with one degree of freedom.
+        mean = np.log10(scale) - 0.5 * (np.euler_gamma + np.log(2)) / np.log(10)
+        variance = np.pi**2 / 8 / np.log(10) ** 2
+
+    return Log10HalfNormal()
 
 
 def label_priors(label_space, overrides=None) -> dict:

@@ -14,7 +14,7 @@ from ..spectra.continuum import Continuum, log_likelihood_constant
 from ..spectra.operator import SpectrumOperator, usable_pixels
 from ..spectra.quality import rough_continuum
 from .line_errors import coherence, resolve
-from .priors import checked_prior, domain_penalty, label_priors
+from .priors import checked_prior, domain_penalty, jitter_prior, label_priors
 
 NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": ""}
 THERMAL_KMS = 1.5  # typical thermal and microturbulent width of an iron line
@@ -60,7 +60,7 @@ class StellarSpectrum:
     - `observation`: an `Observation` with a resolution.
     - `priors`: label or nuisance name to a NumPyro distribution, or to a number that fixes it. Defaults: labels flat in the
       emulator's domain, `rv` flat within 20 km/s of the cross-correlation's, `vbroad` and `vsini` half-normal,
-      `log10_jitter` flat in −4…−0.7.
+      the jitter half-normal with 0.02 of the continuum.
     - `broadening`: `"vbroad"` (Gaussian standard deviation, km/s), `"vsini"` (rotation, km/s), `"both"` or `"none"`.
     - `resolution`: resolving power, if the observation does not say.
     - `rv_range`: km/s, searched for the star's velocity.
@@ -128,7 +128,7 @@ class StellarSpectrum:
             defaults["vbroad"] = dist.HalfNormal(10.0)
         if self.broadening in ("vsini", "both"):
             defaults["vsini"] = dist.HalfNormal(30.0)
-        defaults["log10_jitter"] = dist.Uniform(-4.0, -0.7)
+        defaults["log10_jitter"] = jitter_prior(0.02)
         if unused := sorted(set(self.nuisance_priors) - set(defaults)):
             raise LabelError(f"A prior of {', '.join(unused)} was given, which broadening='{self.broadening}' does not have.")
         self.nuisance_priors = {k: self.nuisance_priors.get(k, v) for k, v in defaults.items()}
@@ -224,7 +224,7 @@ class StellarSpectrum:
     # What fits and checks need of it
 
     def with_emulator(self, grid_emulator) -> StarData:
-        """The star's data with another emulator on the same grid (anchored, or `FullOnGrid`)."""
+        """The star's data with another emulator on the same grid (`LocalEmulator`, or `FullOnGrid`)."""
         return eqx.tree_at(lambda d: d.emulator, self.data, grid_emulator, is_leaf=lambda x: x is self.data.emulator)
 
     def full_on_grid(self) -> FullOnGrid:
@@ -237,17 +237,17 @@ class StellarSpectrum:
         return {**{k: jnp.float32(v) for k, v in fixed.items()}, **values}
 
     def model_variance(self, values: dict, data: StarData) -> jax.Array:
-        """Variance `(n_pix,)` of the model flux at `values`: relative line errors times line depths, and the reduction's error.
+        """Variance `(n_pix,)` of the model flux at `values`: relative line errors times line depths, and the surrogate's error.
 
         An error of a line is the same over the whole line, so its variance counts once per line and not once per pixel
-        (`coherence`). The reduction's error drops out where the surrogate is anchored to the full emulator.
-        """
+        (`coherence`).        """
         values = {k: jnp.float32(v) for k, v in self.complete(values).items()}
         grid = self.reduced.config.wavelength
         relative = np.zeros(len(grid))
         if self.line_errors is not None:
             relative = self.line_errors.at(grid, float(values["fe_h"]) if "fe_h" in values else 0.0, self.emulator_error)
-        floor = np.asarray(self.reduced.error, float) if self.emulator_error and data.emulator is self.reduced else 0.0
+        error = getattr(data.emulator, "error", None)
+        floor = np.asarray(error, float) if self.emulator_error and error is not None else 0.0
         depth = 1.0 - np.asarray(_grid_flux(data.emulator, self.scaled_labels(values)), float)
         error = jnp.asarray(np.sqrt((relative * depth) ** 2 + floor**2), jnp.float32)
         pixels = 1.0 - np.asarray(_operate(data.operator, 1.0 - error, values["rv"], values.get("vbroad", 0)), float)
