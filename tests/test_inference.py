@@ -12,7 +12,7 @@ from tiny import RV, TRUTH, VBROAD, line_emulator, observe, reduced_lines
 from emuinfer import Observation, StellarSpectrum, inference, sample
 from emuinfer.bounds import cramer_rao
 from emuinfer.calibration import importance_check
-from emuinfer.emulators import anchor, emulator_hash
+from emuinfer.emulators import emulator_hash, localise
 from emuinfer.inference import Unconstrained, find_optimum
 from emuinfer.posterior import draws_of, load_posterior, save_posterior, summary_table
 
@@ -27,7 +27,7 @@ def full():
 
 @pytest.fixture(scope="module")
 def model(full):
-    """A reduced emulator that needs its anchor, a fake line, a stretch of masked pixels."""
+    """A reduced emulator that needs a local surrogate, a fake line, a stretch of masked pixels."""
     clean = observe(full, seed=5)
     fake = 1 - 0.4 * np.exp(-0.5 * ((clean.wavelength - FAKE) / 0.12) ** 2)
     mask = (clean.wavelength > 6190) & (clean.wavelength < 6190.5)
@@ -127,14 +127,14 @@ def gaussian_draws(model, n=300, seed=0):
 
 def test_importance_check_tells_good_from_bad(full, model):
     values = gaussian_draws(model)
-    scaled = jnp.asarray(model.label_space.scale(model.label_space.to_array(TRUTH)), jnp.float32)
-    anchored = eqx.tree_at(lambda d: d.emulator, model.data, anchor(model.reduced, full, scaled))
-    good = importance_check(model, anchored, values, n=200, progress=False)
+    scaled = model.label_space.scale(np.stack([values[n] for n in model.label_space.names], -1))
+    local = eqx.tree_at(lambda d: d.emulator, model.data, localise(model.reduced, full, scaled))
+    good = importance_check(model, local, values, n=200, progress=False)
     assert good.flag == "ok" and good.ess > 150
     same = importance_check(model, model.with_emulator(model.full_on_grid()), values, n=30, progress=False)
     assert same.k_hat == 0 and same.ess == 30
-    # A surrogate that takes one iron line for a magnesium line: its posterior is another one.
-    wrong = eqx.tree_at(lambda a: a.slope, anchored.emulator, anchored.emulator.slope.at[1].add(1.0))
+    # A surrogate whose lines respond half again as much to the labels: its posterior is another one.
+    wrong = eqx.tree_at(lambda e: e.coefficients, local.emulator, local.emulator.coefficients.at[1:4].multiply(1.5))
     bad = importance_check(model, eqx.tree_at(lambda d: d.emulator, model.data, wrong), values, n=200, progress=False)
     assert bad.flag == "fail" and "full emulator" in bad.message
 
