@@ -11,11 +11,13 @@ def principal_components(x: np.ndarray, k: int):
     """Mean `(n_wave,)`, the leading `k` components `(k, n_wave)` of unit norm, and coefficients `(n, k)` of `x` `(n, n_wave)`."""
     from scipy.linalg import eigh
 
-    mean = x.mean(0)
+    mean = x.mean(0, dtype=np.float64)
     centred = x - mean
     if len(x) <= x.shape[1]:  # fewer spectra than wavelengths: the Gram matrix of the spectra is the smaller one
         values, vectors = eigh(centred @ centred.T, subset_by_index=(len(x) - k, len(x) - 1))
-        basis = (vectors.T @ centred) / np.sqrt(np.maximum(values, 1e-12))[:, None]
+        # Directions without variance would be rounding noise blown up to unit norm: they stay zero.
+        there = values > 1e-12 * values[-1]
+        basis = np.where(there[:, None], (vectors.T @ centred) / np.sqrt(np.where(there, values, 1.0))[:, None], 0.0)
     else:
         _, vectors = eigh(centred.T @ centred, subset_by_index=(x.shape[1] - k, x.shape[1] - 1))
         basis = vectors.T
@@ -31,7 +33,7 @@ def fit_coefficients(scaled, coefficients, hidden: int, steps: int, seed: int = 
     """
     import optax
 
-    spread = coefficients.std(0) + 1e-12
+    spread = np.maximum(coefficients.std(0), 1e-6 * coefficients.std(0).max())
     layers = init_network(jax.random.key(seed), (scaled.shape[1], hidden, hidden, coefficients.shape[1]))
     optimiser = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 4e-3, 100, steps, 1e-6), b2=0.99, weight_decay=1e-4)
     weight = jnp.asarray(spread / spread[0], jnp.float32)
