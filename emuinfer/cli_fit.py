@@ -55,8 +55,8 @@ def fit(
         typer.Option(metavar="NAME=NUMBER", help="Hold a label or nuisance at a value; may be repeated."),
     ] = None,
     chains: Annotated[int, typer.Option(min=1, help="Chains.")] = 4,
-    warmup: Annotated[int, typer.Option(min=1, help="Warm-up steps per chain.")] = 400,
-    draws: Annotated[int, typer.Option(min=1, help="Draws per chain.")] = 800,
+    warmup: Annotated[int, typer.Option(min=1, help="Warm-up steps per chain.")] = 300,
+    draws: Annotated[int, typer.Option(min=1, help="Draws per chain.")] = 500,
     verify: Annotated[
         int, typer.Option(min=0, help="Draws checked against the full emulator; 0 skips the check.")
     ] = 200,
