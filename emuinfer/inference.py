@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .emulators import ReducedEmulator, emulator_hash, localise
+from .emulators import ReducedEmulator, emulator_hash, fit_local
 from .errors import SamplingError
 from .grids.design import sobol_design
 from .likelihoods import StellarSpectrum
@@ -152,21 +152,48 @@ def find_optimum(model: StellarSpectrum, *, seed: int = 0, progress: bool = True
         final = search(np.repeat(final.position[None], len(z), axis=0), data)
     if not isinstance(model.full, ReducedEmulator):
         _say(progress, f"fitting a local surrogate to {LOCAL} spectra of the full emulator around the optimum")
-        data = eqx.tree_at(lambda d: d.emulator, data, _localise(model, density, final.position, data, seed))
+        local = _localise(model, density, final.position, data, seed)
+        data = eqx.tree_at(lambda d: d.emulator, data, local, is_leaf=lambda x: x is data.emulator)
         data = _update_noise(model, _values(density, final.position, data), data)
         final = search(final.position[None], data)
     return Fit(final.position, _values(density, final.position, data), data, final.log_density, density)
 
 
 def _localise(model, density, z, data, seed):
-    """A `LocalEmulator` from draws of the Laplace approximation, widened so that it covers the posterior's tails."""
+    """A `LocalSpectrum` from draws of the Laplace approximation, widened so that it covers the posterior's tails."""
     covariance, _ = laplace_covariance(density.log_density, z, data, metric=density.information)
     rng = np.random.default_rng([seed, 3])
-    draws = z + WIDEN * rng.standard_normal((LOCAL, len(z))) @ np.linalg.cholesky(covariance).T
-    values = _constrain_all(density, draws[None].astype(np.float32), data)
-    complete = model.complete(values)
-    labels = np.stack([np.broadcast_to(complete[n], LOCAL) for n in model.label_space.names], axis=-1)
-    return localise(model.reduced, model.full, np.clip(model.label_space.scale(labels), -1.0, 1.0))
+    draws = rng.standard_normal((LOCAL, len(z))) @ np.linalg.cholesky(covariance).T
+    return _localise_at(model, density, z + WIDEN * draws, data)
+
+
+def _localise_at(model, density, positions, data):
+    return local_surrogate(model, _constrain_all(density, positions[None].astype(np.float32), data), data)
+
+
+def _localise_again(model, fit, positions, seed):
+    """The fit with a surrogate from draws of the posterior itself, for one that the Laplace approximation misses."""
+    flat = positions.reshape(-1, positions.shape[-1])
+    rows = np.random.default_rng([seed, 9]).choice(len(flat), LOCAL)
+    centre = flat.mean(0)
+    local = _localise_at(model, fit.density, centre + WIDEN * (flat[rows] - centre), fit.data)
+    data = eqx.tree_at(lambda d: d.emulator, fit.data, local, is_leaf=lambda x: x is fit.data.emulator)
+    return dataclasses.replace(fit, data=_update_noise(model, fit.values, data), z=centre.astype(np.float32)), np.cov(flat.T)
+
+
+def local_surrogate(model, values: dict, data):
+    """A `LocalSpectrum` of the full emulator and the star's operator at draws `values`, each `(n,)`."""
+    values = model.complete(values)
+    n = max(np.size(v) for v in values.values())
+    full = eqx.tree_at(lambda d: d.emulator, data, model.full_on_grid(), is_leaf=lambda x: x is data.emulator)
+    rows = [{k: jnp.float32(np.broadcast_to(v, n)[i]) for k, v in values.items()} for i in range(n)]
+    parameters = np.stack([np.asarray(model.local_parameters(row)) for row in rows])
+    return fit_local(parameters, np.stack([np.asarray(_flux_jit(model.normalised_flux, row, full)) for row in rows]))
+
+
+@eqx.filter_jit
+def _flux_jit(flux_of, values, data):
+    return flux_of(values, data)
 
 
 def _update_noise(model, values, data):
@@ -243,15 +270,20 @@ def sample(
     fit = find_optimum(model, seed=seed, progress=progress)
     covariance, notes = laplace_covariance(fit.density.log_density, fit.z, fit.data, metric=fit.density.information)
     optimum_s = time.perf_counter() - clock
-    result = run(
-        fit.density.log_density, fit.z, fit.data,
-        seed=seed, chains=chains, warmup=warmup, draws=draws, covariance=covariance, progress=progress,
-        **{"target_acceptance": 0.9, **options},
-    )
-    values = _constrain_all(fit.density, result.positions, fit.data)
-    clock = time.perf_counter()
-    check = importance_check(model, fit.data, values, n=verify, seed=seed, progress=progress) if verify else None
-    verify_s = time.perf_counter() - clock
+    for attempt in range(2):
+        result = run(
+            fit.density.log_density, fit.z, fit.data,
+            seed=seed, chains=chains, warmup=warmup, draws=draws, covariance=covariance, progress=progress,
+            **{"target_acceptance": 0.9, **options},
+        )
+        values = _constrain_all(fit.density, result.positions, fit.data)
+        clock = time.perf_counter()
+        check = importance_check(model, fit.data, values, n=verify, seed=seed, progress=progress) if verify else None
+        verify_s = time.perf_counter() - clock
+        if attempt or not check or check.flag != "fail" or isinstance(model.full, ReducedEmulator):
+            break
+        _say(progress, "the surrogate does not hold over the whole posterior: making one from its draws, and sampling again")
+        fit, covariance = _localise_again(model, fit, result.positions, seed)
     predicted = _predict(model, fit.data, values, predictive, seed)
     attrs = _attributes(model, fit, result, check, values)
     extra = attrs.pop("_extra")

@@ -12,8 +12,8 @@ from tiny import RV, TRUTH, VBROAD, line_emulator, observe, reduced_lines
 from emuinfer import Observation, StellarSpectrum, inference, sample
 from emuinfer.bounds import cramer_rao
 from emuinfer.calibration import importance_check
-from emuinfer.emulators import emulator_hash, localise
-from emuinfer.inference import Unconstrained, find_optimum
+from emuinfer.emulators import emulator_hash
+from emuinfer.inference import Unconstrained, find_optimum, local_surrogate
 from emuinfer.posterior import draws_of, load_posterior, save_posterior, summary_table
 
 FAKE = 6187.0  # Å, where the data have a line that the emulator lacks
@@ -127,8 +127,7 @@ def gaussian_draws(model, n=300, seed=0):
 
 def test_importance_check_tells_good_from_bad(full, model):
     values = gaussian_draws(model)
-    scaled = model.label_space.scale(np.stack([values[n] for n in model.label_space.names], -1))
-    local = eqx.tree_at(lambda d: d.emulator, model.data, localise(model.reduced, full, scaled))
+    local = model.with_emulator(local_surrogate(model, values, model.data))
     good = importance_check(model, local, values, n=200, progress=False)
     assert good.flag == "ok" and good.ess > 150
     same = importance_check(model, model.with_emulator(model.full_on_grid()), values, n=30, progress=False)

@@ -159,6 +159,7 @@ def test_k_hat_edge_cases():
 
 def test_verify_flag():
     assert verify_flag(0.1, 280, 300)[0] == "ok"
+    assert verify_flag(0.9, 299.9, 300)[0] == "ok"  # weights equal but for rounding
     assert verify_flag(0.55, 200, 300)[0] == "warn"
     assert verify_flag(0.1, 50, 300)[0] == "warn"
     assert verify_flag(0.65, 100, 300)[0] == "fail"   # limit 1 - 1/log10(300) = 0.60

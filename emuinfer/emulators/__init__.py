@@ -2,7 +2,7 @@
 
 from .base import Emulator, depth_from_flux, flux_from_depth
 from .controls import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial
-from .local import LocalEmulator, localise
+from .local import LocalSpectrum, fit_local
 from .reduced import ReducedEmulator
 from .reduction import reduce_emulator
 from .storage import emulator_hash, list_emulators, load_card, load_emulator, save_emulator
@@ -10,7 +10,7 @@ from .transformer import TransformerConfig, TransformerPayne
 
 __all__ = [
     "Emulator",
-    "LocalEmulator",
+    "LocalSpectrum",
     "LogitGP",
     "LogitPCA",
     "PerPixelMLP",
@@ -20,11 +20,11 @@ __all__ = [
     "TransformerPayne",
     "depth_from_flux",
     "emulator_hash",
+    "fit_local",
     "flux_from_depth",
     "list_emulators",
     "load_card",
     "load_emulator",
-    "localise",
     "reduce_emulator",
     "save_emulator",
 ]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..emulators import Emulator, ReducedEmulator, reduce_emulator
+from ..emulators import Emulator, LocalSpectrum, ReducedEmulator, reduce_emulator
 from ..emulators.base import SPEED_OF_LIGHT
 from ..errors import LabelError, ObservationError
 from ..spectra.continuum import Continuum, log_likelihood_constant
@@ -24,7 +24,7 @@ BROADENING = ("vbroad", "vsini", "both", "none")
 class StarData(eqx.Module):
     """What the likelihood of one star needs on the device; an argument of every jitted function, never closed over."""
 
-    emulator: Any  # anything with grid_flux(scaled_labels) on the operator's grid
+    emulator: Any  # anything with grid_flux(scaled_labels) on the operator's grid, or a LocalSpectrum of this star
     operator: SpectrumOperator
     continuum: Continuum
     flux: jax.Array  # (n_pix,), scaled to a continuum near 1
@@ -210,8 +210,15 @@ class StellarSpectrum:
 
     def normalised_flux(self, values: dict, data: StarData) -> jax.Array:
         """Model flux at the pixels before the continuum, `(n_pix,)`."""
+        if isinstance(data.emulator, LocalSpectrum):
+            return data.emulator(self.local_parameters(values))
         flux = data.emulator.grid_flux(self.scaled_labels(values))
         return data.operator(flux, values["rv"], values.get("vbroad", 0), values.get("vsini", 0))
+
+    def local_parameters(self, values: dict) -> jax.Array:
+        """What the flux at the pixels depends on, as one vector: scaled labels, velocity and broadening."""
+        nuisance = [jnp.asarray(values[n], jnp.float32) for n in ("rv", "vbroad", "vsini") if n in values]
+        return jnp.concatenate([self.scaled_labels(values), jnp.stack(nuisance)])
 
     def variance(self, values: dict, data: StarData) -> jax.Array:
         """Variance of the pixels `(n_pix,)`: of the data, of the model's lines and of the jitter."""
@@ -224,7 +231,7 @@ class StellarSpectrum:
     # What fits and checks need of it
 
     def with_emulator(self, grid_emulator) -> StarData:
-        """The star's data with another emulator on the same grid (`LocalEmulator`, or `FullOnGrid`)."""
+        """The star's data with another emulator (`LocalSpectrum`, or `FullOnGrid`)."""
         return eqx.tree_at(lambda d: d.emulator, self.data, grid_emulator, is_leaf=lambda x: x is self.data.emulator)
 
     def full_on_grid(self) -> FullOnGrid:
@@ -240,17 +247,21 @@ class StellarSpectrum:
         """Variance `(n_pix,)` of the model flux at `values`: relative line errors times line depths, and the surrogate's error.
 
         An error of a line is the same over the whole line, so its variance counts once per line and not once per pixel
-        (`coherence`).        """
+        (`coherence`).
+        """
         values = {k: jnp.float32(v) for k, v in self.complete(values).items()}
         grid = self.reduced.config.wavelength
         relative = np.zeros(len(grid))
         if self.line_errors is not None:
             relative = self.line_errors.at(grid, float(values["fe_h"]) if "fe_h" in values else 0.0, self.emulator_error)
-        error = getattr(data.emulator, "error", None)
-        floor = np.asarray(error, float) if self.emulator_error and error is not None else 0.0
-        depth = 1.0 - np.asarray(_grid_flux(data.emulator, self.scaled_labels(values)), float)
-        error = jnp.asarray(np.sqrt((relative * depth) ** 2 + floor**2), jnp.float32)
-        pixels = 1.0 - np.asarray(_operate(data.operator, 1.0 - error, values["rv"], values.get("vbroad", 0)), float)
+        local = isinstance(data.emulator, LocalSpectrum)
+        error = getattr(data.emulator, "error", None) if self.emulator_error else None
+        floor = np.asarray(error, float) if error is not None else 0.0
+        emulator = self.data.emulator if local else data.emulator
+        depth = 1.0 - np.asarray(_grid_flux(emulator, self.scaled_labels(values)), float)
+        on_grid = np.hypot(relative * depth, 0.0 if local else floor)
+        seen = _operate(data.operator, jnp.asarray(1.0 - on_grid, jnp.float32), values["rv"], values.get("vbroad", 0))
+        pixels = np.hypot(1.0 - np.asarray(seen, float), floor if local else 0.0)
         pixel_kms = SPEED_OF_LIGHT * np.median(np.diff(self.wavelength)) / np.median(self.wavelength)
         lsf = SPEED_OF_LIGHT / np.median(self.resolution) / 2.3548
         sigma = np.hypot(np.hypot(lsf, float(values.get("vbroad", 0.0)) + 0.5 * float(values.get("vsini", 0.0))), THERMAL_KMS)

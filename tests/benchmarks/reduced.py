@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import emuinfer as ei
-from emuinfer.emulators import load_card, localise
+from emuinfer.emulators import load_card
 from emuinfer.emulators.reduction import reduction_key
 from emuinfer.emulators.storage import ZOO
 from emuinfer.likelihoods.stellar import FullOnGrid
