@@ -40,6 +40,10 @@ def crb(
         list[str] | None,
         typer.Option(metavar="NAME=NUMBER", help="A label or nuisance that is known; may be repeated."),
     ] = None,
+    model_error: Annotated[
+        bool,
+        typer.Option("--model-error/--photon-noise", help="With the errors of lines and emulator that a fit assumes, or without."),
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="ECSV file to write.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
@@ -82,7 +86,7 @@ def crb(
         **kernel,
     )
     used = {n: v for n, v in kernel.items() if n in model.nuisance_priors}
-    table = cramer_rao(model, labels, rv=fixed.get("rv", 0.0), **used).table()
+    table = cramer_rao(model, labels, rv=fixed.get("rv", 0.0), model_error=model_error, **used).table()
     table.meta = {
         "emulator": emulator,
         "emulator_hash": emulator_hash(full),
@@ -93,6 +97,7 @@ def crb(
         "pixels_per_fwhm": sampling,
         "snr": snr,
         "broadening": broadening.value,
+        "model_error": model_error,
         "fixed": fixed,
     }
     if output is not None:

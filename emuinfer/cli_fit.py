@@ -205,6 +205,7 @@ def _write_results(posterior, model, folder, settings):
         median,
         observation.good[pixels],
         model_band=(low, high),
+        model_error=posterior["constant_data"]["model_error"].values,
         title=name,
     )
     samples = {n: draws_of(posterior, n) for n in model.names}

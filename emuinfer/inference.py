@@ -295,6 +295,7 @@ def sample(
         "good": (np.asarray(model.data.weight) > 0).astype(np.int8),
         "weight": np.asarray(fit.data.weight),
         "uncertainty": model.observation.uncertainty[model.pixels],
+        "model_error": model.model_error(fit.values, fit.data) * np.asarray(fit.data.level) * model.scale,
     }
     if check is not None:
         constant |= {"verified_draw": check.index, "verified_log_weight": check.log_weights}
@@ -305,7 +306,7 @@ def sample(
         constant_data=constant,
         coords={"pixel": np.arange(len(model.wavelength))},
         dims={
-            **{n: ["pixel"] for n in ("flux", "wavelength", "good", "weight", "uncertainty", "model_flux")},
+            **{n: ["pixel"] for n in ("flux", "wavelength", "good", "weight", "uncertainty", "model_error", "model_flux")},
             "verified_draw": ["verified"], "verified_log_weight": ["verified"],
         },
         attrs=attrs,

@@ -30,7 +30,7 @@ def label_text(name: str) -> str:
 
 
 def plot_fit(
-    path, wavelength, flux, uncertainty, model, good=None, *, model_band=None, emulator_error=None, title="",
+    path, wavelength, flux, uncertainty, model, good=None, *, model_band=None, model_error=None, title="",
     panel_width=50.0,
 ):
     """Data, model and residuals in stacked panels of `panel_width` ångström.
@@ -41,10 +41,10 @@ def plot_fit(
     - `wavelength` (ångström), `flux`, `uncertainty`, `model`: shape `(pixels,)`, in the units of the data.
     - `good`: bool `(pixels,)`; the others are shaded as masked and left out of the residuals.
     - `model_band`: `(low, high)` of the posterior's model flux, each `(pixels,)`, shaded around the model.
-    - `emulator_error`: standard deviation of the emulator's error, `(pixels,)`, shaded in the residuals.
+    - `model_error`: standard deviation of the model's error (lines, emulator), `(pixels,)`, shaded in the residuals.
 
     Under each stretch of spectrum a strip shows the residuals, data minus model, in the flux's unit with the one-sigma
-    band of the data (grey) and of the emulator (red), and a second one shows them in units of the data's sigma.
+    band of the data (grey) and of the model (red), and a second one shows them in units of the data's sigma.
     """
     x, y, sigma, m = (np.asarray(a, float).ravel() for a in (wavelength, flux, uncertainty, model))
     if not x.shape == y.shape == sigma.shape == m.shape or len(x) < 2:
@@ -66,10 +66,10 @@ def plot_fit(
         panels = [figure.add_subplot(inner[i]) for i in range(3)]
         take = slice(max(0, np.searchsorted(x, edges[row]) - 1), np.searchsorted(x, edges[row + 1]) + 1)
         part = [a[take] for a in (x, y, sigma, m, good)]
-        bands = [None if b is None else np.asarray(b, float)[..., take] for b in (model_band, emulator_error)]
+        bands = [None if b is None else np.asarray(b, float)[..., take] for b in (model_band, model_error)]
         _fit_row(panels, part, bands, limits, edges[row : row + 2])
         if row == 0:
-            handles = panels[0].get_legend_handles_labels()[0] + _legend_patches(good, model_band, emulator_error)
+            handles = panels[0].get_legend_handles_labels()[0] + _legend_patches(good, model_band, model_error)
             panels[0].legend(handles=handles, loc="lower right", ncols=5, fontsize=9, framealpha=0.9)
     panels[-1].set_xlabel("wavelength [Å]")
     figure.suptitle(title, y=1 - 0.12 / height, va="top", fontsize=12)
@@ -79,7 +79,7 @@ def plot_fit(
 
 def _fit_row(panels, part, bands, limits, edges):
     x, y, sigma, m, good = part
-    model_band, emulator_error = bands
+    model_band, model_error = bands
     top, middle, bottom = panels
     shown = np.where(good, y, np.nan)
     residual = np.where(good, y - m, np.nan)
@@ -89,8 +89,8 @@ def _fit_row(panels, part, bands, limits, edges):
     top.plot(x, shown, color=DATA, lw=1.5, drawstyle="steps-mid", label="data")
     top.plot(x, m, color=MODEL, lw=0.8, label="model")
     middle.fill_between(x, -sigma, sigma, color="#c8c8c8", lw=0, step="mid")
-    if emulator_error is not None:
-        middle.fill_between(x, -emulator_error, emulator_error, color=MODEL, alpha=0.3, lw=0, step="mid")
+    if model_error is not None:
+        middle.fill_between(x, -model_error, model_error, color=MODEL, alpha=0.3, lw=0, step="mid")
     middle.plot(x, residual, color=DATA, lw=0.6, drawstyle="steps-mid")
     bottom.axhspan(-1, 1, color="#c8c8c8", lw=0)
     bottom.plot(x, residual / np.where(good, sigma, np.nan), color=DATA, lw=0.6, drawstyle="steps-mid")
@@ -107,12 +107,12 @@ def _fit_row(panels, part, bands, limits, edges):
         axis.locator_params(axis="y", nbins=3, prune="both")
 
 
-def _legend_patches(good, model_band, emulator_error):
+def _legend_patches(good, model_band, model_error):
     from matplotlib.patches import Patch
 
     patches = []
-    if model_band is not None or emulator_error is not None:
-        patches.append(Patch(color=MODEL, alpha=0.3, lw=0, label="range of the model, emulator error"))
+    if model_band is not None or model_error is not None:
+        patches.append(Patch(color=MODEL, alpha=0.3, lw=0, label="posterior and error of the model"))
     patches.append(Patch(color="#c8c8c8", lw=0, label="1 sigma of the data"))
     if not good.all():
         patches.append(Patch(color=SHADE, alpha=0.6, lw=0, label="masked"))

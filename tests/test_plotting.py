@@ -26,7 +26,7 @@ def test_fit_figure(spectrum, tmp_path):
     backend = matplotlib.get_backend()
     x, flux, sigma, model, good = spectrum
     figure = plot_fit(tmp_path / "fit.png", x, flux, sigma, model, good, model_band=(model - 0.01, model + 0.01),
-                      emulator_error=0.02 * (1 - model), title="star")
+                      model_error=0.02 * (1 - model), title="star")
     assert [p.name for p in tmp_path.iterdir()] == ["fit.png"]
     assert (tmp_path / "fit.png").read_bytes()[:4] == b"\x89PNG"
     assert figure.get_size_inches()[0] * figure.dpi == 1600

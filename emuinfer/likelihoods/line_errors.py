@@ -12,6 +12,11 @@ import numpy as np
 
 from ..errors import EmulatorError
 
+# Departures from LTE and from one-dimensional atmospheres change line strengths by 0.1 to 0.2 dex at [Fe/H] = -2.5 (Lind,
+# Bergemann & Asplund 2012, MNRAS 427, 50; Amarsi et al. 2016, MNRAS 463, 1518): 0.15 ln 10 over the 2.2 dex to the
+# calibrating star.
+PER_DEX = 0.155
+
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "line_errors"
 
 
@@ -22,9 +27,8 @@ class LineErrors:
 
     - `wavelength` `(n,)` Å at rest in `medium`; `relative` `(n,)`: error of the depth 1 − f in units of the depth, from the
       calibrating star; `emulator` `(n,)`: the part that the emulator itself adds, from its held-out spectra.
-    - `fe_h`: [Fe/H] of the calibrating star. `per_dex`: relative error to be added in quadrature per dex of distance from it:
-      departures from LTE and from one-dimensional atmospheres change line strengths by 0.1–0.2 dex at [Fe/H] = −2.5
-      (Lind, Bergemann & Asplund 2012, MNRAS 427, 50; Amarsi et al. 2016, MNRAS 463, 1518).
+    - `fe_h`: [Fe/H] of the calibrating star. `per_dex`: relative error to be added in quadrature per dex of distance from it (see
+      `PER_DEX`).
     - `meta`: how the table was made, with credit.
     """
 
@@ -87,21 +91,7 @@ def coherence(sigma_kms: float, pixel_kms: float) -> float:
     return max(1.0, np.sqrt(2 * np.pi) * sigma_kms / pixel_kms)
 
 
-def main(argv=None):
-    """`python -m emuinfer.likelihoods.line_errors EMULATOR DEST`: make the table from the packaged HD 41248."""
-    import argparse
-
-    from ..emulators import load_emulator
-
-    parser = argparse.ArgumentParser(description="Make the table of line errors from the packaged spectrum of HD 41248.")
-    parser.add_argument("emulator")
-    parser.add_argument("destination")
-    parser.add_argument("--per-dex", type=float, default=0.3)
-    args = parser.parse_args(argv)
-    measure_line_errors(load_emulator(args.emulator), per_dex=args.per_dex).save(args.destination)
-
-
-def measure_line_errors(emulator, *, example="hd41248", teff=5713.0, logg=4.49, fe_h=-0.37, per_dex=0.3, smooth_kms=3.5):
+def measure_line_errors(emulator, *, example="hd41248", teff=5713.0, logg=4.49, fe_h=-0.37, per_dex=PER_DEX, smooth_kms=3.5):
     """Relative line errors from a packaged star, with its atmospheric parameters held at the literature's values.
 
     Abundances, microturbulence, velocity, broadening and continuum are fitted. The error at a wavelength is the root mean
@@ -111,6 +101,7 @@ def measure_line_errors(emulator, *, example="hd41248", teff=5713.0, logg=4.49, 
 
     from ..inference import find_optimum
     from ..spectra import Observation
+    from ..spectra.examples import example_credit
     from .stellar import StellarSpectrum
 
     observation = Observation.example(example)
@@ -123,11 +114,7 @@ def measure_line_errors(emulator, *, example="hd41248", teff=5713.0, logg=4.49, 
     smooth = lambda a: np.sqrt(gaussian_filter1d(a**2, width))
     relative = np.clip(smooth(residual) / (smooth(depth) + 0.01), 0, 2)
     meta = {
-        "star": observation.name, "teff": teff, "logg": logg, "credit": str(observation.meta.get("credit", "")),
+        "star": observation.name, "teff": teff, "logg": logg, "credit": example_credit(example),
         "median": float(np.median(relative)), "smooth_kms": smooth_kms,
     }
     return LineErrors(rest, relative, np.zeros_like(rest), fe_h=fe_h, per_dex=per_dex, medium=emulator.medium, meta=meta)
-
-
-if __name__ == "__main__":
-    main()

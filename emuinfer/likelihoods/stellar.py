@@ -244,11 +244,20 @@ class StellarSpectrum:
         return {**{k: jnp.float32(v) for k, v in fixed.items()}, **values}
 
     def model_variance(self, values: dict, data: StarData) -> jax.Array:
-        """Variance `(n_pix,)` of the model flux at `values`: relative line errors times line depths, and the surrogate's error.
+        """Variance `(n_pix,)` that the likelihood gives to `model_error`, relative to a continuum of 1.
 
         An error of a line is the same over the whole line, so its variance counts once per line and not once per pixel
         (`coherence`).
         """
+        pixel_kms = SPEED_OF_LIGHT * np.median(np.diff(self.wavelength)) / np.median(self.wavelength)
+        lsf = SPEED_OF_LIGHT / np.median(self.resolution) / 2.3548
+        star = float(values.get("vbroad", 0.0)) + 0.5 * float(values.get("vsini", 0.0))
+        sigma = np.hypot(np.hypot(lsf, star), THERMAL_KMS)
+        return jnp.asarray(self.model_error(values, data) ** 2 * coherence(sigma, pixel_kms), jnp.float32)
+
+    def model_error(self, values: dict, data: StarData) -> np.ndarray:
+        """Error `(n_pix,)` of the normalised model flux at `values`: of its lines, relative to their depths, and of the
+        emulator and its surrogate."""
         values = {k: jnp.float32(v) for k, v in self.complete(values).items()}
         grid = self.reduced.config.wavelength
         relative = np.zeros(len(grid))
@@ -261,11 +270,7 @@ class StellarSpectrum:
         depth = 1.0 - np.asarray(_grid_flux(emulator, self.scaled_labels(values)), float)
         on_grid = np.hypot(relative * depth, 0.0 if local else floor)
         seen = _operate(data.operator, jnp.asarray(1.0 - on_grid, jnp.float32), values["rv"], values.get("vbroad", 0))
-        pixels = np.hypot(1.0 - np.asarray(seen, float), floor if local else 0.0)
-        pixel_kms = SPEED_OF_LIGHT * np.median(np.diff(self.wavelength)) / np.median(self.wavelength)
-        lsf = SPEED_OF_LIGHT / np.median(self.resolution) / 2.3548
-        sigma = np.hypot(np.hypot(lsf, float(values.get("vbroad", 0.0)) + 0.5 * float(values.get("vsini", 0.0))), THERMAL_KMS)
-        return jnp.asarray(pixels**2 * coherence(sigma, pixel_kms), jnp.float32)
+        return np.hypot(1.0 - np.asarray(seen, float), floor if local else 0.0)
 
     def scaled_labels(self, values: dict) -> jax.Array:
         """Labels of `values` scaled to [-1, 1], `(n_labels,)`."""
@@ -282,8 +287,8 @@ class StellarSpectrum:
     def reweight(self, values: dict, data: StarData) -> jax.Array:
         """Weights of a Student-t likelihood with ν degrees of freedom, (ν + 1) / (ν + r²), at `values`.
 
-        r is the residual in units of the total standard deviation. Scaled so that Gaussian residuals keep a weight of 1 on
-        average; pixels that are not to be used keep 0.
+        r is the residual in units of the total standard deviation. Divided by the weights' mean for Gaussian residuals and
+        cut at 1, so that good data keep nearly all of theirs; pixels that are not to be used keep 0.
         """
         residual, sigma = _residuals(self, {k: jnp.float32(v) for k, v in self.complete(values).items()}, data)
         used = np.asarray(data.weight) > 0
@@ -292,7 +297,7 @@ class StellarSpectrum:
 
 def _t_weights(r, nu):
     weight = (nu + 1) / (nu + r**2)
-    # The mean of the weight over a unit Gaussian, by quadrature, so that good data are not inflated or deflated.
+    # The mean of the weight over a unit Gaussian, by quadrature.
     nodes, share = np.polynomial.hermite_e.hermegauss(40)
     return np.minimum(weight / np.sum(share * (nu + 1) / (nu + nodes**2)) * share.sum(), 1.0)
 

@@ -1,6 +1,7 @@
 """Signs of life on long steps."""
 
 import contextlib
+import sys
 import threading
 
 
@@ -10,7 +11,12 @@ def clock(what, show):
     if not show:
         yield
         return
-    from tqdm.auto import tqdm
+    if not sys.stderr.isatty():
+        # A log or a notebook would get a line per second.
+        print(f"{what} …", file=sys.stderr, flush=True)
+        yield
+        return
+    from tqdm import tqdm
 
     done = threading.Event()
     with tqdm(total=1, desc=what, bar_format="{desc}: {elapsed}{postfix}", leave=False) as bar:

@@ -18,3 +18,11 @@ def example_path(name: str) -> Path:
     if not found:
         raise ObservationError(f"There is no example '{name}'. The examples are: {', '.join(list_examples())}.")
     return found[0]
+
+
+def example_credit(name: str) -> str:
+    """Whom to credit for an example, from its header's comments."""
+    from astropy.io import fits
+
+    # FITS breaks the text into cards of 72 characters.
+    return " ".join("".join(f"{line:<72s}" for line in fits.getheader(example_path(name), 1)["COMMENT"]).split())

@@ -57,18 +57,13 @@ def _rebuild(options):
 
 
 def _provenance(synthesizer, options) -> dict:
-    from importlib.metadata import PackageNotFoundError, version
-
     import jax
 
+    from .. import __version__
     from .lines import load_line_list
 
     lines = options.get("line_list") or load_line_list()
     data = Path(__file__).parents[1] / "data" / "physics"
-    try:
-        package = version("emuinfer")
-    except PackageNotFoundError:
-        package = "unknown"
     return {
         "backend": "lte",
         "physics": "LTE, plane-parallel, hydrostatic, no molecules",
@@ -83,7 +78,7 @@ def _provenance(synthesizer, options) -> dict:
             p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in sorted(data.glob("*.npz"))
         },
         "continuum_unit": "1e6 erg s-1 cm-2 Angstrom-1",
-        "versions": {"emuinfer": package, "jax": jax.__version__},
+        "versions": {"emuinfer": __version__, "jax": jax.__version__},
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from ..emulators.base import depth_from_flux
 from ..emulators.components import fit_coefficients, principal_components
 from ..emulators.transformer import TransformerPayne
+from ..errors import TrainingError
 
 
 def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, *, steps=4000, seed=0, progress=True):
@@ -19,7 +20,10 @@ def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, 
     c = emulator.config
     nodes = np.linspace(*emulator.wavelength_range, c.table_nodes)
     if len(wavelength) != c.table_nodes or np.max(np.abs(nodes - wavelength)) > 1e-3:
-        raise ValueError("The wavelengths must be the nodes of the emulator's tables.")
+        raise TrainingError(
+            f"The spectra have {len(wavelength)} wavelengths, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å; the emulator's tables "
+            f"have {c.table_nodes} nodes, {nodes[0]:.2f} to {nodes[-1]:.2f} Å. They must be the same: set table_nodes."
+        )
     scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
     mean, basis, coefficients = principal_components(depth_from_flux(np.asarray(flux, np.float32), c.epsilon), c.rank)
     layers = fit_coefficients(scaled, coefficients, c.label_hidden, steps, seed, progress=progress)
