@@ -25,6 +25,7 @@ class Grid:
     - `provenance`: what made the spectra (a mapping that can be written as JSON).
     - `continuum_wavelength`: `(m,)`, ångström; where the continuum is given, if not at `wavelength`.
     - `continuum_unit`: unit of the continuum, such as `"erg / (s cm2 Angstrom)"`.
+    - `validate`: with False, values that are not finite and labels outside the domain are left for `check_grid` to find.
 
     Raises `GridError` when the arrays do not fit together or are not finite, and when labels are outside the domain.
     """
@@ -41,6 +42,7 @@ class Grid:
         provenance: dict | None = None,
         continuum_wavelength=None,
         continuum_unit: str = "",
+        validate: bool = True,
     ):
         self.label_space = label_space
         self.medium = medium
@@ -55,7 +57,9 @@ class Grid:
         self.continuum_unit = continuum_unit
         self.failed: list[tuple[np.ndarray, str]] = []
         self._hash = None
-        _check(self)
+        _check_shapes(self)
+        if validate:
+            _check_values(self)
 
     @classmethod
     def load(cls, path, lazy: bool = False) -> "Grid":
@@ -263,7 +267,7 @@ def _blocks(n, size=256):
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
-def _check(grid):
+def _check_shapes(grid):
     """Raise `GridError` unless the arrays of a new grid fit together."""
     n, n_wave = len(grid.labels), len(grid.wavelength)
     if grid.medium not in MEDIA:
@@ -284,6 +288,10 @@ def _check(grid):
                 f"continuum must have shape ({n}, {len(grid.continuum_wavelength)}); got {grid.continuum.shape}. "
                 f"Give continuum_wavelength if it is stored on fewer points than the flux."
             )
+
+
+def _check_values(grid):
+    """Raise `GridError` if a value of a new grid is not finite, or labels are outside the domain."""
     for name in ("labels", "flux", "continuum"):
         array = getattr(grid, name)
         if array is not None:
