@@ -83,10 +83,15 @@ def _provenance(synthesizer, options) -> dict:
 
 
 def make_backend(name: str = "lte", **options):
-    """A synthesis backend by name; `options` are those of `LTEBackend` (`batch`) and `LTESynthesizer`.
+    """A synthesis backend by name: `"lte"` (`LTEBackend`; our own code) or `"pysme"` (`PySMEBackend`; PySME).
 
-    Raises `EmuinferError` for an unknown name.
+    `options` are those of the backend; `"lte"` takes `batch` and the options of `LTESynthesizer`. Raises `EmuinferError` for
+    an unknown name or option, and for `"pysme"` where its packages are not installed.
     """
-    if name != "lte":
-        raise EmuinferError(f"Unknown synthesis backend '{name}'. Available: lte.")
-    return LTEBackend(**options)
+    if name == "lte":
+        return LTEBackend(**options)
+    if name == "pysme":
+        from .pysme import PySMEBackend
+
+        return PySMEBackend(**options)
+    raise EmuinferError(f"Unknown synthesis backend '{name}'. Available: lte, pysme.")

@@ -1,0 +1,80 @@
+"""C3K model atmospheres from the networks of `atmosnet`, read from its installed files.
+
+`atmosnet` 1.0.1 (MIT licence, D. Nidever & Y.-S. Ting, on PyPI) holds neural networks fitted to the C3K grid of ATLAS12
+models (Kurucz 1970, 2005; Conroy et al. 2018, ApJ 854, 139). Only its files are used: the package itself takes `exp` of
+outputs that are base-10 logarithms, and does not import with current versions of SciPy.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import EmuinferError
+from .build_temperature_table import _ArrayUnpickler, network
+
+FILE = "atmosnet_c3k_300neurons_cool.pkl"  # models below 8000 K
+NAMES = ("TEFF", "LOGG", "FE_H", "ALPHA_FE")
+BOLTZMANN = 1.380649e-16  # erg/K
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelAtmosphere:
+    """Layers from the top down, arrays of shape (n_layers,), float64.
+
+    `column_mass` (g cm^-2), `temperature` (K), `gas_pressure` (dyn cm^-2), `electrons` (cm^-3).
+    """
+
+    column_mass: np.ndarray
+    temperature: np.ndarray
+    gas_pressure: np.ndarray
+    electrons: np.ndarray
+
+    @property
+    def atoms(self) -> np.ndarray:
+        """Particles other than electrons, cm^-3."""
+        return self.gas_pressure / (BOLTZMANN * self.temperature) - self.electrons
+
+
+def model_atmosphere(teff: float, logg: float, fe_h: float, alpha_fe: float, folder: Path | None = None) -> ModelAtmosphere:
+    """The C3K atmosphere at Teff (K), log g (dex, cgs), [Fe/H] and [alpha/Fe].
+
+    The networks of column mass are not quite monotonic in the deepest layers of hot giants; a layer that does not lie
+    below all layers above it is left out. `folder` holds the network's file; by default that of the installed `atmosnet`.
+
+    Raises `EmuinferError` if the file is missing or foreign, or if the parameters are outside the networks' range.
+    """
+    columns = _columns(folder or _installed_folder())
+    labels = np.array([teff, logg, fe_h, alpha_fe], dtype=float)
+    lower, upper = columns[0]["x_min"], np.minimum(columns[0]["x_max"], [8000.0, np.inf, np.inf, np.inf])
+    for name, value, low, high in zip(NAMES, labels, lower, upper):
+        if not low - 1e-6 <= value <= high + 1e-6:
+            raise EmuinferError(f"The C3K atmospheres have no {name} = {value:g}; it must lie in [{low:g}, {high:g}].")
+    mass, temperature, pressure, electrons = (network(column, labels[None])[0] for column in columns)
+    below = np.append(True, mass[1:] > np.maximum.accumulate(mass)[:-1])
+    return ModelAtmosphere(*(x[below] for x in (mass, temperature, pressure, electrons)))
+
+
+def _installed_folder() -> Path:
+    found = importlib.util.find_spec("atmosnet")
+    if found is None or found.origin is None:
+        raise EmuinferError('The C3K model atmospheres need the package atmosnet: pip install "emuinfer[pysme]".')
+    return Path(found.origin).parent / "data"
+
+
+@functools.cache
+def _columns(folder):
+    """The networks of column mass, temperature, gas pressure and electron density."""
+    path = Path(folder) / FILE
+    try:
+        with open(path, "rb") as file:
+            columns = _ArrayUnpickler(file).load()[:4]
+        if [list(c["labels"]) for c in columns] != [list(NAMES)] * 4 or [c["column"] for c in columns] != [0, 1, 2, 3]:
+            raise ValueError("unexpected labels or columns")
+    except FileNotFoundError as error:
+        raise EmuinferError(f'There is no file {path}. Install atmosnet 1.0.1: pip install "emuinfer[pysme]".') from error
+    except Exception as error:  # unpickling foreign bytes raises errors of many kinds
+        raise EmuinferError(f"{path} is not the file of atmosnet 1.0.1 ({error!r}). Reinstall atmosnet.") from error
+    return columns

@@ -1,0 +1,217 @@
+"""Spectra by PySME (Wehrhahn, Piskunov & Ryabchikova 2023, A&A 671, A171): a realistic code behind `make_backend("pysme")`.
+
+LTE and plane-parallel, with C3K model atmospheres (`atmosphere`), the packaged line list and individual abundances. Spectra
+are computed by PySME's compiled library, SMElib (Piskunov & Valenti 2017, A&A 597, A16). It keeps its state in the process:
+one backend computes one spectrum at a time, and several processes compute several.
+
+    emuinfer grid make --backend pysme --n 300 --output pysme.h5
+"""
+
+import importlib.metadata
+import importlib.util
+
+import numpy as np
+
+from ..errors import EmuinferError
+from ..labels import OPTICAL_FGK
+from .atmosphere import FILE, model_atmosphere
+from .elements import abundance_matrix, element_data, solar_composition
+from .lines import ISOTOPE_FRACTION, LineList, line_constants, load_line_list
+
+INSTALL = 'Install it: pip install "emuinfer[pysme]".'
+AMU = 1.66053907e-24  # g
+MARGIN = 2.0  # Å on either side of the spectrum for which continuous opacities are prepared
+N_ANGLES = 4  # Gaussian angles of the flux integral; within 7e-5 of 7 angles in the Sun
+LINE_CUTOFF = 1e-4  # of the continuous opacity, beyond which a line ends
+NO_STARK = -30.0  # log10 of a width that is negligible; 0 makes SMElib take an approximate one
+EOS_DENSITIES = 7  # electron, particle and mass densities by SMElib's equation of state with the abundances of the star
+
+
+class PySMEBackend:
+    """Spectra one by one by PySME.
+
+    **Arguments:**
+
+    - `labels`: a `LabelSpace` with `teff`, `logg`, `fe_h`, `vmic` and any `x_fe`. The atmosphere's [alpha/Fe] is `mg_fe`.
+    - `wavelength`: Å in air, rising, inside 5090 to 5310 Å; by default 5100 to 5300 Å in steps of 0.02 Å.
+    - `line_list`: a `LineList`; by default the packaged one. Lines with `reach` 0 are left out.
+    - `solar_composition`: `"asplund2009"` (default) or `"mixed"`, see `elements.solar_composition`.
+    - `stark`: whether lines get approximate widths by electrons (Cowley 1971, Obs. 91, 139); the list has none.
+
+    Photons scattered by the continuum are treated as absorbed and thermally emitted, which is PySME's own default. With its
+    scattering source switched on, SMElib 6.13.20 applies it to the continuum and not to the spectrum, so that the normalised
+    flux between the lines of a cool metal-poor giant comes out at 0.96 instead of 1.
+
+    **Attributes:** as `LTEBackend`. Calling it with labels of shape `(b, n_labels)` **returns** normalised flux and
+    continuum, both `(b, n_wave)`, float32; the continuum is in 1e6 erg s^-1 cm^-2 Å^-1 at the stellar surface.
+
+    **Raises** `EmuinferError` if PySME or atmosnet is not installed, for wavelengths outside the line list, and in a call
+    for labels without a model atmosphere or intensities that are not positive.
+    """
+
+    medium = "air"
+
+    def __init__(self, labels=OPTICAL_FGK, wavelength=None, line_list: LineList | None = None,
+                 solar_composition: str = "asplund2009", stark: bool = True):  # fmt: skip
+        if importlib.util.find_spec("pysme") is None:
+            raise EmuinferError(f"The backend 'pysme' needs the package pysme-astro. {INSTALL}")
+        self.options = dict(labels=labels, wavelength=wavelength, line_list=line_list,
+                            solar_composition=solar_composition, stark=stark)  # fmt: skip
+        labels.require_names(["teff", "logg", "fe_h", "vmic"])
+        self.labels = labels
+        self.wavelength = _checked(wavelength)
+        lines = line_list or load_line_list()
+        self._lines = vald_columns(lines[lines.reach > 0], stark)
+        self._composition = _Composition(labels, solar_composition)
+        self._library = _Library(self.wavelength, self._lines)
+        self.provenance = {
+            "backend": "pysme",
+            "physics": "LTE, plane-parallel, scattering as absorption, no molecular lines",
+            "atmospheres": f"C3K, atmosnet, {FILE}",
+            "line_list": lines.source,
+            "line_list_hash": lines.hash(),
+            "n_lines": len(self._lines["wlcent"]),
+            "solar_composition": solar_composition,
+            "stark": bool(stark),
+            "n_angles": N_ANGLES,
+            "line_cutoff": LINE_CUTOFF,
+            "continuum_unit": "1e6 erg s-1 cm-2 Angstrom-1",
+            "versions": {name: _version(name) for name in ("emuinfer", "pysme-astro", "atmosnet")},
+            "library": self._library.version,
+        }
+
+    def __reduce__(self):
+        return _rebuild, (self.options,)
+
+    def __call__(self, labels):
+        rows = np.asarray(self.labels.to_array(labels), dtype=float).reshape(-1, len(self.labels))
+        spectra = [self._spectrum(self.labels.to_dict(row), row) for row in rows]
+        return np.array([flux for flux, _ in spectra], np.float32), np.array([c for _, c in spectra], np.float32)
+
+    def _spectrum(self, star, row):
+        layers = model_atmosphere(star["teff"], star["logg"], star["fe_h"], star.get("mg_fe", 0.0))
+        abundance = self._composition(row)
+        density = layers.atoms * self._composition.mean_mass(abundance) * AMU
+        line, continuum = self._library.fluxes(star, layers, density, abundance)
+        return line / continuum, continuum / 1e6
+
+
+class _Composition:
+    """log10(N_X / N_H) of elements 1 to 92 from labels."""
+
+    def __init__(self, labels, name):
+        self.solar = solar_composition(name, labels.names)
+        self.matrix = abundance_matrix(labels.names)
+        self.mass = element_data()["mass"]
+
+    def __call__(self, row):
+        return self.solar + row @ self.matrix
+
+    def mean_mass(self, abundance):
+        """Mass per nucleus in atomic mass units."""
+        number = 10.0**abundance
+        return np.sum(number * self.mass) / np.sum(number)
+
+
+class _Library:
+    """SMElib: one line list and wavelength range, many stars."""
+
+    def __init__(self, wavelength, lines):
+        import pandas
+        from pysme.linelist.linelist import LineList as LineTable
+        from pysme.sme_synth import SME_DLL
+
+        self.wavelength = wavelength
+        self.lines = LineTable(pandas.DataFrame(lines), medium="air")
+        self.dll = SME_DLL()
+        self.version = self.dll.SMELibraryVersion()
+        # Gauss-Legendre on [0, 1]: flux = 2 pi int I mu dmu
+        node, weight = np.polynomial.legendre.leggauss(N_ANGLES)
+        self.angles = 0.5 * (node + 1.0)
+        self.weights = np.pi * weight * self.angles
+
+    def fluxes(self, star, layers, density, abundance):
+        """Flux with lines and of the continuum, erg s^-1 cm^-2 Å^-1 at the surface, (n_wave,) each."""
+        from pysme.abund import Abund
+        from pysme.atmosphere.atmosphere import Atmosphere
+
+        pattern = np.full(99, -99.0)
+        pattern[: len(abundance)] = abundance + 12.0
+        model = Atmosphere(
+            teff=star["teff"], logg=star["logg"], vturb=star["vmic"], method="embedded", geom="PP", depth="RHOX",
+            interp="RHOX", wlstd=5000.0, rhox=layers.column_mass, temp=layers.temperature, xne=layers.electrons,
+            xna=layers.atoms, rho=density,
+        )  # fmt: skip
+        with self.dll.session() as dll:  # every setting is made anew: other users of the library share its state
+            dll.SetContinuumOpacityGrid("adaptive")
+            dll.SetContinuumScatteringSourceMode(False)  # see the class
+            dll.SetLineInfoMode(0)
+            dll.ResetDepartureCoefficients()
+            dll.InputLineList(self.lines)
+            dll.InputModel(star["teff"], star["logg"], star["vmic"], model)
+            dll.InputAbund(Abund(monh=0.0, pattern=pattern, type="H=12"))
+            dll.Ionization(EOS_DENSITIES)
+            dll.SetVWscale(1.0)
+            dll.SetH2broad(True)
+            dll.InputWaveRange(self.wavelength[0] - MARGIN, self.wavelength[-1] + MARGIN)
+            dll.Opacity()
+            _, _, lines, continuum = dll.Transf(self.angles, wave=self.wavelength, accrt=LINE_CUTOFF)
+        # PySME turns intensities that are not numbers into zeros, which no photosphere has.
+        bad = ~((lines > 0) & (continuum > 0)).all(axis=0)
+        if bad.any():
+            raise EmuinferError(f"PySME gave intensities that are not positive at {bad.sum()} of {len(bad)} wavelengths.")
+        return self.weights @ lines, self.weights @ continuum
+
+
+def vald_columns(lines: LineList, stark: bool = True) -> dict[str, np.ndarray]:
+    """A line list as the columns of VALD that SMElib reads, sorted by wavelength.
+
+    `species` ("Fe 1"), `wlcent` (Å, air), `excit` (eV), `gflog` (isotopic fraction included), `gamrad` (log10 1/s), `gamqst`
+    (log10 of the width per electron at 10,000 K; 0: approximated), `gamvw`, `atom_number`, `ionization`.
+
+    SMElib reads `gamvw` above 10 as sigma.alpha of Anstee, Barklem & O'Mara and below 0 as log10 of the width per perturber
+    at 10,000 K. A factor on Unsöld's width, as the Gaia-ESO list gives for 1,500 lines, it would take for the width itself and
+    spread the line over the spectrum. Hence all lines but those with sigma.alpha get the log10 of the width that our own
+    synthesis uses (`lines.line_constants`).
+    """
+    lines = lines[np.argsort(lines.wavelength, kind="stable")]
+    constants = line_constants(lines)
+    symbol = element_data()["symbol"]
+    pairs = zip(lines.element.tolist(), lines.isotope.tolist())
+    fraction = np.array([ISOTOPE_FRACTION[pair] if pair[1] else 1.0 for pair in pairs])
+    width = constants["ln_vdw"].astype(float) / np.log(10.0)
+    return {
+        "species": np.array([f"{symbol[z - 1]} {ion}" for z, ion in zip(lines.element, lines.ion)]),
+        "wlcent": lines.wavelength.astype(float),
+        "excit": lines.e_low.astype(float),
+        "gflog": lines.log_gf.astype(float) + np.log10(fraction),
+        "gamrad": np.log10(constants["gamma_rad"].astype(float)),
+        "gamqst": np.full(len(lines), 0.0 if stark else NO_STARK),
+        "gamvw": np.where(lines.fdamp > 20.0, lines.fdamp.astype(float), width),
+        "atom_number": np.ones(len(lines)),  # 1 for an atom, 0 for a molecule
+        "ionization": lines.ion.astype(float),
+    }
+
+
+def _rebuild(options):
+    return PySMEBackend(**options)
+
+
+def _checked(wavelength):
+    from .synthesizer import NATIVE_WAVELENGTH
+
+    wavelength = np.array(NATIVE_WAVELENGTH if wavelength is None else wavelength, dtype=np.float64)
+    if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
+        raise EmuinferError("The wavelengths of a synthesis must be a rising one-dimensional array of at least 2 values.")
+    if wavelength[0] < 5090 or wavelength[-1] > 5310:
+        raise EmuinferError(
+            f"The line list covers 5090 to 5310 Å; the wavelengths asked for span {wavelength[0]:g} to {wavelength[-1]:g} Å."
+        )
+    return wavelength
+
+
+def _version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
