@@ -110,6 +110,7 @@ def fit_logit_pca(
     wavelength,
     *,
     medium,
+    simple=None,
     components=120,
     hidden=(256, 256),
     n_networks=1,
@@ -124,27 +125,46 @@ def fit_logit_pca(
     The loss is the squared error of x (of the standardised coefficients, weighted by their variance). `weight_decay` is
     min(1, 250 / n) unless given; that and the small initial weights were chosen on a part of the training spectra and
     halve the error at 300 spectra.
+
+    `simple`: `(labels, flux)` of many spectra of simpler physics at the same wavelengths, or None. The networks then learn
+    these first; the realistic spectra shift the mean and move the networks on, at a third of the rate.
+
     Raises `TrainingError` as `fit_polynomial` does.
     """
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
-    mean, basis, coefficients = principal_components(depth_from_flux(flux, epsilon), components)
-    scale = coefficients.std(0)
-    weight_decay = min(1.0, 250.0 / len(flux)) if weight_decay is None else weight_decay
-    target = jnp.asarray(coefficients / scale, jnp.float32)
-    inputs, everything = jnp.asarray(scaled, jnp.float32), np.arange(len(flux))
-    grid, none = PixelGrid.from_wavelength(wavelength), np.arange(0)
+    x, rng = depth_from_flux(flux, epsilon), np.random.default_rng(seed)
+    sets = [(scaled, x, weight_decay, learning_rate)]
+    if simple is None:
+        mean, basis, _ = principal_components(x, components)
+    else:
+        scaled_simple, flux_simple = check_spectra(label_space, *simple, wavelength)
+        x_simple = depth_from_flux(flux_simple, epsilon)
+        mean = x_simple.mean(0)
+        rows = np.sort(rng.permutation(len(x_simple))[:2500])
+        _, basis, _ = principal_components(np.concatenate([x_simple[rows] - mean, x - x.mean(0)]), components)
+        sets = [(scaled_simple, x_simple, weight_decay, learning_rate), (scaled, x, weight_decay, learning_rate / 3)]
+    scale = ((sets[0][1] - mean) @ basis.T).std(0)
+    grid = PixelGrid.from_wavelength(wavelength)
     emulator = LogitPCA(
         label_space, grid, medium, len(scale), hidden, n_networks, epsilon, key=jax.random.key(seed)
     )
-    networks = [
-        _train_network(
-            layers, inputs, target, everything, none, jax.nn.silu, steps, learning_rate, len(flux), seed, "adamw",
-            jnp.asarray(scale**2 / (scale**2).mean(), jnp.float32), weight_decay,
-        )
-        for layers in emulator.networks
-    ]  # fmt: skip
-    arrays = {"mean": mean, "basis": basis, "scale": scale}
-    return replace_leaves(emulator, networks=networks, **{k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()})
+    as_leaves = lambda **arrays: {k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()}
+    emulator = replace_leaves(emulator, **as_leaves(mean=mean, basis=basis, scale=scale))
+    for inputs, x, decay, rate in sets:
+        if x is not sets[0][1]:
+            predicted = jax.vmap(emulator.coefficients)(jnp.asarray(inputs, jnp.float32))
+            mean = mean + ((x - mean) @ basis.T - np.asarray(predicted)).mean(0) @ basis
+        target = jnp.asarray((x - mean) @ basis.T / scale, jnp.float32)
+        decay = min(1.0, 250.0 / len(x)) if decay is None else decay
+        networks = [
+            _train_network(
+                layers, jnp.asarray(inputs, jnp.float32), target, np.arange(len(x)), np.arange(0), jax.nn.silu, steps, rate,
+                len(x), seed, "adamw", jnp.asarray(scale**2 / (scale**2).mean(), jnp.float32), decay,
+            )
+            for layers in emulator.networks
+        ]  # fmt: skip
+        emulator = replace_leaves(emulator, networks=networks, **as_leaves(mean=mean))
+    return emulator
 
 
 def _train_network(
