@@ -1,4 +1,4 @@
-"""Grids of synthetic spectra: sampling designs, generation, one HDF5 format, import of arrays."""
+"""Grids of synthetic spectra: sampling designs, generation, one HDF5 format, import of others' grids, checks."""
 
 import importlib
 
@@ -9,6 +9,9 @@ _LAZY = {
     "sobol_design": ".design",
     "generate_grid": ".generate",
     "import_npz": ".convert",
+    "import_grid": ".foreign",
+    "check_grid": ".check",
+    "GridReport": ".check",
 }
 
 __all__ = list(_LAZY)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 
 import numpy as np
 
@@ -320,8 +319,3 @@ def _where(grid, bad) -> str:
 
 def _number(value):
     return float(value) if np.isfinite(value) else None
-
-
-def write_json(report: GridReport) -> str:
-    """The report as indented JSON text."""
-    return json.dumps(report.to_json(), indent=1)

@@ -53,7 +53,7 @@ def line_strengths(lines) -> np.ndarray:
     temperature and electron density (`TEMPERATURE`, `LN_ELECTRONS`)."""
     from ..synthesis.elements import element_data
     from ..synthesis.eos import EV_OVER_K, LN_SAHA
-    from ..synthesis.lines import _isotope_fraction
+    from ..synthesis.lines import ISOTOPE_FRACTION
 
     data = element_data()
     z, ion = lines.element.astype(int) - 1, lines.ion.astype(int) - 1
@@ -64,7 +64,8 @@ def line_strengths(lines) -> np.ndarray:
     ln_fraction = ln_ratio - np.log(np.exp(ln_ratio).sum(axis=1, keepdims=True))
     ln_strength = np.log(10.0) * (lines.log_gf.astype(float) + data["abundance"][z] - 12.0)
     ln_strength += ln_fraction[z, ion] - ln_u[z, ion] - lines.e_low * EV_OVER_K / TEMPERATURE
-    return np.exp(ln_strength) * _isotope_fraction(lines)
+    fraction = [ISOTOPE_FRACTION.get(pair, 1.0) for pair in zip(lines.element.tolist(), lines.isotope.tolist())]
+    return np.exp(ln_strength) * np.array(fraction)
 
 
 def check_medium(grid, sample, line_list=None):

@@ -9,6 +9,7 @@ ALIVE = 1.4  # times the largest response to noise
 COMPONENTS = 8
 # Clean grids reach t = 4, the largest of some ten thousand contrasts; chance reaches 5.5 once in thousands of grids.
 STEP_T, STEP_FAIL_T = 5.5, 7.0
+STEP_SIZE = 5e-4  # of the flux, root mean square over the pixels; half of what an emulator should reach
 WINDOWS = (0.1, 0.25)  # half-widths of the windows in which single steps are looked for, in ranges of the label
 # Spacings of published model grids: MARCS, ATLAS9, PHOENIX; any other label in its own unit.
 SPACINGS = {"teff": (50.0, 100.0, 200.0, 250.0, 500.0, 1000.0), None: (0.1, 0.2, 0.25, 0.4, 0.5, 1.0)}
@@ -130,7 +131,7 @@ def _check_scans(grid, sample, scans):
         for k in range(1, len(slope) - 1):
             beside = max(slope[k - 1], slope[k + 1])
             size = change[k] - beside * (x[k + 1] - x[k])
-            if slope[k] > 5 * beside and size > 5e-4 and size > worst.get(i, (0,))[0]:
+            if slope[k] > 5 * beside and size > STEP_SIZE and size > worst.get(i, (0,))[0]:
                 worst[i] = (size, x[k], x[k + 1])
     names = grid.label_space.names
     details = {"scans": len(scans), "steps": {names[i]: [float(v) for v in w] for i, w in worst.items()}}
@@ -153,24 +154,32 @@ def _check_residuals(grid, sample):
     free = [i for i in range(len(names)) if len(np.unique(sample.labels[:, i])) > 20]
     if n < 100 or not free:
         return Check("steps", SKIPPED, f"needs scans of one label, or 100 spectra between the nodes; {n} spectra here")
-    residuals = smooth_residuals(scale(sample.labels), sample.opacity())
+    values = sample.opacity()
+    residuals, components = smooth_residuals(scale(sample.labels), values)
+    # d flux / d log opacity is -f (1 - f); its mean turns a jump in opacity into one in flux
+    to_flux = np.mean(sample.flux * (1 - np.clip(sample.flux, 0, 1)), axis=0)
     best = []
     for i in free:
-        contrasts, places = step_contrasts(names[i], sample.labels[:, i])
-        t = contrasts.T @ residuals / np.sqrt((contrasts**2).T @ residuals**2)
-        t = np.abs(t).max(axis=1)
-        best.append((float(t.max()), names[i], places[int(t.argmax())]))
-    details = {"largest_t": {name: t for t, name, _ in best}}
-    steps = sorted((b for b in best if b[0] > STEP_T), reverse=True)
+        contrasts, heights, places = step_contrasts(names[i], sample.labels[:, i])
+        response = contrasts.T @ residuals
+        t = response / np.sqrt((contrasts**2).T @ residuals**2)
+        k = int(np.abs(t).max(axis=1).argmax())
+        jump = np.where(np.abs(t[k]) > 3, response[k] / (contrasts[:, k] ** 2).sum() * heights[k], 0.0)
+        size = float(np.sqrt(((jump @ components * to_flux) ** 2).mean()))
+        best.append((float(np.abs(t[k]).max()), names[i], places[k], size))
+    details = {name: {"t": t, "jump": size, "place": place} for t, name, place, size in best}
+    steps = sorted((b for b in best if b[0] > STEP_T and b[3] > STEP_SIZE), reverse=True)
     if not steps:
-        t, name, _ = max(best)
-        return Check("steps", OK, f"smooth along every label (largest t value {t:.1f}, along {name})", details=details)
-    found = "; ".join(f"{name}: {place} (t = {t:.1f})" for t, name, place in steps)
+        t, name, _, size = max(best)
+        found = f"smooth along every label (the likeliest step, along {name}: {size:.1g} of the flux, t = {t:.1f})"
+        return Check("steps", OK, found, details=details)
+    found = "; ".join(f"{name}: {place}, flux jumps by {size:.1g} (rms, t = {t:.1f})" for t, name, place, size in steps)
     return Check("steps", FAIL if steps[0][0] > STEP_FAIL_T else WARN, found, _STEP_REMEDY, details)
 
 
-def smooth_residuals(scaled, values) -> np.ndarray:
-    """Leave-one-out residuals (n, q) of the first principal components of `values` (n, p) about a smooth model.
+def smooth_residuals(scaled, values) -> tuple[np.ndarray, np.ndarray]:
+    """Leave-one-out residuals (n, q) of the first principal components of `values` (n, p) about a smooth model, and the
+    components (q, p).
 
     The model is a second-order polynomial plus a Gaussian process (Matérn 5/2) whose length scales are inverse to the
     labels' influence; of six common scales the one with the smallest leave-one-out error is taken. The residuals follow
@@ -180,7 +189,8 @@ def smooth_residuals(scaled, values) -> np.ndarray:
     gram = (values @ values.T).astype(float)
     power, vectors = np.linalg.eigh(gram)
     q = min(COMPONENTS, len(power) - 1)
-    scores = vectors[:, ::-1][:, :q] * np.sqrt(np.maximum(power[::-1][:q], 0))
+    vectors, power = vectors[:, ::-1][:, :q], np.sqrt(np.maximum(power[::-1][:q], 1e-12 * power[-1]))
+    scores, components = vectors * power, (vectors.T @ values) / power[:, None]
     columns = design(scaled)
     coefficients = t_values(columns, scores)[0]
     influence = np.sqrt((coefficients[1 : 1 + scaled.shape[1]] ** 2).sum(axis=1))
@@ -197,23 +207,24 @@ def smooth_residuals(scaled, values) -> np.ndarray:
         error = (left**2).sum()
         if error < best:
             best, out = error, left
-    return out
+    return out, components
 
 
-def step_contrasts(name, x) -> tuple[np.ndarray, list[str]]:
-    """Vectors (n, m) that pick out steps along a label with values `x` (n,), and words for each.
+def step_contrasts(name, x) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Vectors (n, m) that pick out steps along a label with values `x` (n,), their heights (m,), and words for each.
 
     Staircases of the usual spacings, with steps at the nodes or half-way between them; and single steps at places all
     over the range. Each is orthogonal to cubic polynomials, the single ones within windows of `WINDOWS` around them, so that nothing smooth looks like a step.
     """
     span, centre = np.ptp(x), 0.5 * (x.max() + x.min())
-    contrasts, places = [], []
+    contrasts, heights, places = [], [], []
     for spacing in SPACINGS.get(name, SPACINGS[None]):
         if not span / 40 < spacing < span / 1.9:
             continue
         for offset, word in ((0.0, "half-way between"), (0.5, "at")):
             saw = x / spacing - offset - np.round(x / spacing - offset)
             contrasts.append(_without_cubic((x - centre) / span, saw, np.ones(len(x), bool)))
+            heights.append(1.0)
             places.append(f"steps {word} the multiples of {spacing:g}")
     for window in WINDOWS:
         for place in np.linspace(x.min() + window * span, x.max() - window * span, 65):
@@ -222,8 +233,9 @@ def step_contrasts(name, x) -> tuple[np.ndarray, list[str]]:
             if min((inside & (u < 0)).sum(), (inside & (u > 0)).sum()) < 10:
                 continue
             contrasts.append(_without_cubic(u, np.sign(u) * (1 - np.abs(u)), inside))
+            heights.append(2.0)
             places.append(f"a step near {place:.4g}")
-    return np.stack(contrasts, axis=1), places
+    return np.stack(contrasts, axis=1), np.array(heights), places
 
 
 def _without_cubic(u, values, inside):

@@ -11,7 +11,11 @@ from .grid import Grid
 
 
 def import_npz(
-    path, label_space: LabelSpace | None = None, medium: str | None = None, provenance: dict | None = None
+    path,
+    label_space: LabelSpace | None = None,
+    medium: str | None = None,
+    provenance: dict | None = None,
+    validate: bool = True,
 ) -> Grid:
     """Read a grid from an `.npz` file.
 
@@ -22,6 +26,7 @@ def import_npz(
     - `label_space`: the domain; its names may be in another order than the file's. Without it, the domain is the box
         that the labels span.
     - `medium`: `"air"` or `"vacuum"`; must be given.
+    - `validate`: see `Grid`.
 
     Raises `GridError` if the file cannot be read, lacks arrays, or holds arrays that do not fit together, values that
     are not finite, or labels outside `label_space` (the message lists the rows).
@@ -29,14 +34,14 @@ def import_npz(
     path = Path(path)
     if medium is None:
         raise GridError(f"{path}: say whether its wavelengths are in air or vacuum (medium='air' or medium='vacuum').")
-    arrays = _read(path)
+    arrays = read_npz(path)
     names, labels = [str(n) for n in arrays["label_names"].ravel()], arrays["labels"]
     if labels.ndim != 2 or labels.shape[1] != len(names):
         raise GridError(
             f"{path}: labels of shape {labels.shape} do not fit {len(names)} label names ({', '.join(names)})."
         )
     if label_space is None:
-        label_space = _spanned(path, names, labels)
+        label_space = spanned_space(path, names, labels)
     elif sorted(names) != sorted(label_space.names):
         raise GridError(
             f"{path} has the labels {', '.join(names)}, but the label space has {', '.join(label_space.names)}. "
@@ -52,13 +57,18 @@ def import_npz(
             label_space=label_space,
             medium=medium,
             provenance={"imported_from": path.name, **(provenance or {})},
-            continuum_wavelength=_continuum_wavelength(path, arrays),
+            continuum_wavelength=arrays.get("continuum_wavelength"),
+            validate=validate,
         )
     except GridError as error:
         raise GridError(f"{path}: {error}") from error
 
 
-def _read(path):
+def read_npz(path, names: dict | None = None) -> dict:
+    """The arrays of an `.npz` file by role (`wavelength`, `flux`, …), checked to be there and to be numbers.
+
+    `names` gives the file's names of roles that it calls otherwise. `continuum_wavelength` is filled in if missing.
+    """
     if not path.is_file():
         raise GridError(f"There is no file {path}. Check the path.")
     try:
@@ -66,17 +76,25 @@ def _read(path):
             arrays = {name: data[name] for name in data.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise GridError(f"{path} cannot be read as an .npz file of plain arrays: {error}.") from error
+    for role, name in (names or {}).items():
+        if name not in arrays:
+            raise GridError(f"{path} has no array '{name}'; it has {', '.join(arrays) or 'none'}.")
+        arrays[role] = arrays[name]
     missing = [name for name in ("wavelength", "flux", "labels", "label_names") if name not in arrays]
     if missing:
         raise GridError(f"{path} lacks the arrays {', '.join(missing)}; it has {', '.join(arrays) or 'none'}.")
     for name in ("wavelength", "flux", "labels", "continuum"):
         if name in arrays and arrays[name].dtype.kind not in "fiu":
             raise GridError(f"{path}: array '{name}' must hold numbers; it has type {arrays[name].dtype}.")
+    if "continuum" in arrays:
+        arrays["continuum_wavelength"] = _continuum_wavelength(path, arrays)
     return arrays
 
 
-def _spanned(path, names, labels):
-    lower, upper = labels.min(axis=0), labels.max(axis=0)
+def spanned_space(path, names, labels) -> LabelSpace:
+    """The box that labels (n, k) span, as their domain; values that are not finite are left out."""
+    finite = labels[np.isfinite(labels).all(axis=1)]
+    lower, upper = (finite.min(axis=0), finite.max(axis=0)) if len(finite) else np.zeros((2, len(names)))
     constant = [n for n, lo, hi in zip(names, lower, upper) if not lo < hi]
     if constant:
         raise GridError(
@@ -88,9 +106,11 @@ def _spanned(path, names, labels):
 
 def _continuum_wavelength(path, arrays):
     """Where the continuum is given: the file's own wavelengths, all pixels, or every k-th pixel."""
-    if "continuum" not in arrays or "continuum_wavelength" in arrays:
-        return arrays.get("continuum_wavelength")
+    if "continuum_wavelength" in arrays:
+        return arrays["continuum_wavelength"]
     wavelength, m = arrays["wavelength"], arrays["continuum"].shape[-1]
+    if wavelength.ndim != 1:
+        raise GridError(f"{path}: a continuum needs one wavelength axis, or the array continuum_wavelength.")
     if m == len(wavelength):
         return wavelength
     if m < 2 or (len(wavelength) - 1) % (m - 1):

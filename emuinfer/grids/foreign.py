@@ -1,0 +1,243 @@
+"""Grids in other people's files: one call for `.npz`, HDF5, FITS and directories of spectra, brought to one `Grid`."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import GridError, ObservationError
+from ..labels import LabelSpace
+from ..spectra.columns import FLUX, WAVELENGTH, from_header, with_unit
+from .convert import read_npz, spanned_space
+from .grid import Grid
+from .resample import to_common
+
+ROLES = ("wavelength", "flux", "continuum", "continuum_wavelength", "labels", "label_names", "file")
+# Names by which each role is known, in lower case.
+KNOWN = {
+    "wavelength": WAVELENGTH,
+    "flux": (*FLUX, "fluxes", "spectra", "spectrum", "spec", "normalized_fluxes", "normalised_fluxes"),
+    "continuum": ("continuum", "continua", "cont"),
+    "continuum_wavelength": ("continuum_wavelength", "wavelength_continuum"),
+    "labels": ("labels", "parameters", "params", "label"),
+    "label_names": ("label_names", "labels_names", "parameter_names", "param_names"),
+    "file": ("file", "filename", "file_name", "path", "spectrum_file"),
+}
+SPELLINGS = {
+    "t_eff": "teff", "temperature": "teff", "effective_temperature": "teff", "log_g": "logg", "feh": "fe_h", "mh": "m_h",
+    "v_mic": "vmic", "xi": "vmic", "vturb": "vmic", "microturbulence": "vmic",
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Raw:
+    """What a reader found. `wavelength`: (n_wave,) or a list of arrays, one per spectrum, or (n, n_wave); ångström.
+    `flux`: (n, n_wave) or a list. `labels`: the file's column name to (n,). `where`: what to call each spectrum."""
+
+    wavelength: object
+    flux: object
+    labels: dict
+    where: list
+    continuum: np.ndarray | None = None
+    continuum_wavelength: np.ndarray | None = None
+
+
+def import_grid(
+    path,
+    medium: str | None = None,
+    *,
+    label_space: LabelSpace | None = None,
+    provenance: dict | None = None,
+    names: dict | None = None,
+    labels: dict | None = None,
+    label_table=None,
+    wavelength_unit: str | None = None,
+    step: float | None = None,
+    wavelength_range: tuple[float, float] | None = None,
+    lose_resolution: bool = False,
+    validate: bool = True,
+) -> Grid:
+    """Read a grid from an `.npz` file, an HDF5 file of any layout, a FITS file, or a directory of spectra.
+
+    - `path`: the file, or the directory of a `label_table`.
+    - `medium`: `"air"` or `"vacuum"`; must be given, and must not contradict the file.
+    - `label_space`: the domain; by default the box that the labels span.
+    - `names`: what the file calls `"wavelength"`, `"flux"`, `"continuum"`, `"continuum_wavelength"`, `"labels"`,
+        `"label_names"` and `"file"`, where the usual names (`KNOWN`) are not used. In HDF5, paths of datasets.
+    - `labels`: label name to the file's column name. By default all columns of numbers are labels, and the usual
+        spellings are understood: `Teff`, `log g`, `[Mg/Fe]`, … become `teff`, `logg`, `mg_fe`.
+    - `label_table`: for directories: CSV, ECSV or FITS table with a column of file names, relative to `path`.
+    - `wavelength_unit`: where the file does not state one; ångström otherwise.
+    - `step`, `wavelength_range`, `lose_resolution`: the common wavelengths, see `resample.to_common`. By default spectra
+        with equal wavelengths are taken as they are, others brought to the pixels of the most finely sampled one.
+    - `validate`: see `Grid`.
+
+    Layouts. HDF5: `flux (n, n_wave)`; `labels (n, k)` with `label_names`, or with an attribute of names, or one dataset
+    per label, or a compound dataset. FITS: a table with a vector column of flux and label columns, with the wavelengths
+    in a vector column or an extension of their own; or an image (n, n_wave) and a table of labels. Directories: whatever
+    `emuinfer.Observation` reads, one spectrum per file.
+
+    Raises `GridError` that names the file, what is in it, and what to do.
+    """
+    path = Path(path)
+    if medium not in ("air", "vacuum"):
+        raise GridError(
+            f"{path}: say whether its wavelengths are in air or vacuum (medium='air' or medium='vacuum', on the command "
+            f"line --medium); got {medium!r}."
+        )
+    names = _check_roles(names)
+    try:
+        raw = _read(path, medium, names, label_table, wavelength_unit)
+        columns, chosen = _choose_labels(raw.labels, labels)
+        wavelength, flux, done = _on_common_wavelengths(raw, step, wavelength_range, lose_resolution)
+        space = spanned_space(path, list(columns), np.stack(list(columns.values()), axis=1)) if label_space is None else label_space
+        if sorted(columns) != sorted(space.names):
+            raise GridError(
+                f"it has the labels {', '.join(columns)}, but the domain has {', '.join(space.names)}. Give another domain, or "
+                f"say which column is which label (labels={{'teff': 'T'}}, on the command line --label teff=T)."
+            )
+        about = {"imported_from": path.name, "label_columns": chosen, **done, **(provenance or {})}
+        return Grid(
+            columns,
+            wavelength,
+            flux,
+            raw.continuum,
+            label_space=space,
+            medium=medium,
+            provenance=about,
+            continuum_wavelength=raw.continuum_wavelength,
+            validate=validate,
+        )
+    except (GridError, ObservationError) as error:
+        text = str(error)
+        raise GridError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+
+
+def _check_roles(names):
+    names = dict(names or {})
+    for role in names:
+        if role not in ROLES:
+            raise GridError(f"Names can be given to {', '.join(ROLES)}; got '{role}'.")
+    return names
+
+
+def _read(path, medium, names, label_table, wavelength_unit) -> Raw:
+    from . import foreign_files
+
+    if path.is_dir():
+        return foreign_files.read_directory(path, medium, names, label_table, wavelength_unit)
+    if not path.is_file():
+        raise GridError(f"There is no file {path}. Check the path.")
+    if label_table is not None:
+        raise GridError("A label table goes with a directory of spectra, not with a file. Leave it out.")
+    with open(path, "rb") as file:
+        head = file.read(9)
+    if head.startswith(b"\x89HDF"):
+        return foreign_files.read_hdf5(path, medium, names, wavelength_unit)
+    if head.startswith(b"SIMPLE  =") or head.startswith(b"\x1f\x8b"):
+        return foreign_files.read_fits(path, medium, names, wavelength_unit)
+    if head.startswith(b"PK"):
+        return _raw_npz(path, names, wavelength_unit)
+    raise GridError("this is no .npz, HDF5 or FITS file, and no directory of spectra. Convert it to one of these.")
+
+
+def _raw_npz(path, names, wavelength_unit):
+    arrays = read_npz(path, names)
+    table = dict(zip(map(str, arrays["label_names"].ravel()), label_columns(arrays["labels"], arrays["label_names"])))
+    return Raw(
+        in_angstrom(arrays["wavelength"], wavelength_unit),
+        arrays["flux"],
+        table,
+        [f"row {i}" for i in range(len(arrays["flux"]))],
+        arrays.get("continuum"),
+        arrays.get("continuum_wavelength"),
+    )
+
+
+def label_columns(labels, names) -> np.ndarray:
+    """`labels` (n, k) as (k, n), checked against its k names."""
+    labels, names = np.asarray(labels), np.ravel(names)
+    if labels.ndim != 2 or labels.shape[1] != len(names):
+        raise GridError(f"labels of shape {labels.shape} do not fit {len(names)} label names ({', '.join(map(str, names))}).")
+    return labels.T
+
+
+def pick(role: str, available, names: dict, required=True):
+    """The one of the `available` names that plays a role: the given one, or the one with a usual name."""
+    available = list(available)
+    if role in names:
+        if names[role] in available:
+            return names[role]
+        raise GridError(f"there is no '{names[role]}'; there are: {', '.join(available) or 'none'}.")
+    found = [name for name in available if name.rsplit("/", 1)[-1].lower() in KNOWN[role]]
+    if len(found) == 1 or (not found and not required):
+        return found[0] if found else None
+    problem = f"{', '.join(found)} could all be the {role}" if found else f"nothing is known to be the {role}"
+    raise GridError(
+        f"{problem}; there are: {', '.join(available) or 'none'}. Say which (names={{'{role}': …}}, on the command line "
+        f"--name {role}=NAME)."
+    )
+
+
+def check_same_medium(header, medium):
+    """Raise `GridError` if a header or attributes state another medium than the caller."""
+    stated = from_header(header)["medium"]
+    if stated is not None and stated != medium:
+        raise GridError(f"the file says that its wavelengths are in {stated}, but {medium} was given. Find out which is true.")
+
+
+def in_angstrom(wavelength, unit) -> np.ndarray:
+    """Wavelengths in ångström, from `unit` or, without one, as they are."""
+    import astropy.units as u
+
+    wavelength = np.asarray(wavelength, float)
+    if unit is None and not np.nanmedian(wavelength) < 1000:
+        return wavelength
+    return u.Quantity(with_unit(wavelength, unit)).to_value(u.AA, equivalencies=u.spectral())
+
+
+def label_name(text: str) -> str:
+    """A label's name as emuinfer writes it: `[Mg/Fe]` is `mg_fe`, `log g` is `logg`."""
+    name = re.sub(r"[^a-z0-9]+", "_", text.strip().lower()).strip("_")
+    return SPELLINGS.get(name, name)
+
+
+def _choose_labels(table, labels):
+    """Label name to float64 column, and label name to the file's name for it."""
+    if labels:
+        missing = [column for column in labels.values() if column not in table]
+        if missing:
+            raise GridError(f"there is no label column {', '.join(missing)}; there are: {', '.join(table) or 'none'}.")
+        chosen = dict(labels)
+    else:
+        chosen = {label_name(column): column for column in table}
+        if len(chosen) < len(table):
+            raise GridError(f"several of the columns {', '.join(table)} are the same label. Say which to use (--label).")
+    if not chosen:
+        raise GridError("no labels were found. Say which columns they are (labels=…, on the command line --label).")
+    return {name: np.asarray(table[column], float) for name, column in chosen.items()}, chosen
+
+
+def _on_common_wavelengths(raw, step, limits, lose_resolution):
+    one = not isinstance(raw.wavelength, list) and np.ndim(raw.wavelength) == 1
+    if one and step is None and limits is None:
+        return raw.wavelength, raw.flux, {}
+    n = len(raw.flux)
+    wavelengths = [np.asarray(raw.wavelength, float)] * n if one else [np.asarray(w, float) for w in raw.wavelength]
+    if len(wavelengths) != n:
+        raise GridError(f"there are {n} spectra but wavelengths for {len(wavelengths)}.")
+    fluxes = []
+    for i, (wavelength, flux) in enumerate(zip(wavelengths, raw.flux)):
+        flux = np.asarray(flux, np.float32)
+        if wavelength.shape != flux.shape or len(wavelength) < 4 or not (np.diff(wavelength) > 0).all():
+            raise GridError(
+                f"{raw.where[i]}: wavelengths {wavelength.shape} and flux {flux.shape} must be of one length, 4 or more, and the "
+                f"wavelengths must increase."
+            )
+        if not np.isfinite(flux).all():
+            raise GridError(f"{raw.where[i]}: {(~np.isfinite(flux)).sum()} fluxes are NaN or infinite. Remove this spectrum.")
+        fluxes.append(flux)
+    if raw.continuum is not None and raw.continuum_wavelength is None:
+        raise GridError("a continuum cannot be brought to other wavelengths. Remove it from the file, or give continuum_wavelength.")
+    return to_common(wavelengths, fluxes, raw.where, step, limits, lose_resolution)
