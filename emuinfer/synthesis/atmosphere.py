@@ -18,6 +18,7 @@ from .build_temperature_table import _ArrayUnpickler, network
 FILE = "atmosnet_c3k_300neurons_cool.pkl"  # models below 8000 K
 NAMES = ("TEFF", "LOGG", "FE_H", "ALPHA_FE")
 BOLTZMANN = 1.380649e-16  # erg/K
+DEEPEST = 50.0  # Rosseland optical depth; of the flux, less than 1e-6 comes from below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,10 @@ class ModelAtmosphere:
 def model_atmosphere(teff: float, logg: float, fe_h: float, alpha_fe: float, folder: Path | None = None) -> ModelAtmosphere:
     """The C3K atmosphere at Teff (K), log g (dex, cgs), [Fe/H] and [alpha/Fe].
 
-    The networks of column mass are not quite monotonic in the deepest layers of hot giants; a layer that does not lie
-    below all layers above it is left out. `folder` holds the network's file; by default that of the installed `atmosnet`.
+    Layers below a Rosseland optical depth of 50 are left out: no light comes from there, and PySME's equation of state does
+    not converge in those of cool dwarfs. So is a layer that does not lie below all layers above it, since the networks of
+    column mass are not quite monotonic in deep layers of hot giants. `folder` holds the network's file; by default that of
+    the installed `atmosnet`.
 
     Raises `EmuinferError` if the file is missing or foreign, or if the parameters are outside the networks' range.
     """
@@ -52,9 +55,11 @@ def model_atmosphere(teff: float, logg: float, fe_h: float, alpha_fe: float, fol
     for name, value, low, high in zip(NAMES, labels, lower, upper):
         if not low - 1e-6 <= value <= high + 1e-6:
             raise EmuinferError(f"The C3K atmospheres have no {name} = {value:g}; it must lie in [{low:g}, {high:g}].")
-    mass, temperature, pressure, electrons = (network(column, labels[None])[0] for column in columns)
-    below = np.append(True, mass[1:] > np.maximum.accumulate(mass)[:-1])
-    return ModelAtmosphere(*(x[below] for x in (mass, temperature, pressure, electrons)))
+    mass, temperature, pressure, electrons, opacity = (network(column, labels[None])[0] for column in columns)
+    deepest_yet = np.maximum.accumulate(mass)
+    depth = mass[0] * opacity[0] + np.append(0.0, np.cumsum(0.5 * (opacity[1:] + opacity[:-1]) * np.diff(deepest_yet)))
+    kept = np.append(True, mass[1:] > deepest_yet[:-1]) & (depth < DEEPEST)
+    return ModelAtmosphere(*(x[kept] for x in (mass, temperature, pressure, electrons)))
 
 
 def _installed_folder() -> Path:
@@ -66,12 +71,12 @@ def _installed_folder() -> Path:
 
 @functools.cache
 def _columns(folder):
-    """The networks of column mass, temperature, gas pressure and electron density."""
+    """The networks of column mass, temperature, gas pressure, electron density and Rosseland opacity."""
     path = Path(folder) / FILE
     try:
         with open(path, "rb") as file:
-            columns = _ArrayUnpickler(file).load()[:4]
-        if [list(c["labels"]) for c in columns] != [list(NAMES)] * 4 or [c["column"] for c in columns] != [0, 1, 2, 3]:
+            columns = _ArrayUnpickler(file).load()[:5]
+        if [list(c["labels"]) for c in columns] != [list(NAMES)] * 5 or [c["column"] for c in columns] != list(range(5)):
             raise ValueError("unexpected labels or columns")
     except FileNotFoundError as error:
         raise EmuinferError(f'There is no file {path}. Install atmosnet 1.0.1: pip install "emuinfer[pysme]".') from error

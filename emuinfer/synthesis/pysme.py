@@ -1,8 +1,7 @@
 """Spectra by PySME (Wehrhahn, Piskunov & Ryabchikova 2023, A&A 671, A171): a realistic code behind `make_backend("pysme")`.
 
-LTE and plane-parallel, with C3K model atmospheres (`atmosphere`), the packaged line list and individual abundances. Spectra
-are computed by PySME's compiled library, SMElib (Piskunov & Valenti 2017, A&A 597, A16). It keeps its state in the process:
-one backend computes one spectrum at a time, and several processes compute several.
+LTE and plane-parallel, with C3K model atmospheres (`atmosphere`), the packaged line list and individual abundances. The
+spectra are computed one at a time by PySME's compiled library (`smelib`); several workers compute several.
 
     emuinfer grid make --backend pysme --n 300 --output pysme.h5
 """
@@ -17,14 +16,12 @@ from ..labels import OPTICAL_FGK
 from .atmosphere import FILE, model_atmosphere
 from .elements import abundance_matrix, element_data, solar_composition
 from .lines import ISOTOPE_FRACTION, LineList, line_constants, load_line_list
+from .smelib import LINE_CUTOFF, Library
 
 INSTALL = 'Install it: pip install "emuinfer[pysme]".'
 AMU = 1.66053907e-24  # g
-MARGIN = 2.0  # Å on either side of the spectrum for which continuous opacities are prepared
 N_ANGLES = 4  # Gaussian angles of the flux integral; within 7e-5 of 7 angles in the Sun
-LINE_CUTOFF = 1e-4  # of the continuous opacity, beyond which a line ends
 NO_STARK = -30.0  # log10 of a width that is negligible; 0 makes SMElib take an approximate one
-EOS_DENSITIES = 7  # electron, particle and mass densities by SMElib's equation of state with the abundances of the star
 
 
 class PySMEBackend:
@@ -63,7 +60,11 @@ class PySMEBackend:
         lines = line_list or load_line_list()
         self._lines = vald_columns(lines[lines.reach > 0], stark)
         self._composition = _Composition(labels, solar_composition)
-        self._library = _Library(self.wavelength, self._lines)
+        # Gauss-Legendre on [0, 1]: flux = 2 pi int I mu dmu
+        node, weight = np.polynomial.legendre.leggauss(N_ANGLES)
+        angles = 0.5 * (node + 1.0)
+        self._weights = np.pi * weight * angles
+        self._library = Library(self._lines, self.wavelength, angles)
         self.provenance = {
             "backend": "pysme",
             "physics": "LTE, plane-parallel, scattering as absorption, no molecular lines",
@@ -89,11 +90,15 @@ class PySMEBackend:
         return np.array([flux for flux, _ in spectra], np.float32), np.array([c for _, c in spectra], np.float32)
 
     def _spectrum(self, star, row):
-        layers = model_atmosphere(star["teff"], star["logg"], star["fe_h"], star.get("mg_fe", 0.0))
-        abundance = self._composition(row)
-        density = layers.atoms * self._composition.mean_mass(abundance) * AMU
-        line, continuum = self._library.fluxes(star, layers, density, abundance)
-        return line / continuum, continuum / 1e6
+        model = model_atmosphere(star["teff"], star["logg"], star["fe_h"], star.get("mg_fe", 0.0))
+        abundance = np.full(99, -99.0)
+        abundance[: len(element_data()["symbol"])] = 12.0 + self._composition(row)
+        layers = dict(
+            rhox=model.column_mass, temp=model.temperature, xne=model.electrons, xna=model.atoms,
+            rho=model.atoms * self._composition.mean_mass(row) * AMU,
+        )  # fmt: skip
+        lines, continuum = (self._weights @ x for x in self._library.intensities(star, layers, abundance))
+        return lines / continuum, continuum / 1e6
 
 
 class _Composition:
@@ -107,60 +112,10 @@ class _Composition:
     def __call__(self, row):
         return self.solar + row @ self.matrix
 
-    def mean_mass(self, abundance):
+    def mean_mass(self, row):
         """Mass per nucleus in atomic mass units."""
-        number = 10.0**abundance
+        number = 10.0 ** self(row)
         return np.sum(number * self.mass) / np.sum(number)
-
-
-class _Library:
-    """SMElib: one line list and wavelength range, many stars."""
-
-    def __init__(self, wavelength, lines):
-        import pandas
-        from pysme.linelist.linelist import LineList as LineTable
-        from pysme.sme_synth import SME_DLL
-
-        self.wavelength = wavelength
-        self.lines = LineTable(pandas.DataFrame(lines), medium="air")
-        self.dll = SME_DLL()
-        self.version = self.dll.SMELibraryVersion()
-        # Gauss-Legendre on [0, 1]: flux = 2 pi int I mu dmu
-        node, weight = np.polynomial.legendre.leggauss(N_ANGLES)
-        self.angles = 0.5 * (node + 1.0)
-        self.weights = np.pi * weight * self.angles
-
-    def fluxes(self, star, layers, density, abundance):
-        """Flux with lines and of the continuum, erg s^-1 cm^-2 Å^-1 at the surface, (n_wave,) each."""
-        from pysme.abund import Abund
-        from pysme.atmosphere.atmosphere import Atmosphere
-
-        pattern = np.full(99, -99.0)
-        pattern[: len(abundance)] = abundance + 12.0
-        model = Atmosphere(
-            teff=star["teff"], logg=star["logg"], vturb=star["vmic"], method="embedded", geom="PP", depth="RHOX",
-            interp="RHOX", wlstd=5000.0, rhox=layers.column_mass, temp=layers.temperature, xne=layers.electrons,
-            xna=layers.atoms, rho=density,
-        )  # fmt: skip
-        with self.dll.session() as dll:  # every setting is made anew: other users of the library share its state
-            dll.SetContinuumOpacityGrid("adaptive")
-            dll.SetContinuumScatteringSourceMode(False)  # see the class
-            dll.SetLineInfoMode(0)
-            dll.ResetDepartureCoefficients()
-            dll.InputLineList(self.lines)
-            dll.InputModel(star["teff"], star["logg"], star["vmic"], model)
-            dll.InputAbund(Abund(monh=0.0, pattern=pattern, type="H=12"))
-            dll.Ionization(EOS_DENSITIES)
-            dll.SetVWscale(1.0)
-            dll.SetH2broad(True)
-            dll.InputWaveRange(self.wavelength[0] - MARGIN, self.wavelength[-1] + MARGIN)
-            dll.Opacity()
-            _, _, lines, continuum = dll.Transf(self.angles, wave=self.wavelength, accrt=LINE_CUTOFF)
-        # PySME turns intensities that are not numbers into zeros, which no photosphere has.
-        bad = ~((lines > 0) & (continuum > 0)).all(axis=0)
-        if bad.any():
-            raise EmuinferError(f"PySME gave intensities that are not positive at {bad.sum()} of {len(bad)} wavelengths.")
-        return self.weights @ lines, self.weights @ continuum
 
 
 def vald_columns(lines: LineList, stark: bool = True) -> dict[str, np.ndarray]:
@@ -198,9 +153,9 @@ def _rebuild(options):
 
 
 def _checked(wavelength):
-    from .synthesizer import NATIVE_WAVELENGTH
-
-    wavelength = np.array(NATIVE_WAVELENGTH if wavelength is None else wavelength, dtype=np.float64)
+    if wavelength is None:
+        from .synthesizer import NATIVE_WAVELENGTH as wavelength
+    wavelength = np.array(wavelength, dtype=np.float64)
     if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
         raise EmuinferError("The wavelengths of a synthesis must be a rising one-dimensional array of at least 2 values.")
     if wavelength[0] < 5090 or wavelength[-1] > 5310:
