@@ -24,6 +24,19 @@ class Domain(enum.StrEnum):
     optical_fgk = "optical-fgk"
 
 
+LabelColumns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LABEL=COLUMN", help="Column of a label; may be repeated. By default all columns are used."),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ROLE=NAME",
+        help="What the file calls wavelength, flux, continuum, labels, label_names or file; may be repeated.",
+    ),
+]
+
+
 @grid.command()
 def make(
     output: Annotated[Path, typer.Option("--output", "-o", help="Grid file to write, extend or resume (.h5).")],
@@ -68,17 +81,8 @@ def import_(
         Path | None,
         typer.Option(help="For a directory: CSV, ECSV or FITS table of labels and file names; by default its labels.*."),
     ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LABEL=COLUMN", help="Column of a label; may be repeated. By default all columns are used."),
-    ] = None,
-    name: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ROLE=NAME",
-            help="What the file calls wavelength, flux, continuum, labels, label_names or file; may be repeated.",
-        ),
-    ] = None,
+    label: LabelColumns = None,
+    name: Names = None,
     wavelength_unit: Annotated[str | None, typer.Option(help="Unit of the wavelengths, if the file has none.")] = None,
     step: Annotated[float | None, typer.Option(help="Step of the grid's wavelengths in Angstrom; resamples.")] = None,
     wavelength_range: Annotated[
@@ -150,6 +154,8 @@ def check(
     domain: Annotated[
         Domain, typer.Option(help="Label domain of an .npz file: the box the labels span, or a named one.")
     ] = Domain.spanned,
+    label: LabelColumns = None,
+    name: Names = None,
     line_list: Annotated[
         Path | None, typer.Option(help="Line list (.npz of emuinfer) instead of the packaged one, 5090 to 5310 Angstrom.")
     ] = None,
@@ -170,7 +176,8 @@ def check(
     from .synthesis.lines import load_line_list
 
     if file.suffix == ".npz":
-        examined = import_grid(file, medium and medium.value, label_space=_space(domain), validate=False)
+        given = dict(names=_pairs(name, "--name"), labels=_pairs(label, "--label"), label_space=_space(domain))
+        examined = import_grid(file, medium and medium.value, validate=False, **given)
     else:
         examined = Grid.load(file, lazy=True)
         if medium is not None and medium.value != examined.medium:

@@ -23,7 +23,7 @@ IRON = ("fe_h", "feh", "m_h", "mh", "metallicity", "[fe/h]", "[m/h]")
 class Lines:
     """The opacity of each element on an axis of equal velocity steps in air, from a line list, in LTE at one temperature.
 
-    `ln_wavelength` (n,); `opacity(width)` gives element to (n,), for lines of a standard deviation in km/s.
+    `ln_wavelength` (n,); `combs`: atomic number to the strengths of its lines (n,).
     """
 
     def __init__(self, lines):
@@ -39,13 +39,14 @@ class Lines:
                 np.round(position[mine]).astype(int), strength[mine], minlength=len(self.ln_wavelength)
             )[: len(self.ln_wavelength)]
 
-    def opacity(self, width: float) -> dict[int, np.ndarray]:
+    def opacity(self, width: float, element: int | None = None) -> np.ndarray:
+        """Opacity (n,) of an element, or of all, with lines of standard deviation `width` in km/s."""
         from scipy.signal import fftconvolve
 
         v = np.arange(-400, 401) * STEP
         profile = np.exp(-0.5 * (v / width) ** 2) + 0.005 / (1 + (v / 3.0) ** 2)  # a core, and the wings of strong lines
-        profile /= profile.sum()
-        return {z: np.maximum(fftconvolve(comb, profile, mode="same"), 0.0) for z, comb in self.combs.items()}
+        comb = sum(self.combs.values()) if element is None else self.combs[element]
+        return np.maximum(fftconvolve(comb, profile / profile.sum(), mode="same"), 0.0)
 
 
 def line_strengths(lines) -> np.ndarray:
@@ -79,15 +80,15 @@ def check_medium(grid, sample, line_list=None):
         return _no_lines("medium", grid), None
     lines, inside, ln_air = covered
     depth = 1 - sample.flux[:, inside].mean(axis=0, dtype=float)
-    shifts = np.arange(-REACH, REACH + 0.5, STEP)
-    best = (-np.inf,)
-    for width in WIDTHS:
-        drawn = _as_deep_as(sum(lines.opacity(width).values()), depth.mean())
-        shifted = [np.interp(ln_air - v / SPEED_OF_LIGHT, lines.ln_wavelength, drawn) for v in shifts]
-        correlation = np.array([np.corrcoef(depth, s)[0, 1] for s in shifted])
-        if correlation.max() > best[0]:
-            best = correlation.max(), width, correlation
-    peak, width, correlation = best
+    first, last = np.searchsorted(lines.ln_wavelength, ln_air[[0, -1]])
+    depth = np.interp(lines.ln_wavelength[first:last], ln_air, depth)
+    shifts = np.arange(-REACH, REACH + 1)  # steps of the axis, hence km/s
+    peak = -np.inf
+    for trial in WIDTHS:
+        drawn = _as_deep_as(lines.opacity(trial), depth.mean())
+        found = np.array([np.corrcoef(depth, drawn[first - s : last - s])[0, 1] for s in shifts])
+        if found.max() > peak:
+            peak, width, correlation = found.max(), trial, found
     k = int(np.clip(correlation.argmax(), 1, len(shifts) - 2))
     a, b, c = correlation[k - 1 : k + 2]
     shift = shifts[k] + 0.5 * (a - c) / min(a - 2 * b + c, -1e-9)
@@ -124,7 +125,8 @@ def check_elements(grid, sample, line_list, measured) -> Check:
         return Check("elements", SKIPPED, reason)
     indices = _line_indices(sample, covered, measured, sorted({z for found in elements.values() for z in found}))
     columns = design(scale(sample.labels))
-    t = {z: t_values(columns, values[:, None])[1][1 : 1 + sample.labels.shape[1], 0] for z, values in indices.items()}
+    values = np.stack(list(indices.values()), axis=1) if indices else np.zeros((len(columns), 0))
+    t = dict(zip(indices, t_values(columns, values)[1][1 : 1 + sample.labels.shape[1]].T))
     wrong, fine, untested, details = [], [], [], {}
     for i, wanted in elements.items():
         name, own = grid.label_space.names[i], [z for z in wanted if z in t]
@@ -153,16 +155,15 @@ def _line_indices(sample, covered, measured, elements):
     """Atomic number to mean log opacity (n,) of up to 40 pixels that the element dominates."""
     lines, inside, ln_air = covered
     shift, width = measured
-    opacity = lines.opacity(width)
     at = lambda values: np.interp(ln_air - shift / SPEED_OF_LIGHT, lines.ln_wavelength, values)
-    total = at(sum(opacity.values()))
+    total = at(lines.opacity(width))
     depth = 1 - sample.flux[:, inside].mean(axis=0, dtype=float)
     values = sample.opacity()[:, inside]
     out = {}
     for z in elements:
-        if z not in opacity:
+        if z not in lines.combs:
             continue
-        share = at(opacity[z]) / np.maximum(total, 1e-300)
+        share = at(lines.opacity(width, z)) / np.maximum(total, 1e-300)
         merit = np.where((share > 0.6) & (depth > 0.01), share * np.minimum(depth, 0.5), 0.0)
         chosen = np.argsort(-merit)[:40]
         chosen = chosen[merit[chosen] > 0]

@@ -161,10 +161,9 @@ def _check_residuals(grid, sample):
     best = []
     for i in free:
         contrasts, heights, places = step_contrasts(names[i], sample.labels[:, i])
-        response = contrasts.T @ residuals
-        t = response / np.sqrt((contrasts**2).T @ residuals**2)
+        jumps, t = contrast_t(contrasts, residuals)
         k = int(np.abs(t).max(axis=1).argmax())
-        jump = np.where(np.abs(t[k]) > 3, response[k] / (contrasts[:, k] ** 2).sum() * heights[k], 0.0)
+        jump = np.where(np.abs(t[k]) > 3, jumps[k] * heights[k], 0.0)
         size = float(np.sqrt(((jump @ components * to_flux) ** 2).mean()))
         best.append((float(np.abs(t[k]).max()), names[i], places[k], size))
     details = {name: {"t": t, "jump": size, "place": place} for t, name, place, size in best}
@@ -210,6 +209,18 @@ def smooth_residuals(scaled, values) -> tuple[np.ndarray, np.ndarray]:
     return out, components
 
 
+def contrast_t(contrasts, residuals) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients of each contrast (n, m) in each column of `residuals` (n, q), and their t values, both (m, q).
+
+    The variance is that of what the contrast leaves where it is not zero, so that it may differ from place to place
+    (White 1980, Econometrica 48, 817); the five degrees of freedom of a step and a cubic are allowed for.
+    """
+    power, n = (contrasts**2).sum(axis=0)[:, None], (contrasts != 0).sum(axis=0)[:, None]
+    b = contrasts.T @ residuals / power
+    left = (contrasts**2).T @ residuals**2 - 2 * b * ((contrasts**3).T @ residuals) + b**2 * (contrasts**4).sum(axis=0)[:, None]
+    return b, b * power / np.sqrt(np.maximum(left, 1e-12 * power) * n / (n - 5))
+
+
 def step_contrasts(name, x) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Vectors (n, m) that pick out steps along a label with values `x` (n,), their heights (m,), and words for each.
 
@@ -230,7 +241,7 @@ def step_contrasts(name, x) -> tuple[np.ndarray, np.ndarray, list[str]]:
         for place in np.linspace(x.min() + window * span, x.max() - window * span, 65):
             u = (x - place) / (window * span)
             inside = np.abs(u) < 1
-            if min((inside & (u < 0)).sum(), (inside & (u > 0)).sum()) < 10:
+            if min((inside & (u < 0)).sum(), (inside & (u > 0)).sum()) < 15:
                 continue
             contrasts.append(_without_cubic(u, np.sign(u) * (1 - np.abs(u)), inside))
             heights.append(2.0)

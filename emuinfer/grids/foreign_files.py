@@ -1,13 +1,41 @@
 """Readers of other people's grids: HDF5, FITS, and directories of spectra with a table of labels. See `foreign`."""
 
+import contextlib
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import GridError
+from ..errors import EmuinferError, GridError
 from . import hdf5
 from .foreign import Raw, check_same_medium, in_angstrom, label_columns, pick
+
+@contextlib.contextmanager
+def _reading(path, kind):
+    """Turn the errors of a library that reads `path` into a `GridError`."""
+    try:
+        yield
+    except EmuinferError:
+        raise
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise GridError(f"{path} cannot be read as {kind}: {type(error).__name__}: {error}.") from error
+
+
+def _native(values):
+    """In the machine's byte order; arrays of different lengths become a list."""
+    if values.dtype.kind == "O":
+        return [np.asarray(v, float) for v in values]
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _wavelengths(values, unit, n):
+    """In ångström: (n_wave,), or a list of `n` arrays."""
+    values = _native(values)
+    if isinstance(values, list) or values.ndim == 2:
+        values = [in_angstrom(w, unit) for w in values]
+        return values[0] if len(values) == 1 < n else values  # one row that holds the common wavelengths
+    return in_angstrom(values, unit)
+
 
 # HDF5
 
@@ -16,7 +44,7 @@ def read_hdf5(path, medium, names, wavelength_unit) -> Raw:
     """An HDF5 file that is not a grid of emuinfer."""
     import h5py
 
-    with hdf5.reading(path), h5py.File(path, "r") as file:
+    with _reading(path, "HDF5"), h5py.File(path, "r") as file:
         if file.attrs.get("format") == hdf5.FORMAT:
             raise GridError(f"{path} is a grid of emuinfer already. Use it as it is.")
         datasets = {}
@@ -31,8 +59,8 @@ def read_hdf5(path, medium, names, wavelength_unit) -> Raw:
         at = pick("continuum_wavelength", plain, names, required=False)
         unit = wavelength_unit or next((attributes[k] for k in ("unit", "units") if attributes.get(k)), None)
         return Raw(
-            in_angstrom(wave[:], unit),
-            plain[flux][:],
+            _wavelengths(wave[:], unit, n),
+            _native(plain[flux][:]),
             _hdf5_labels(plain, tables, names, n, {flux, wave.name.lstrip("/"), continuum, at}),
             [f"row {i}" for i in range(n)],
             None if continuum is None else plain[continuum][:],
@@ -73,32 +101,25 @@ def read_fits(path, medium, names, wavelength_unit) -> Raw:
     """A FITS table with a vector column of flux, or an image of spectra and a table of labels."""
     from astropy.io import fits
 
-    try:
-        with warnings.catch_warnings(action="ignore"), fits.open(path, memmap=False) as hdus:
-            columns, images, units = {}, {}, {}
-            for k, hdu in enumerate(hdus):
-                check_same_medium(hdu.header, medium)
-                if isinstance(hdu, fits.BinTableHDU) and hdu.data is not None:
-                    for name, unit in zip(hdu.columns.names, hdu.columns.units):
-                        columns[name], units[name] = hdu.data[name], unit
-                elif hdu.data is not None:
-                    name = hdu.name.lower() if hdu.name and hdu.name != "PRIMARY" else "flux" if k == 0 else f"image{k}"
-                    images[name], units[name] = hdu.data, hdu.header.get("BUNIT")
-    except (OSError, ValueError, TypeError) as error:
-        raise GridError(f"{path} cannot be read as FITS: {error}.") from error
+    columns, images, units = {}, {}, {}
+    with _reading(path, "FITS"), warnings.catch_warnings(action="ignore"), fits.open(path, memmap=False) as hdus:
+        for k, hdu in enumerate(hdus):
+            check_same_medium(hdu.header, medium)
+            if isinstance(hdu, fits.BinTableHDU) and hdu.data is not None:
+                for name, unit in zip(hdu.columns.names, hdu.columns.units):
+                    columns[name], units[name] = hdu.data[name], unit
+            elif hdu.data is not None:
+                name = hdu.name.lower() if hdu.name not in ("", "PRIMARY") else "flux" if k == 0 else f"image{k}"
+                images[name], units[name] = hdu.data, hdu.header.get("BUNIT")
     everything = {**images, **columns}
     wave, flux = pick("wavelength", everything, names), pick("flux", everything, names)
     continuum = pick("continuum", everything, names, required=False)
     at = pick("continuum_wavelength", everything, names, required=False)
     unit = wavelength_unit or units[wave]
-    fluxes, n = _native(everything[flux]), len(everything[flux])
-    waves = _native(everything[wave])
-    waves = [in_angstrom(w, unit) for w in waves] if isinstance(waves, list) or waves.ndim == 2 else in_angstrom(waves, unit)
-    if isinstance(waves, list) and len(waves) == 1 and n > 1:  # one row that holds the common wavelengths
-        waves = waves[0]
+    n = len(everything[flux])
     return Raw(
-        waves,
-        fluxes,
+        _wavelengths(everything[wave], unit, n),
+        _native(everything[flux]),
         {c: _native(v) for c, v in columns.items() if _is_label(v, n) and c not in (wave, flux)},
         [f"row {i}" for i in range(n)],
         None if continuum is None else _native(everything[continuum]),
@@ -108,13 +129,6 @@ def read_fits(path, medium, names, wavelength_unit) -> Raw:
 
 def _is_label(values, n):
     return values.dtype.kind in "fiu" and values.shape == (n,)
-
-
-def _native(values):
-    """In the machine's byte order; a column of arrays of different lengths becomes a list."""
-    if values.dtype.kind == "O":
-        return [np.asarray(v, float) for v in values]
-    return values.astype(values.dtype.newbyteorder("="))
 
 
 # Directories
