@@ -31,7 +31,7 @@ class PySMEBackend:
 
     - `labels`: a `LabelSpace` with `teff`, `logg`, `fe_h`, `vmic` and any `x_fe`. The atmosphere's [alpha/Fe] is `mg_fe`.
     - `wavelength`: Å in air, rising, inside 5090 to 5310 Å; by default 5100 to 5300 Å in steps of 0.02 Å.
-    - `line_list`: a `LineList`; by default the packaged one. Lines with `reach` 0 are left out.
+    - `line_list`: a `LineList`; by default the packaged one. Lines that do not reach the spectrum are left out.
     - `solar_composition`: `"asplund2009"` (default) or `"mixed"`, see `elements.solar_composition`.
     - `stark`: whether lines get approximate widths by electrons (Cowley 1971, Obs. 91, 139); the list has none.
 
@@ -58,7 +58,8 @@ class PySMEBackend:
         self.labels = labels
         self.wavelength = _checked(wavelength)
         lines = line_list or load_line_list()
-        self._lines = vald_columns(lines[lines.reach > 0], stark)
+        near = (lines.wavelength + lines.reach > self.wavelength[0]) & (lines.wavelength - lines.reach < self.wavelength[-1])
+        self._lines = vald_columns(lines[near & (lines.reach > 0)], stark)
         self._composition = _Composition(labels, solar_composition)
         # Gauss-Legendre on [0, 1]: flux = 2 pi int I mu dmu
         node, weight = np.polynomial.legendre.leggauss(N_ANGLES)
