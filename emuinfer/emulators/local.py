@@ -40,7 +40,7 @@ def quadratic_terms(u):
     return xp.concatenate([xp.ones_like(u[..., :1]), u, u[..., i] * u[..., j]], axis=-1)
 
 
-def fit_local(parameters, spectra, *, n_test: int = 40, components: int = 40) -> LocalSpectrum:
+def fit_local(parameters, spectra, *, n_test: int = 40, components: int = 16) -> LocalSpectrum:
     """Fit a `LocalSpectrum` to `spectra` `(n, n_pix)` at `parameters` `(n, n_parameters)` drawn around a star.
 
     The last `n_test` draws measure the error and are not fitted. Parameters that do not vary are left out of the quadratic.
