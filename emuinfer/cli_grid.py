@@ -79,7 +79,9 @@ def import_(
     ] = Domain.spanned,
     label_table: Annotated[
         Path | None,
-        typer.Option(help="For a directory: CSV, ECSV or FITS table of labels and file names; by default its labels.*."),
+        typer.Option(
+            help="For a directory: CSV, ECSV or FITS table of labels and file names; by default its labels.*."
+        ),
     ] = None,
     label: LabelColumns = None,
     name: Names = None,
@@ -97,9 +99,9 @@ def import_(
     """Turn spectra of another code into a grid.
 
     \b
-    An .npz file holds wavelength, flux, labels and label_names. In HDF5 and FITS files the usual names are found, others
-    are given by --name and --label. A directory holds one file per spectrum and a table of labels with their names.
-    Spectra sampled at different wavelengths are brought to those of the most finely sampled one.
+    An .npz file holds wavelength, flux, labels and label_names. In HDF5 and FITS files the usual names are found,
+    others are given by --name and --label. A directory holds one file per spectrum and a table of labels with their
+    names. Spectra sampled at different wavelengths are brought to those of the most finely sampled one.
 
     \b
     Examples:
@@ -128,7 +130,8 @@ def import_(
     print(f"{output}: {imported!r}")
     if "resampled" in imported.provenance:
         counts = ", ".join(f"{n} {how}" for how, n in imported.provenance["resampled"].items() if n)
-        print(f"Brought to common wavelengths: {counts}.")
+        error = imported.provenance["interpolation_error"]
+        print(f"Brought to common wavelengths: {counts}; error of the interpolation up to about {error:.1g} (rms).")
 
 
 def _space(domain):
@@ -157,15 +160,17 @@ def check(
     label: LabelColumns = None,
     name: Names = None,
     line_list: Annotated[
-        Path | None, typer.Option(help="Line list (.npz of emuinfer) instead of the packaged one, 5090 to 5310 Angstrom.")
+        Path | None,
+        typer.Option(help="Line list (.npz of emuinfer) instead of the packaged one, 5090 to 5310 Angstrom."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ):
     """Look for what would spoil an emulator trained on a grid: numbers, labels, and physics. Status 1 if a check fails.
 
     \b
-    Checked are NaN, negative flux, flux above the continuum, duplicates, labels outside the domain, labels without effect,
-    whether abundances deepen their own lines, steps between model atmospheres, and the medium of the wavelengths.
+    Checked are NaN, negative flux, flux above the continuum, duplicates, labels outside the domain, labels without
+    effect, whether abundances deepen their own lines, steps between model atmospheres, and the medium of the
+    wavelengths.
 
     \b
     Examples:

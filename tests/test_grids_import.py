@@ -12,7 +12,7 @@ from emuinfer.cli import main
 from emuinfer.errors import GridError
 from emuinfer.grids import Grid, import_grid
 from emuinfer.grids.foreign import label_name
-from emuinfer.grids.resample import resample
+from emuinfer.grids.resample import resample, spline_error
 from emuinfer.labels import LabelSpace
 
 N = 9
@@ -77,7 +77,9 @@ def test_hdf5_names_can_be_given(tmp_path):
         file["x"], file["raw/flux"], file["normalised/flux"] = WAVELENGTH, 1e6 * FLUX, FLUX
         file["p"] = np.stack([FE_H, TEFF, LOGG], axis=1)
         file["p"].attrs["columns"] = ["z", "t", "g"]
-    with pytest.raises(GridError, match="nothing is known to be the wavelength; there are: .*raw/flux.*--name wavelength="):
+    with pytest.raises(
+        GridError, match="nothing is known to be the wavelength; there are: .*raw/flux.*--name wavelength="
+    ):
         import_grid(tmp_path / "a.h5", "air")
     with pytest.raises(GridError, match="normalised/flux, raw/flux could all be the flux"):
         import_grid(tmp_path / "a.h5", "air", names={"wavelength": "x"})
@@ -249,8 +251,11 @@ def own_wavelengths():
 
 def test_different_samplings_come_to_the_finest(tmp_path):
     grid = import_grid(write_folder(tmp_path / "spectra", wavelengths=own_wavelengths()), "air")
-    assert np.diff(grid.wavelength) == pytest.approx(0.04, abs=1e-5) and grid.wavelength[0] == pytest.approx(4999.9, abs=0.05)
+    assert np.diff(grid.wavelength) == pytest.approx(0.04, abs=1e-5) and grid.wavelength[0] == pytest.approx(
+        4999.9, abs=0.05
+    )
     assert np.abs(grid.flux - flux_at(grid.wavelength)).max() < 2e-4
+    assert grid.provenance["interpolation_error"] < 1e-4
     assert sum(grid.provenance["resampled"].values()) == N and grid.provenance["resampled"]["averaged"] == 0
 
 
@@ -264,6 +269,16 @@ def test_resolution_is_not_lost_unasked(tmp_path):
     width = (1 - grid.flux[:, 1:-1]).sum(axis=1) * 0.2
     depth = 1 - flux_at(np.array([5005.0]))[:, 0]
     assert width == pytest.approx(3 * depth * 0.12 * np.sqrt(2 * np.pi), rel=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 2.5])
+def test_the_error_of_interpolation_is_told(sigma):
+    """Widths in pixels; the estimate must not be below half the true error."""
+    line = lambda x: 1 - 0.8 * np.exp(-0.5 * ((x - 5030.3) / sigma) ** 2)
+    wavelength = np.arange(5000.0, 5061)
+    between = wavelength[:-1] + 0.5
+    true = np.sqrt(np.mean((resample(wavelength, line(wavelength), between)[0] - line(between)) ** 2))
+    assert 0.5 < spline_error(wavelength, line(wavelength)) / true < 3
 
 
 def test_averages_over_pixels_are_exact_for_a_cubic():

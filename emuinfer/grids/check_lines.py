@@ -6,7 +6,7 @@ import numpy as np
 
 from ..spectra.doppler import SPEED_OF_LIGHT
 from ..spectra.medium import convert_medium
-from .check import FAIL, OK, SKIPPED, WARN, Check
+from .check_report import FAIL, OK, SKIPPED, WARN, Check
 from .check_response import design, scale, t_values
 
 STEP = 1.0  # km/s, of the axis on which the lines are drawn
@@ -21,7 +21,7 @@ IRON = ("fe_h", "feh", "m_h", "mh", "metallicity", "[fe/h]", "[m/h]")
 
 
 class Lines:
-    """The opacity of each element on an axis of equal velocity steps in air, from a line list, in LTE at one temperature.
+    """Opacities of elements on an axis of equal velocity steps in air, from a line list, in LTE at one temperature.
 
     `ln_wavelength` (n,); `combs`: atomic number to the strengths of its lines (n,).
     """
@@ -44,7 +44,9 @@ class Lines:
         from scipy.signal import fftconvolve
 
         v = np.arange(-400, 401) * STEP
-        profile = np.exp(-0.5 * (v / width) ** 2) + 0.005 / (1 + (v / 3.0) ** 2)  # a core, and the wings of strong lines
+        profile = np.exp(-0.5 * (v / width) ** 2) + 0.005 / (
+            1 + (v / 3.0) ** 2
+        )  # a core, and the wings of strong lines
         comb = sum(self.combs.values()) if element is None else self.combs[element]
         return np.maximum(fftconvolve(comb, profile / profile.sum(), mode="same"), 0.0)
 
@@ -58,7 +60,9 @@ def line_strengths(lines) -> np.ndarray:
 
     data = element_data()
     z, ion = lines.element.astype(int) - 1, lines.ion.astype(int) - 1
-    ln_u = np.array([[np.interp(TEMPERATURE, data["temperature"], row) for row in stage] for stage in data["ln_partition_function"]])
+    ln_u = np.array(
+        [[np.interp(TEMPERATURE, data["temperature"], row) for row in stage] for stage in data["ln_partition_function"]]
+    )
     saha = np.log(2.0) + LN_SAHA + 1.5 * np.log(TEMPERATURE) - data["ionisation_energy"] * EV_OVER_K / TEMPERATURE
     steps = saha + np.diff(ln_u, axis=1) - LN_ELECTRONS
     ln_ratio = np.concatenate([np.zeros((len(steps), 1)), np.cumsum(steps, axis=1)], axis=1)
@@ -92,7 +96,9 @@ def check_medium(grid, sample, line_list=None):
     k = int(np.clip(correlation.argmax(), 1, len(shifts) - 2))
     a, b, c = correlation[k - 1 : k + 2]
     shift = shifts[k] + 0.5 * (a - c) / min(a - 2 * b + c, -1e-9)
-    air_to_vacuum = SPEED_OF_LIGHT * np.log(convert_medium(grid.wavelength.mean(), "air", "vacuum") / grid.wavelength.mean())
+    air_to_vacuum = SPEED_OF_LIGHT * np.log(
+        convert_medium(grid.wavelength.mean(), "air", "vacuum") / grid.wavelength.mean()
+    )
     expected, other = (air_to_vacuum, "vacuum") if grid.medium == "air" else (-air_to_vacuum, "air")
     details = {"shift_km_s": float(shift), "correlation": float(peak), "if_other_medium_km_s": float(expected)}
     if peak < MIN_CORRELATION:
@@ -137,7 +143,13 @@ def check_elements(grid, sample, line_list, measured) -> Check:
         details[name] = {"t_own": float(best), "t_others": {_symbol(z): float(v) for z, v in others.items()}}
         if worst < -SIGNIFICANT:
             wrong.append(f"raising {name} weakens the lines of {_symbols(own)} (t = {worst:.0f})")
-        elif own and thief is not None and others[thief] > 2 * SIGNIFICANT and best < 0.25 * others[thief] and not _is_iron(name):
+        elif (
+            own
+            and thief is not None
+            and others[thief] > 2 * SIGNIFICANT
+            and best < 0.25 * others[thief]
+            and not _is_iron(name)
+        ):
             wrong.append(
                 f"{name} deepens lines of {_symbol(thief)} (t = {others[thief]:.0f}), not those of {_symbols(own)} "
                 f"(t = {best:.0f})"
@@ -146,7 +158,9 @@ def check_elements(grid, sample, line_list, measured) -> Check:
             (fine if best > SIGNIFICANT else untested).append(name)
     rest = f"; no clear response of own lines: {', '.join(untested)}" if untested else ""
     if not wrong:
-        return Check("elements", OK, f"lines deepen with their own element: {', '.join(fine) or 'none'}{rest}", details=details)
+        return Check(
+            "elements", OK, f"lines deepen with their own element: {', '.join(fine) or 'none'}{rest}", details=details
+        )
     remedy = "Look for a sign, or for columns of labels in the wrong order."
     return Check("elements", FAIL, "; ".join(wrong) + rest, remedy, details)
 

@@ -25,8 +25,8 @@ KNOWN = {
     "file": ("file", "filename", "file_name", "path", "spectrum_file"),
 }
 SPELLINGS = {
-    "t_eff": "teff", "temperature": "teff", "effective_temperature": "teff", "log_g": "logg", "feh": "fe_h", "mh": "m_h",
-    "v_mic": "vmic", "xi": "vmic", "vturb": "vmic", "microturbulence": "vmic",
+    "t_eff": "teff", "temperature": "teff", "effective_temperature": "teff", "log_g": "logg", "feh": "fe_h",
+    "mh": "m_h", "v_mic": "vmic", "xi": "vmic", "vturb": "vmic", "microturbulence": "vmic",
 }  # fmt: skip
 
 
@@ -69,33 +69,38 @@ def import_grid(
         spellings are understood: `Teff`, `log g`, `[Mg/Fe]`, … become `teff`, `logg`, `mg_fe`.
     - `label_table`: for directories: CSV, ECSV or FITS table with a column of file names, relative to `path`.
     - `wavelength_unit`: where the file does not state one; ångström otherwise.
-    - `step`, `wavelength_range`, `lose_resolution`: the common wavelengths, see `resample.to_common`. By default spectra
-        with equal wavelengths are taken as they are, others brought to the pixels of the most finely sampled one.
+    - `step`, `wavelength_range`, `lose_resolution`: the common wavelengths, see `resample.to_common`. By default
+        spectra with equal wavelengths are taken as they are, others brought to the pixels of the most finely sampled.
     - `validate`: see `Grid`.
 
     Layouts. HDF5: `flux (n, n_wave)`; `labels (n, k)` with `label_names`, or with an attribute of names, or one dataset
-    per label, or a compound dataset. FITS: a table with a vector column of flux and label columns, with the wavelengths
-    in a vector column or an extension of their own; or an image (n, n_wave) and a table of labels. Directories: whatever
-    `emuinfer.Observation` reads, one spectrum per file.
+    per label, or a compound dataset. FITS: a table with a vector column of flux and label columns, with the
+    wavelengths in a vector column or an extension of their own; or an image (n, n_wave) and a table of labels.
+    Directories: whatever `emuinfer.Observation` reads, one spectrum per file.
 
     Raises `GridError` that names the file, what is in it, and what to do.
     """
     path = Path(path)
     if medium not in ("air", "vacuum"):
         raise GridError(
-            f"{path}: say whether its wavelengths are in air or vacuum (medium='air' or medium='vacuum', on the command "
-            f"line --medium); got {medium!r}."
+            f"{path}: say whether its wavelengths are in air or vacuum (medium='air' or medium='vacuum', on the "
+            f"command line --medium); got {medium!r}."
         )
     names = _check_roles(names)
     try:
         raw = _read(path, medium, names, label_table, wavelength_unit)
         columns, chosen = _choose_labels(raw.labels, labels)
         wavelength, flux, done = _on_common_wavelengths(raw, step, wavelength_range, lose_resolution)
-        space = spanned_space(path, list(columns), np.stack(list(columns.values()), axis=1)) if label_space is None else label_space
+        space = (
+            spanned_space(path, list(columns), np.stack(list(columns.values()), axis=1))
+            if label_space is None
+            else label_space
+        )
         if sorted(columns) != sorted(space.names):
             raise GridError(
-                f"it has the labels {', '.join(columns)}, but the domain has {', '.join(space.names)}. Give another domain, or "
-                f"say which column is which label (labels={{'teff': 'T'}}, on the command line --label teff=T)."
+                f"it has the labels {', '.join(columns)}, but the domain has {', '.join(space.names)}. Give "
+                f"another domain, or say which column is which label (labels={{'teff': 'T'}}, on the command line "
+                f"--label teff=T)."
             )
         about = {"imported_from": path.name, "label_columns": chosen, **done, **(provenance or {})}
         return Grid(
@@ -159,7 +164,9 @@ def label_columns(labels, names) -> np.ndarray:
     """`labels` (n, k) as (k, n), checked against its k names."""
     labels, names = np.asarray(labels), np.ravel(names)
     if labels.ndim != 2 or labels.shape[1] != len(names):
-        raise GridError(f"labels of shape {labels.shape} do not fit {len(names)} label names ({', '.join(map(str, names))}).")
+        raise GridError(
+            f"labels of shape {labels.shape} do not fit {len(names)} label names ({', '.join(map(str, names))})."
+        )
     return labels.T
 
 
@@ -175,8 +182,8 @@ def pick(role: str, available, names: dict, required=True):
         return found[0] if found else None
     problem = f"{', '.join(found)} could all be the {role}" if found else f"nothing is known to be the {role}"
     raise GridError(
-        f"{problem}; there are: {', '.join(available) or 'none'}. Say which (names={{'{role}': …}}, on the command line "
-        f"--name {role}=NAME)."
+        f"{problem}; there are: {', '.join(available) or 'none'}. Say which (names={{'{role}': …}}, on the command "
+        f"line --name {role}=NAME)."
     )
 
 
@@ -184,7 +191,9 @@ def check_same_medium(header, medium):
     """Raise `GridError` if a header or attributes state another medium than the caller."""
     stated = from_header(header)["medium"]
     if stated is not None and stated != medium:
-        raise GridError(f"the file says that its wavelengths are in {stated}, but {medium} was given. Find out which is true.")
+        raise GridError(
+            f"the file says that its wavelengths are in {stated}, but {medium} was given. Find out which is true."
+        )
 
 
 def in_angstrom(wavelength, unit) -> np.ndarray:
@@ -213,7 +222,9 @@ def _choose_labels(table, labels):
     else:
         chosen = {label_name(column): column for column in table}
         if len(chosen) < len(table):
-            raise GridError(f"several of the columns {', '.join(table)} are the same label. Say which to use (--label).")
+            raise GridError(
+                f"several of the columns {', '.join(table)} are the same label. Say which to use (--label)."
+            )
     if not chosen:
         raise GridError("no labels were found. Say which columns they are (labels=…, on the command line --label).")
     return {name: np.asarray(table[column], float) for name, column in chosen.items()}, chosen
@@ -232,12 +243,16 @@ def _on_common_wavelengths(raw, step, limits, lose_resolution):
         flux = np.asarray(flux, np.float32)
         if wavelength.shape != flux.shape or len(wavelength) < 4 or not (np.diff(wavelength) > 0).all():
             raise GridError(
-                f"{raw.where[i]}: wavelengths {wavelength.shape} and flux {flux.shape} must be of one length, 4 or more, and the "
-                f"wavelengths must increase."
+                f"{raw.where[i]}: wavelengths {wavelength.shape} and flux {flux.shape} must be of one length, 4 or "
+                f"more, and the wavelengths must increase."
             )
         if not np.isfinite(flux).all():
-            raise GridError(f"{raw.where[i]}: {(~np.isfinite(flux)).sum()} fluxes are NaN or infinite. Remove this spectrum.")
+            raise GridError(
+                f"{raw.where[i]}: {(~np.isfinite(flux)).sum()} fluxes are NaN or infinite. Remove this spectrum."
+            )
         fluxes.append(flux)
     if raw.continuum is not None and raw.continuum_wavelength is None:
-        raise GridError("a continuum cannot be brought to other wavelengths. Remove it from the file, or give continuum_wavelength.")
+        raise GridError(
+            "a continuum cannot be brought to other wavelengths. Remove it from the file, or give continuum_wavelength."
+        )
     return to_common(wavelengths, fluxes, raw.where, step, limits, lose_resolution)

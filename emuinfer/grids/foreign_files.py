@@ -10,6 +10,7 @@ from ..errors import EmuinferError, GridError
 from . import hdf5
 from .foreign import Raw, check_same_medium, in_angstrom, label_columns, pick
 
+
 @contextlib.contextmanager
 def _reading(path, kind):
     """Turn the errors of a library that reads `path` into a `GridError`."""
@@ -89,7 +90,9 @@ def _hdf5_labels(plain, tables, names, n, used) -> dict:
     else:
         words = next((array.attrs[k] for k in ("names", "label_names", "columns") if k in array.attrs), None)
         if words is None:
-            raise GridError(f"'{chosen}' does not say what its columns are. Add a dataset label_names with their names.")
+            raise GridError(
+                f"'{chosen}' does not say what its columns are. Add a dataset label_names with their names."
+            )
         words = [w.decode() if isinstance(w, bytes) else str(w) for w in np.ravel(words)]
     return dict(zip(map(str, words), label_columns(array[:], words)))
 
@@ -115,7 +118,7 @@ def read_fits(path, medium, names, wavelength_unit) -> Raw:
     wave, flux = pick("wavelength", everything, names), pick("flux", everything, names)
     continuum = pick("continuum", everything, names, required=False)
     at = pick("continuum_wavelength", everything, names, required=False)
-    unit = wavelength_unit or units[wave]
+    unit = wavelength_unit or units[wave] or None
     n = len(everything[flux])
     return Raw(
         _wavelengths(everything[wave], unit, n),
@@ -162,8 +165,8 @@ def _find_table(path):
     found = [file for file in sorted(path.glob("labels.*")) if file.suffix in (".csv", ".ecsv", ".fits")]
     if len(found) != 1:
         raise GridError(
-            f"{path} is a directory with {len(found)} files labels.csv, labels.ecsv or labels.fits. Give the table of labels "
-            f"(label_table, on the command line --label-table): a row per spectrum, a column of file names."
+            f"{path} is a directory with {len(found)} files labels.csv, labels.ecsv or labels.fits. Give the table of "
+            f"labels (label_table, on the command line --label-table): a row per spectrum, a column of file names."
         )
     return found[0]
 
@@ -191,7 +194,8 @@ def _read_spectrum(file, medium, wavelength_unit):
     fields = read(file, medium=medium, wavelength_unit=wavelength_unit)
     if fields.get("medium") not in (None, medium):
         raise GridError(
-            f"{file} says that its wavelengths are in {fields['medium']}, but {medium} was given. Find out which is true."
+            f"{file} says that its wavelengths are in {fields['medium']}, but {medium} was given. "
+            f"Find out which is true."
         )
     wavelength = to_angstrom(fields["wavelength"])
     flux = np.asarray(np.ma.filled(np.ma.asarray(fields["flux"], dtype=float), np.nan), np.float32)

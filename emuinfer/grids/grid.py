@@ -25,7 +25,7 @@ class Grid:
     - `provenance`: what made the spectra (a mapping that can be written as JSON).
     - `continuum_wavelength`: `(m,)`, ångström; where the continuum is given, if not at `wavelength`.
     - `continuum_unit`: unit of the continuum, such as `"erg / (s cm2 Angstrom)"`.
-    - `validate`: with False, values that are not finite and labels outside the domain are left for `check_grid` to find.
+    - `validate`: with False, values that are not finite and labels outside the domain are left for `check_grid`.
 
     Raises `GridError` when the arrays do not fit together or are not finite, and when labels are outside the domain.
     """

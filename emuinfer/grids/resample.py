@@ -18,10 +18,10 @@ def to_common(
     - `limits`: their `(lowest, highest)`. By default what all spectra cover.
     - `lose_resolution`: allow common pixels wider than those of a spectrum.
 
-    Spectra on the common wavelengths already are left alone. Others are interpolated by a cubic spline, which for
-    noiseless spectra with a few pixels per line is accurate to 1e-4 or so, and takes nothing away as long as no pixel
-    becomes wider; where pixels become wider (`lose_resolution`), the spline is averaged over each of them, which conserves
-    flux. The third value says what was done, for the provenance.
+    Spectra on the common wavelengths already are left alone. Others are interpolated by a cubic spline, which takes
+    nothing away as long as no pixel becomes wider; where pixels become wider (`lose_resolution`), the spline is
+    averaged over each of them, which conserves flux. The third value says what was done, for the provenance, and how
+    well: `interpolation_error`, see `spline_error`, of the worst spectrum.
 
     Raises `GridError` if the spectra do not overlap, if one covers less than the others or than `limits`, or if
     resolution would be lost unasked.
@@ -35,7 +35,8 @@ def to_common(
         out[i], method = resample(wavelength, flux, common, where[i], lose_resolution)
         counts[method] += 1
     steps = [float(np.median(np.diff(w))) for w in wavelengths]
-    return common, out, {"resampled": counts, "steps_before": [min(steps), max(steps)]}
+    error = max(map(spline_error, wavelengths, fluxes))
+    return common, out, {"resampled": counts, "steps_before": [min(steps), max(steps)], "interpolation_error": error}
 
 
 def _same(a, b):
@@ -51,14 +52,15 @@ def _common(wavelengths, where, step, limits):
         if limits[1] - limits[0] < SHORTER * width:
             raise GridError(
                 f"{where[k]} covers {low[k]:.2f} to {high[k]:.2f} Angstrom, but most spectra "
-                f"{np.median(low):.2f} to {np.median(high):.2f}; all together cover only {limits[0]:.2f} to {limits[1]:.2f}. "
-                f"Remove it, or give the range of wavelengths to keep (wavelength_range, on the command line --range)."
+                f"{np.median(low):.2f} to {np.median(high):.2f}; all cover only {limits[0]:.2f} to "
+                f"{limits[1]:.2f}. Remove it, or give the range of wavelengths to keep (wavelength_range, on the "
+                f"command line --range)."
             )
     elif (low > limits[0]).any() or (high < limits[1]).any():
         k = int(np.argmax(np.maximum(low - limits[0], limits[1] - high)))
         raise GridError(
-            f"{where[k]} covers {low[k]:.2f} to {high[k]:.2f} Angstrom, less than the range {limits[0]:g} to {limits[1]:g} "
-            f"that was asked for. Narrow the range."
+            f"{where[k]} covers {low[k]:.2f} to {high[k]:.2f} Angstrom, less than the range {limits[0]:g} to "
+            f"{limits[1]:g} that was asked for. Narrow the range."
         )
     if step is not None:
         if not step > 0:
@@ -66,6 +68,19 @@ def _common(wavelengths, where, step, limits):
         return limits[0] + step * np.arange(int((limits[1] - limits[0]) / step * (1 + 1e-9)) + 1)
     finest = min(wavelengths, key=lambda w: np.median(np.diff(w)))
     return finest[(finest >= limits[0]) & (finest <= limits[1])]
+
+
+def spline_error(wavelength, flux) -> float:
+    """Estimate of the root mean square error of a cubic spline half-way between the pixels.
+
+    The spline of every second pixel is compared with the pixels between; its error is 16 times as large, as it goes
+    with the fourth power of the step. For Gaussian lines the ratio is 17 at a standard deviation of one pixel, where
+    the error is 2 % of the depth, and 31 at two pixels, where it is 0.05 %.
+    """
+    from scipy.interpolate import CubicSpline
+
+    left = CubicSpline(wavelength[::2], flux[::2])(wavelength[1:-1:2]) - flux[1:-1:2]
+    return float(np.sqrt(np.mean(left**2)) / 16)
 
 
 def resample(wavelength, flux, common, name="The spectrum", lose_resolution=False) -> tuple[np.ndarray, str]:
