@@ -39,7 +39,9 @@ def test_no_line_has_a_width_that_smelib_misreads(lines):
     assert np.all((columns["gamvw"] < -5) & (columns["gamvw"] > -10) | (columns["gamvw"] > 20))
     assert np.all(np.diff(columns["wlcent"]) >= 0)  # SMElib refuses other orders
     assert np.all((columns["gamrad"] > 3) & (columns["gamrad"] < 11))
-    assert set(columns["gamqst"]) == {0.0} and set(vald_columns(lines, stark=False)["gamqst"]) == {NO_STARK}
+    assert set(columns["gamqst"]) == {NO_STARK}  # 0 would be SMElib's own, unbounded approximation
+    stark = vald_columns(lines, stark=True)["gamqst"]
+    assert np.all((stark > -9) & (stark < -4))
 
 
 def test_widths_agree_with_the_formulas_of_smelib(lines):

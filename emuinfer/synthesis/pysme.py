@@ -21,7 +21,7 @@ from .smelib import LINE_CUTOFF, Library
 INSTALL = 'Install it: pip install "emuinfer[pysme]".'
 AMU = 1.66053907e-24  # g
 N_ANGLES = 4  # Gaussian angles of the flux integral; within 7e-5 of 7 angles in the Sun
-NO_STARK = -30.0  # log10 of a width that is negligible; 0 makes SMElib take an approximate one
+NO_STARK = -30.0  # log10 of a width that is negligible; 0 would make SMElib take its own approximation
 
 
 class PySMEBackend:
@@ -33,7 +33,7 @@ class PySMEBackend:
     - `wavelength`: Å in air, rising, inside 5090 to 5310 Å; by default 5100 to 5300 Å in steps of 0.02 Å.
     - `line_list`: a `LineList`; by default the packaged one. Lines that do not reach the spectrum are left out.
     - `solar_composition`: `"asplund2009"` (default) or `"mixed"`, see `elements.solar_composition`.
-    - `stark`: whether lines get approximate widths by electrons (Cowley 1971, Obs. 91, 139); the list has none.
+    - `stark`: whether lines get the approximate widths by electrons of `lines.line_constants`; the list has none.
 
     Photons scattered by the continuum are treated as absorbed and thermally emitted, which is PySME's own default. With its
     scattering source switched on, SMElib 6.13.20 applies it to the continuum and not to the spectrum, so that the normalised
@@ -49,7 +49,7 @@ class PySMEBackend:
     medium = "air"
 
     def __init__(self, labels=OPTICAL_FGK, wavelength=None, line_list: LineList | None = None,
-                 solar_composition: str = "asplund2009", stark: bool = True):  # fmt: skip
+                 solar_composition: str = "asplund2009", stark: bool = False):  # fmt: skip
         if importlib.util.find_spec("pysme") is None:
             raise EmuinferError(f"The backend 'pysme' needs the package pysme-astro. {INSTALL}")
         self.options = dict(labels=labels, wavelength=wavelength, line_list=line_list,
@@ -119,11 +119,13 @@ class _Composition:
         return np.sum(number * self.mass) / np.sum(number)
 
 
-def vald_columns(lines: LineList, stark: bool = True) -> dict[str, np.ndarray]:
+def vald_columns(lines: LineList, stark: bool = False) -> dict[str, np.ndarray]:
     """A line list as the columns of VALD that SMElib reads, sorted by wavelength.
 
     `species` ("Fe 1"), `wlcent` (Å, air), `excit` (eV), `gflog` (isotopic fraction included), `gamrad` (log10 1/s), `gamqst`
-    (log10 of the width per electron at 10,000 K; 0: approximated), `gamvw`, `atom_number`, `ionization`.
+    (log10 of the width per electron at 10,000 K), `gamvw`, `atom_number`, `ionization`. Where `gamqst` is 0, SMElib takes the
+    approximation of Cowley (1971, Obs. 91, 139), which has no bound: upper levels close to the ionisation limit get lines
+    0.1 deep and many Å wide in F stars. Hence it is never 0.
 
     SMElib reads `gamvw` above 10 as sigma.alpha of Anstee, Barklem & O'Mara and below 0 as log10 of the width per perturber
     at 10,000 K. A factor on Unsöld's width, as the Gaia-ESO list gives for 1,500 lines, it would take for the width itself and
@@ -131,18 +133,19 @@ def vald_columns(lines: LineList, stark: bool = True) -> dict[str, np.ndarray]:
     synthesis uses (`lines.line_constants`).
     """
     lines = lines[np.argsort(lines.wavelength, kind="stable")]
-    constants = line_constants(lines)
+    constants = line_constants(lines, stark)
     symbol = element_data()["symbol"]
     pairs = zip(lines.element.tolist(), lines.isotope.tolist())
     fraction = np.array([ISOTOPE_FRACTION[pair] if pair[1] else 1.0 for pair in pairs])
     width = constants["ln_vdw"].astype(float) / np.log(10.0)
+    electrons = np.log10(np.maximum(constants["gamma_stark"].astype(float), 10.0**NO_STARK))
     return {
         "species": np.array([f"{symbol[z - 1]} {ion}" for z, ion in zip(lines.element, lines.ion)]),
         "wlcent": lines.wavelength.astype(float),
         "excit": lines.e_low.astype(float),
         "gflog": lines.log_gf.astype(float) + np.log10(fraction),
         "gamrad": np.log10(constants["gamma_rad"].astype(float)),
-        "gamqst": np.full(len(lines), 0.0 if stark else NO_STARK),
+        "gamqst": electrons,
         "gamvw": np.where(lines.fdamp > 20.0, lines.fdamp.astype(float), width),
         "atom_number": np.ones(len(lines)),  # 1 for an atom, 0 for a molecule
         "ionization": lines.ion.astype(float),
