@@ -207,11 +207,24 @@ def test_what_cannot_be_checked_is_said(sound):
     assert few["steps"].verdict == "skipped" and "12 usable spectra" in few["steps"].found and few.passed
     raw = check_grid(changed(sound, flux=sound.flux * 1e5))
     assert raw["continuum"].verdict == "FAIL" and "not divided by the continuum" in raw["medium"].found
+    flat = check_grid(changed(sound, flux=np.ones_like(sound.flux)))
+    assert flat["duplicates"].verdict == "FAIL" and "are the same" in flat["dead labels"].found
     elsewhere = check_grid(changed(sound, wavelength=sound.wavelength + 900))
     assert elsewhere["medium"].verdict == elsewhere["elements"].verdict == "skipped" and elsewhere.passed
     assert "no lines between 6060 and 6095" in elsewhere["medium"].found
     with pytest.raises(GridError, match="no finished spectra"):
         check_grid(sound.subset([]))
+
+
+def test_labels_that_carry_nothing(sound):
+    same = sound.labels.copy()
+    same[:, 4] = same[:, 3]
+    wide = LabelSpace(SPACE.names, SPACE.lower, (6500, 5, 0.5, 0.6, 0.7))
+    report = check_grid(changed(sound, labels=same, flux=spectra(same).astype(np.float32), label_space=wide))
+    assert report.complaints == ("dead labels",) and "mg_fe, ti_fe cannot be told apart" in report["dead labels"].found
+    same[:, 4] = 0.1
+    report = check_grid(changed(sound, labels=same, flux=spectra(same).astype(np.float32)))
+    assert report.complaints == ("dead labels",) and report["dead labels"].found == "ti_fe never changes"
 
 
 def test_failed_spectra_are_counted(sound):

@@ -56,6 +56,10 @@ def _unusable(grid, totals, usable) -> str:
     """Why responses cannot be measured, or nothing."""
     if len(usable) < max(MIN_USABLE, 2 * len(grid.label_space) + 8):
         return f"only {len(usable)} usable spectra for {len(grid.label_space)} labels; too few to measure responses"
+    if len(set(totals.digest)) == 1 or not np.ptp(grid.labels[usable], axis=0).any():
+        return "all spectra, or all their labels, are the same"
+    if np.median((totals.highest - totals.lowest)[usable]) < 1e-3:
+        return "the spectra have no lines"
     typical = float(np.median(totals.median[usable]))
     if not 0.05 < typical < 1.5:
         return f"the median flux is {typical:.3g}: not divided by the continuum"

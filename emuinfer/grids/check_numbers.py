@@ -140,7 +140,8 @@ def _duplicates(grid, totals):
         found.append(f"{len(same_flux)} groups share one spectrum at different labels, first rows {same_flux[0][:5]}")
     if not found:
         return Check("duplicates", OK, "all labels differ, and so do the spectra", details=details)
-    bad = bool(contradicting) or repeated > DUPLICATES_FAIL * len(labels) or len(same_flux) > 1
+    limit = DUPLICATES_FAIL * len(labels)
+    bad = bool(contradicting) or repeated > limit or sum(len(g) - 1 for g in same_flux) > limit
     remedy = "Keep one row of each group: a repeated spectrum that is both learned and held out flatters the error."
     return Check("duplicates", FAIL if bad else WARN, "; ".join(found), remedy, details)
 

@@ -45,7 +45,8 @@ def t_values(columns, values) -> tuple[np.ndarray, np.ndarray]:
     coefficients = (vt.T / s) @ projected
     left = np.einsum("np,np->p", values, values, dtype=float) - np.einsum("mp,mp->p", projected, projected, dtype=float)
     variance = np.maximum(left, 1e-12 * len(values)) / (len(values) - len(s))
-    spread = np.sqrt(np.maximum(((vt.T / s) ** 2).sum(axis=1), 1e-300))
+    spread = np.sqrt(((vt.T / s) ** 2).sum(axis=1))
+    spread[spread < 1e-9] = np.inf  # a column of zeros, such as a label that never changes
     return coefficients, coefficients / (spread[:, None] * np.sqrt(variance))
 
 
@@ -58,7 +59,8 @@ def check_dead(grid, sample) -> Check:
     names, labels = grid.label_space.names, scale(sample.labels)
     rng = np.random.default_rng(0)
     columns = design(labels)
-    probes = np.stack([rng.permutation(labels[:, i % len(names)]) for i in range(PROBES)], axis=1)
+    changing = np.flatnonzero(np.ptp(labels, axis=0) > 0)
+    probes = np.stack([rng.permutation(labels[:, changing[i % len(changing)]]) for i in range(PROBES)], axis=1)
     probes = probes[:, : max(0, (len(labels) - columns.shape[1]) // 3)]
     values = sample.opacity()
     values -= values.mean(axis=0)
