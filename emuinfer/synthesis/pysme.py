@@ -34,6 +34,8 @@ class PySMEBackend:
     - `line_list`: a `LineList`; by default the packaged one. Lines that do not reach the spectrum are left out.
     - `solar_composition`: `"asplund2009"` (default) or `"mixed"`, see `elements.solar_composition`.
     - `stark`: whether lines get the approximate widths by electrons of `lines.line_constants`; the list has none.
+    - `h2_broadening`: whether lines are broadened by hydrogen molecules. It matters in dwarfs below 4500 K, where spectra by
+      Turbospectrum are fitted better without.
 
     Photons scattered by the continuum are treated as absorbed and thermally emitted, which is PySME's own default. With its
     scattering source switched on, SMElib 6.13.20 applies it to the continuum and not to the spectrum, so that the normalised
@@ -49,11 +51,12 @@ class PySMEBackend:
     medium = "air"
 
     def __init__(self, labels=OPTICAL_FGK, wavelength=None, line_list: LineList | None = None,
-                 solar_composition: str = "asplund2009", stark: bool = False):  # fmt: skip
+                 solar_composition: str = "asplund2009", stark: bool = False,
+                 h2_broadening: bool = True):  # fmt: skip
         if importlib.util.find_spec("pysme") is None:
             raise EmuinferError(f"The backend 'pysme' needs the package pysme-astro. {INSTALL}")
         self.options = dict(labels=labels, wavelength=wavelength, line_list=line_list,
-                            solar_composition=solar_composition, stark=stark)  # fmt: skip
+                            solar_composition=solar_composition, stark=stark, h2_broadening=h2_broadening)  # fmt: skip
         labels.require_names(["teff", "logg", "fe_h", "vmic"])
         self.labels = labels
         self.wavelength = _checked(wavelength)
@@ -65,7 +68,7 @@ class PySMEBackend:
         node, weight = np.polynomial.legendre.leggauss(N_ANGLES)
         angles = 0.5 * (node + 1.0)
         self._weights = np.pi * weight * angles
-        self._library = Library(self._lines, self.wavelength, angles)
+        self._library = Library(self._lines, self.wavelength, angles, bool(h2_broadening))
         self.provenance = {
             "backend": "pysme",
             "physics": "LTE, plane-parallel, scattering as absorption, no molecular lines",
@@ -75,6 +78,7 @@ class PySMEBackend:
             "n_lines": len(self._lines["wlcent"]),
             "solar_composition": solar_composition,
             "stark": bool(stark),
+            "h2_broadening": bool(h2_broadening),
             "n_angles": N_ANGLES,
             "line_cutoff": LINE_CUTOFF,
             "continuum_unit": "1e6 erg s-1 cm-2 Angstrom-1",

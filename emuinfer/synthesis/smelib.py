@@ -27,13 +27,13 @@ LONGEST = 600.0  # seconds for one spectrum; some 3 are usual
 class Library:
     """Intensities of one line list, wavelength range and set of angles, for one star after another.
 
-    `lines` are the columns of `pysme.vald_columns`, `wavelength` (n_wave,) Å in air, `angles` (n_angles,) cosines.
-    Raises `EmuinferError` if PySME cannot be started.
+    `lines` are the columns of `pysme.vald_columns`, `wavelength` (n_wave,) Å in air, `angles` (n_angles,) cosines,
+    `h2_broadening` says whether lines are broadened by hydrogen molecules. Raises `EmuinferError` if PySME cannot be started.
     """
 
-    def __init__(self, lines: dict, wavelength: np.ndarray, angles: np.ndarray):
+    def __init__(self, lines: dict, wavelength: np.ndarray, angles: np.ndarray, h2_broadening: bool = True):
         self._process = None
-        self._setup = lines, wavelength, angles
+        self._setup = lines, wavelength, angles, h2_broadening
         self.version = self._start()
 
     def intensities(self, star: dict, layers: dict, abundance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -117,12 +117,13 @@ def main():
 
 
 class _Session:
-    def __init__(self, lines, wavelength, angles):
+    def __init__(self, lines, wavelength, angles, h2_broadening):
         import pandas
         from pysme.linelist.linelist import LineList
         from pysme.sme_synth import SME_DLL
 
         self.dll, self.wavelength, self.angles = SME_DLL(), wavelength, angles
+        self.dll.SetH2broad(h2_broadening)
         self.dll.SetContinuumOpacityGrid("adaptive")
         self.dll.SetContinuumScatteringSourceMode(False)  # see PySMEBackend
         self.lines = LineList(pandas.DataFrame(lines), medium="air")
@@ -139,7 +140,6 @@ class _Session:
         dll.InputAbund(Abund(monh=0.0, pattern=abundance, type="H=12"))
         dll.Ionization(EOS_DENSITIES)
         dll.SetVWscale(1.0)
-        dll.SetH2broad(True)
         dll.InputWaveRange(self.wavelength[0] - MARGIN, self.wavelength[-1] + MARGIN)
         dll.Opacity()
         _, _, lines, continuum = dll.Transf(self.angles, wave=self.wavelength, accrt=LINE_CUTOFF)
