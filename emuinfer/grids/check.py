@@ -5,7 +5,7 @@ import numpy as np
 from ..errors import GridError
 from . import check_numbers
 from .check_lines import check_elements, check_medium
-from .check_report import SKIPPED, Check, GridReport, Sample
+from .check_report import FAIL, SKIPPED, Check, GridReport, Sample
 from .check_response import check_dead, check_steps
 
 MAX_ROWS, MAX_PIXELS = 1200, 16_000  # of the sample in which responses are measured: 80 MB per copy in float32
@@ -29,10 +29,13 @@ def check_grid(grid, line_list=None) -> GridReport:
     totals = check_numbers.scan(grid)
     checks = check_numbers.check_all(grid, totals)
     usable = np.flatnonzero(totals.finite & np.isfinite(grid.labels).all(axis=1))
-    problem = _unusable(grid, totals, usable)
+    needed = max(MIN_USABLE, 2 * len(grid.label_space) + 8)
+    few = f"only {len(usable)} usable spectra for {len(grid.label_space)} labels; {needed} are needed"
+    problem = few if len(usable) < needed else _unusable(grid, totals, usable)
     if problem:
-        names = ("dead labels", "elements", "steps", "medium")
-        return GridReport(repr(grid), (*checks, *(Check(name, SKIPPED, problem) for name in names)))
+        dead = Check("dead labels", SKIPPED if problem is few else FAIL, problem)
+        rest = (Check(name, SKIPPED, problem) for name in ("elements", "steps", "medium"))
+        return GridReport(repr(grid), (*checks, dead, *rest))
     sample = take_sample(grid, usable)
     medium, shift = check_medium(grid, sample, line_list)
     checks += [
@@ -54,8 +57,6 @@ def take_sample(grid, usable) -> Sample:
 
 def _unusable(grid, totals, usable) -> str:
     """Why responses cannot be measured, or nothing."""
-    if len(usable) < max(MIN_USABLE, 2 * len(grid.label_space) + 8):
-        return f"only {len(usable)} usable spectra for {len(grid.label_space)} labels; too few to measure responses"
     if len(set(totals.digest)) == 1 or not np.ptp(grid.labels[usable], axis=0).any():
         return "all spectra, or all their labels, are the same"
     if np.median((totals.highest - totals.lowest)[usable]) < 1e-3:
