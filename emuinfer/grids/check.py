@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import GridError
+from ..synthesis.lines import load_line_list
 from . import check_numbers
 from .check_lines import check_elements, check_medium
 from .check_report import FAIL, SKIPPED, Check, GridReport, Sample
@@ -36,23 +37,29 @@ def check_grid(grid, line_list=None) -> GridReport:
         dead = Check("dead labels", SKIPPED if problem is few else FAIL, problem)
         rest = (Check(name, SKIPPED, problem) for name in ("elements", "steps", "medium"))
         return GridReport(repr(grid), (*checks, dead, *rest))
-    sample = take_sample(grid, usable)
-    medium, shift = check_medium(grid, sample, line_list)
+    lines = load_line_list() if line_list is None else line_list
+    sample = take_sample(grid, usable, lines)
+    medium, shift = check_medium(grid, sample, lines)
     checks += [
         check_dead(grid, sample),
-        check_elements(grid, sample, line_list, shift),
+        check_elements(grid, sample, lines, shift),
         check_steps(grid, sample),
         medium,
     ]
     return GridReport(repr(grid), tuple(checks))
 
 
-def take_sample(grid, usable) -> Sample:
-    """At most `MAX_ROWS` of the `usable` rows, evenly spread in their order, and `MAX_PIXELS` pixels."""
+def take_sample(grid, usable, lines) -> Sample:
+    """At most `MAX_ROWS` of the `usable` rows, evenly spread in their order, and about `MAX_PIXELS` pixels: all that
+    `lines` covers, if these are not too many, and some of the others."""
     rows = usable[np.unique(np.linspace(0, len(usable) - 1, min(len(usable), MAX_ROWS)).round().astype(int))]
-    pixels = slice(None, None, -(-len(grid.wavelength) // MAX_PIXELS))
-    flux = np.concatenate([np.asarray(grid.flux[part, pixels], np.float32) for part in check_numbers.parts(rows, 64)])
-    return Sample(rows, grid.labels[rows], grid.wavelength[pixels], flux)
+    wave = grid.wavelength
+    chosen = np.arange(len(wave)) % -(-len(wave) // MAX_PIXELS) == 0
+    covered = (wave > lines.wavelength.min()) & (wave < lines.wavelength.max())
+    if covered.sum() <= MAX_PIXELS:
+        chosen |= covered
+    flux = [np.asarray(grid.flux[part], np.float32)[:, chosen] for part in check_numbers.parts(rows, 64)]
+    return Sample(rows, grid.labels[rows], wave[chosen], np.concatenate(flux))
 
 
 def _unusable(grid, totals, usable) -> str:

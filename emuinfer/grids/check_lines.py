@@ -73,7 +73,7 @@ def line_strengths(lines) -> np.ndarray:
     return np.exp(ln_strength) * np.array(fraction)
 
 
-def check_medium(grid, sample, line_list=None):
+def check_medium(grid, sample, line_list):
     """`(Check, shift)`: where the lines are, against the line list; `shift` (km/s) and line width for `check_elements`.
 
     The mean absorption is correlated with that of the line list at shifts of up to `REACH` km/s, in the medium that the
@@ -215,11 +215,8 @@ def _symbols(elements):
     return ", ".join(map(_symbol, elements))
 
 
-def _covered(grid, sample, line_list):
+def _covered(grid, sample, lines):
     """`(Lines, pixels inside the line list, ln of their wavelengths in air)`, or None where there are too few."""
-    from ..synthesis.lines import load_line_list
-
-    lines = load_line_list() if line_list is None else line_list
     air = convert_medium(sample.wavelength, grid.medium, "air")
     margin = 1 + REACH / SPEED_OF_LIGHT
     inside = (air > lines.wavelength.min() * margin) & (air < lines.wavelength.max() / margin)

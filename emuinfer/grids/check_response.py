@@ -10,7 +10,7 @@ COMPONENTS = 8
 # Sixty sound grids of 150 to 600 LTE spectra and 12 labels reached 3.0 to 4.4 as the largest of ten thousand
 # contrasts. With few labels the smooth model is so good that kinks of linear interpolation show, hence a limit on the
 # size too.
-STEP_T, STEP_FAIL_T = 5.0, 7.0
+STEP_T, STEP_FAIL_T = 5.5, 7.0
 MAX_SCANS = 60
 STEP_SIZE = 5e-4  # of the flux, root mean square over the pixels; half of what an emulator should reach
 WINDOWS = (0.1, 0.25)  # half-widths of the windows in which single steps are looked for, in ranges of the label
