@@ -74,7 +74,7 @@ def above(flux):
 
 
 def repeated(grid):
-    rows = np.r_[np.arange(N), np.arange(10)]
+    rows = np.r_[np.arange(len(grid)), np.arange(10)]
     return changed(grid, labels=grid.labels[rows], flux=grid.flux[rows])
 
 
@@ -131,11 +131,11 @@ def moving(grid):
 
 
 FAULTS = [
-    (lambda g: with_flux(g, nan), "finite", r"1 of 400 spectra \(rows 7\)"),
+    (lambda g: with_flux(g, nan), "finite", r"1 of 150 spectra \(rows 7\)"),
     (lambda g: with_labels(g, lambda labels: labels.__setitem__((8, 2), np.nan)), "finite", "1 in labels"),
-    (lambda g: with_flux(g, negative), "negative", r"down to -0.01, in 2 of 400 spectra \(rows 3, 9\)"),
-    (lambda g: with_flux(g, above), "continuum", r"up to 1.06 .* 25 of 400 spectra"),
-    (repeated, "duplicates", "10 of 410 rows repeat"),
+    (lambda g: with_flux(g, negative), "negative", r"down to -0.01, in 2 of 150 spectra \(rows 3, 9\)"),
+    (lambda g: with_flux(g, above), "continuum", r"up to 1.06 .* 25 of 150 spectra"),
+    (repeated, "duplicates", "10 of 160 rows repeat"),
     (contradicting, "duplicates", "spectra that differ"),
     (lambda g: with_flux(g, stuck), "duplicates", "share one spectrum at different labels"),
     (lambda g: with_labels(g, outside), "domain", r"rows 4\); the first: logg = 5.2 is outside"),
@@ -165,7 +165,8 @@ def test_a_sound_grid_passes(sound):
 def test_each_fault_is_found_by_its_check_alone(sound, fault, check, found):
     import re
 
-    report = check_grid(fault(sound))
+    in_numbers = check in ("finite", "negative", "continuum", "duplicates", "domain")
+    report = check_grid(fault(sound.subset(np.arange(150)) if in_numbers else sound))
     assert report.complaints == (check,), str(report)
     assert re.search(found, report[check].found), report[check].found
     if check != "duplicates" or "rows repeat" in found:
@@ -198,6 +199,7 @@ def test_scans_of_one_label_show_steps():
 
 
 def test_lazy_and_loaded_grids_give_the_same_report(sound, tmp_path):
+    sound = sound.subset(np.arange(100))
     sound.save(tmp_path / "a.h5")
     assert check_grid(Grid.load(tmp_path / "a.h5", lazy=True)) == check_grid(sound)
 
