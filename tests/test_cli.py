@@ -222,7 +222,7 @@ class Lines:
 SIZES = ("--width", 8, "--depth", 1, "--heads", 2, "--tokens", 2, "--label-hidden", 8, "--frequencies", 4, "--rank", 4)
 SCHEDULE = (
     "--steps",
-    400,
+    2000,
     "--warmup",
     5,
     "--checkpoint-every",
@@ -309,7 +309,7 @@ def trained(cli, grid_file, tmp_path_factory):
 def test_train_writes_emulator_and_card(trained, grid_file, cli):
     emulator, grid = load_emulator(trained), Grid.load(grid_file)
     card = json.loads(trained.with_suffix(".json").read_text())
-    assert card["title"] == "One line" and card["grid"]["hash"] == grid.hash and card["recipe"]["steps"] == 400
+    assert card["title"] == "One line" and card["grid"]["hash"] == grid.hash and card["recipe"]["steps"] == 2000
     _, test = grid.split(0.1, 0)
     residual = np.asarray(emulator(grid.labels[test], grid.wavelength)) - grid.flux[test]
     assert card["validation"]["native"]["all"]["mae"] == pytest.approx(np.abs(residual).mean(), rel=1e-4)
