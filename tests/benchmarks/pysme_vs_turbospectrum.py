@@ -72,10 +72,17 @@ def summary(residual, labels):
     }
 
 
+def strength_of(lines):
+    """Rough log10 strength at about 5600 K: gf, excitation, abundance and the fraction of neutral atoms."""
+    data, z, ion = element_data(), lines.element.astype(int) - 1, lines.ion.astype(int)
+    neutral = np.where(ion == 1, 0.9 * np.minimum(data["ionisation_energy"][z, 0] - 8.0, 0.0), 0.0)
+    return lines.log_gf - 0.9 * lines.e_low + data["abundance"][z] + neutral
+
+
 def largest(wavelength, residual, count=20):
     """Where the mean |residual| is largest, at least 0.4 Å apart, and the strongest line of the list there."""
     lines, symbol = load_line_list(), element_data()["symbol"]
-    strength = lines.log_gf - 0.9 * lines.e_low  # at about 5600 K
+    strength = strength_of(lines)
     mean, left, rows = np.abs(residual).mean(0), np.abs(residual).mean(0), []
     for _ in range(count):
         i = int(left.argmax())
@@ -91,9 +98,9 @@ def largest(wavelength, residual, count=20):
 
 
 def species(wavelength, residual, labels, flux):
-    """Bias of the residual in units of line depth for pixels where one species dominates, by its own strong lines."""
+    """By how much the lines of a species are deeper in PySME, as a fraction of their depth, at the cores of unblended lines."""
     lines, symbol = load_line_list(), element_data()["symbol"]
-    strength = lines.log_gf - 0.9 * lines.e_low
+    strength = strength_of(lines)
     rows = {}
     for z, ion in sorted(set(zip(lines.element.tolist(), lines.ion.tolist()))):
         own = np.flatnonzero((lines.element == z) & (lines.ion == ion) & (lines.wavelength > 5100) & (lines.wavelength < 5300))
@@ -101,14 +108,14 @@ def species(wavelength, residual, labels, flux):
         depth, off = [], []
         for k in own:
             close = np.abs(lines.wavelength - lines.wavelength[k]) < 0.15
-            if strength[k] < np.max(strength[close & ((lines.element != z) | (lines.ion != ion))], initial=-9) + 1.0:
+            if strength[k] < np.max(strength[close & ((lines.element != z) | (lines.ion != ion))], initial=-99) + 1.0:
                 continue  # blended with something not ten times weaker
             i = np.abs(wavelength - lines.wavelength[k]).argmin()
             depth.append(1.0 - flux[:, i])
             off.append(residual[:, i])
         if len(depth) and np.mean(depth) > 0.02:
             relative = float(np.sum(off) / np.sum(depth))
-            rows[f"{symbol[z - 1]} {ion}"] = {"lines": len(depth), "relative_depth": round(-relative, 4)}
+            rows[f"{symbol[z - 1]} {ion}"] = {"lines": len(depth), "deeper_by": round(-relative, 4)}
     return rows
 
 
@@ -131,7 +138,8 @@ def plot(wavelength, reference, flux, labels, few, changed):
         title = f"{teff:.0f} K, log g {logg:.2f}, [Fe/H] {fe_h:.2f}, {vmic:.2f} km/s"
         axis.set_title(f"{title}: mean |difference| {np.abs(residual[i]).mean():.4f} ({'median' if quantile < 1 else 'largest'})")
         axis.set_ylabel("normalised flux")
-    axes[0].legend(ncol=3, fontsize=8, loc="center right")
+    axes[0].set_ylim(-0.06, 1.25)
+    axes[0].legend(ncol=3, fontsize=8, loc="upper right")
     axes[2].plot(wavelength, np.abs(residual).mean(0), "C0", lw=0.6, label="mean |difference|")
     axes[2].plot(wavelength, residual.mean(0), "C3", lw=0.6, label="mean difference")
     axes[2].set_title(f"{len(flux)} spectra")
@@ -141,7 +149,7 @@ def plot(wavelength, reference, flux, labels, few, changed):
     axes[3].plot(labels[:, 0], np.abs(residual).mean(1), "ko", ms=4, label="as compared")
     for k, (name, other) in enumerate(changed.items()):
         axes[3].plot(labels[:few, 0], np.abs(other - reference[:few]).mean(1), f"C{k}.", ms=5, label=name)
-    axes[3].set(xlabel="Teff (K)", ylabel="mean |difference|", yscale="log")
+    axes[3].set(xlabel="Teff (K)", ylabel="mean |difference|", yscale="log", ylim=(1e-5, 2e-2))
     axes[3].legend(fontsize=8, ncol=2)
     figure.savefig(RESULTS / "pysme_vs_turbospectrum.png", dpi=110)
 
@@ -152,7 +160,8 @@ def main(n_spectra: int):
     flux, continuum, failures, seconds = spectra(labels, wavelength)
     good = np.isfinite(flux).all(1)
     few = int(good[:FEW].sum())
-    flux, labels, reference, ratio = flux[good], labels[good], reference[good], (continuum[good][:, ::500] * 1e6 / grid["continuum"][:n_spectra][good])
+    ratio = continuum[good][:, ::500] * 1e6 / grid["continuum"][:n_spectra][good]
+    flux, labels, reference = flux[good], labels[good], reference[good]
     residual = flux - reference
     regions = {"teff": (4500.0, 5000.0, 6000.0), "logg": (2.0, 3.5, 4.5), "fe_h": (-2.0, -1.0, 0.0)}
     stand_in = SimpleNamespace(labels=OPTICAL_FGK.names, label_space=OPTICAL_FGK)
