@@ -1,4 +1,4 @@
-"""The PySME backend. What needs PySME or atmosnet is skipped without them; line list and atmosphere reader are always tested."""
+"""The PySME backend. Only the line list and the atmosphere reader can be tested without PySME and atmosnet."""
 
 import importlib.util
 import pickle
@@ -17,7 +17,8 @@ from emuinfer.synthesis.pysme import NO_STARK, vald_columns
 
 needs_atmosnet = pytest.mark.skipif(importlib.util.find_spec("atmosnet") is None, reason="atmosnet is not installed")
 needs_pysme = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("pysme", "atmosnet")), reason="PySME or atmosnet is not installed"
+    any(importlib.util.find_spec(name) is None for name in ("pysme", "atmosnet")),
+    reason="PySME or atmosnet is not installed",
 )
 SUN = np.array([5777.0, 4.44, 0.0, 1.0] + [0.0] * 8)
 WINDOW = np.round(np.arange(5183.0, 5193.6, 0.02), 2)  # Mg b at 5183.60, Ti I 5192.97, Fe I 5192.34

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.pysme_vs_turbospectrum [N_SPECTRA]        (from the repository's root; 4 s per spectrum)
 
-Needs `pip install "emuinfer[pysme]"` and `../shared/data/grids/turbospectrum_5100_5300.npz`, of which it takes the first rows.
+Needs `pip install "emuinfer[pysme]"` and `../shared/data/grids/turbospectrum_5100_5300.npz` (it takes the first rows).
 Writes `results/pysme_vs_turbospectrum.json` (errors by region of the labels, native and at R = 40,000; what the errors are
 when one thing is changed; the wavelengths where the codes differ most) and `.png`.
 """
