@@ -1,6 +1,8 @@
 """`emuinfer train`: train a transformer emulator on a grid, or fine-tune one."""
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +37,7 @@ def train(
     weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay of AdamW.")] = 1e-3,
     spectra: Annotated[int, typer.Option(min=1, help="Spectra per step.")] = 16,
     pixels: Annotated[int, typer.Option(min=1, help="Pixels per spectrum and step.")] = 1024,
-    held_out: Annotated[float, typer.Option(help="Fraction of the spectra kept for validation.")] = 0.1,
+    held_out: Annotated[float, typer.Option(help="Fraction of the spectra kept for the errors of the card; the same for every seed.")] = 0.1,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
     width: Annotated[int, typer.Option(min=1, help="Width of the transformer (without --init).")] = 64,
@@ -46,13 +48,23 @@ def train(
     frequencies: Annotated[
         int, typer.Option(min=1, help="Sinusoids of the wavelength encoding (without --init).")
     ] = 64,
-    rank: Annotated[int, typer.Option(min=0, help="Rank of the bilinear part, 0 for none (without --init).")] = 128,
-    seed: Annotated[int, typer.Option(help="Seed of the first weights, the batches and the split.")] = 0,
+    rank: Annotated[
+        int, typer.Option(min=0, help="Rank of the bilinear part, at most the training spectra less one (without --init).")
+    ] = 128,
+    patience: Annotated[
+        int,
+        typer.Option(min=0, help="Stop after this many validations without gain and keep the best weights; 0: never. "
+                     "A tenth of the training spectra is set apart for it."),
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first weights and of the batches.")] = 0,
     title: Annotated[str, typer.Option(help="Title of the card.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing emulator.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ):
     """Train an emulator on a grid. Started again after an interruption, it goes on from the last checkpoint.
+
+    A new emulator starts from principal components of the training spectra if their wavelengths are equally spaced; --init
+    goes on from one that exists, which must have the grid's labels, wavelength range and medium.
 
     Its card records the grid's hash, the recipe, versions, and errors on the held-out spectra, natively sampled and at
     R = 40,000.
@@ -69,15 +81,25 @@ def train(
         raise EmuinferError(f"--held-out must be above 0 and at most 0.5; got {held_out:g}.")
     use_compilation_cache()
     from .grids import Grid
+    from .grids.grid import split_rows
     from .training import TrainConfig, error_table
     from .training import train as run
+    from .training.train import labels_for
 
     data = Grid.load(grid)
-    sizes = dict(width=width, depth=depth, heads=heads, tokens=tokens, label_hidden=label_hidden,
-                 frequencies=frequencies, rank=rank)  # fmt: skip
-    emulator = _start(data, init, sizes, seed)
-    labels = emulator.label_space.to_array(data.label_space.to_dict(data.labels))
-    kept, test = data.split(held_out, seed)
+    kept, test = data.split(held_out)
+    directory = directory or stem.with_name(stem.name + ".run")
+    if init is None:
+        sizes = dict(width=width, depth=depth, heads=heads, tokens=tokens, label_hidden=label_hidden,
+                     frequencies=frequencies, rank=min(rank, len(kept) - 1))  # fmt: skip
+        emulator = _new(data, kept, sizes, seed, directory, not quiet)
+    else:
+        emulator = _transformer(init)
+    labels = labels_for(emulator, data, f"'{init}'", str(grid))
+    judges = test
+    if patience:  # what chooses the weights may not measure their error
+        fit, judge = split_rows(len(kept))
+        kept, judges = kept[fit], kept[judge]
     config = TrainConfig(
         steps=steps,
         warmup=warmup,
@@ -89,8 +111,8 @@ def train(
         seed=seed,
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
+        patience=patience,
     )
-    directory = directory or stem.with_name(stem.name + ".run")
     with telling(f"Start the same command again to go on from the last checkpoint in {directory}."):
         trained = run(
             emulator,
@@ -98,42 +120,70 @@ def train(
             data.flux[kept],
             data.wavelength,
             config=config,
-            held_out=(labels[test], data.flux[test]),
+            held_out=(labels[judges], data.flux[judges]),
             directory=directory,
             resume=resume,
             progress=not quiet,
         )
-    from .emulators import save_emulator
-
     validation = error_table(trained, labels[test], data.flux[test], data.wavelength, resolutions=_resolutions(data))
     recipe = {**dataclasses.asdict(config), "held_out": held_out, "init": _parent(init)}
-    save_emulator(trained, stem, _card(title, data, grid, recipe, validation))
+    _save(trained, stem, _card(title, data, grid, recipe, validation))
     print(_figures(validation))
     print(f"Written to {card_file} and {stem.name}.safetensors beside it.")
 
 
-def _start(data, init, sizes, seed):
-    """The emulator before training: new, with tables on the grid's pixels, or loaded."""
+def _new(data, rows, sizes, seed, directory, progress):
+    """An emulator with tables on the grid's pixels, its bilinear part set from the principal components of `rows` if the
+    pixels are equally spaced, as the tables' nodes are. It is kept in `directory`, so that a resumed run finds it."""
     import jax
 
     from .emulators import TransformerConfig, TransformerPayne, load_emulator
+    from .training.recipe import start_from_components
 
     wavelength = data.wavelength
-    if init is None:
-        # Periods below about two pixels would leave the emulator undetermined between them.
-        shortest = 2.4 * float(np.diff(np.log10(wavelength)).max())
-        nodes = len(wavelength)
-        config = TransformerConfig(shortest_period=shortest, table_nodes=nodes, **sizes)
-        if config.width % config.heads:
-            raise EmuinferError(f"--width must be a multiple of --heads; got {config.width} and {config.heads}.")
-        span = (wavelength[0], wavelength[-1])
-        return TransformerPayne(data.label_space, span, data.medium, config, key=jax.random.key(seed))
-    emulator = load_emulator(init)
-    if not isinstance(emulator, TransformerPayne):
-        raise TrainingError(f"'{init}' is a '{emulator.kind}' emulator; only transformers can be trained further.")
-    if emulator.medium != data.medium:
-        raise TrainingError(f"'{init}' is for wavelengths in {emulator.medium}, the grid's are in {data.medium}.")
+    # Periods below about two pixels would leave the emulator undetermined between them.
+    shortest = 2.4 * float(np.diff(np.log10(wavelength)).max())
+    config = TransformerConfig(shortest_period=shortest, table_nodes=len(wavelength), **sizes)
+    if config.width % config.heads:
+        raise EmuinferError(f"--width must be a multiple of --heads; got {config.width} and {config.heads}.")
+    span = (float(wavelength[0]), float(wavelength[-1]))
+    emulator = TransformerPayne(data.label_space, span, data.medium, config, key=jax.random.key(seed))
+    if not config.rank or np.abs(np.linspace(*span, len(wavelength)) - wavelength).max() > 1e-3:
+        return emulator
+    # Another seed, size or grid would be another start: the name tells them apart.
+    digest = hashlib.sha256(json.dumps([data.hash, rows.tolist(), dataclasses.asdict(config), seed]).encode()).hexdigest()
+    start = directory / f"start-{digest[:12]}"
+    if start.with_suffix(".json").exists():
+        return load_emulator(start)
+    emulator = start_from_components(
+        emulator, data.label_space.to_array(data.labels)[rows], data.flux[rows], wavelength, seed=seed, progress=progress
+    )
+    _save(emulator, start, {"title": "First weights, from principal components"})
     return emulator
+
+
+def _transformer(name):
+    from .emulators import TransformerPayne, load_emulator
+
+    emulator = load_emulator(name)
+    if not isinstance(emulator, TransformerPayne):
+        raise TrainingError(f"'{name}' is a '{emulator.kind}' emulator; only transformers can be trained further.")
+    return emulator
+
+
+def _save(emulator, stem, card):
+    """Save an emulator; where the disk is full, leave nothing half-written and say what is safe."""
+    from .emulators import save_emulator
+
+    try:
+        save_emulator(emulator, stem, card)
+    except OSError as error:
+        for ending in (".safetensors.tmp", ".json.tmp"):
+            stem.with_name(stem.name + ending).unlink(missing_ok=True)
+        raise TrainingError(
+            f"{stem.name}.safetensors and its card could not be written to {stem.parent.resolve()} ({error}). Free some space or "
+            "allow writing there, and start the same command again: it goes on from its last checkpoint."
+        ) from error
 
 
 def _resolutions(data):

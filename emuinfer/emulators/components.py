@@ -25,8 +25,10 @@ def principal_components(x: np.ndarray, k: int):
     return mean, basis, centred @ basis.T
 
 
-def fit_coefficients(scaled, coefficients, hidden: int, steps: int, seed: int = 0, batch: int = 4096, progress=True):
-    """Layers of a two-layer SiLU network from scaled labels `(n, n_labels)` to coefficients `(n, k)`, by AdamW.
+def fit_coefficients(
+    scaled, coefficients, hidden: int, steps: int, seed: int = 0, batch: int = 4096, progress=True, *, depth: int = 2, rate: float = 4e-3
+):
+    """SiLU network with `depth` hidden layers from scaled labels `(n, n_labels)` to coefficients `(n, k)`, by AdamW.
 
     The network learns standardised coefficients, so that small components learn as fast as large ones; the loss weighs
     them by their share of x.
@@ -34,8 +36,8 @@ def fit_coefficients(scaled, coefficients, hidden: int, steps: int, seed: int = 
     import optax
 
     spread = np.maximum(coefficients.std(0), 1e-6 * coefficients.std(0).max())
-    layers = init_network(jax.random.key(seed), (scaled.shape[1], hidden, hidden, coefficients.shape[1]))
-    optimiser = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 4e-3, 100, steps, 1e-6), b2=0.99, weight_decay=1e-4)
+    layers = init_network(jax.random.key(seed), (scaled.shape[1], *[hidden] * depth, coefficients.shape[1]))
+    optimiser = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, rate, 100, steps, 1e-6), b2=0.99, weight_decay=1e-4)
     weight = jnp.asarray(spread / spread[0], jnp.float32)
 
     def loss(layers, s, t):

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import EmulatorError
 from ..labels import LabelSpace
 from .base import Emulator, flux_from_depth
+from .controls_gp import gp_features
 from .encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
 from .network import init_network, network
 
@@ -19,7 +20,8 @@ class TransformerConfig:
     """Sizes of a `TransformerPayne`.
 
     `table_nodes`: nodes of the learned wavelength tables, best the pixels of the training grid; 0 leaves them out (and
-    needs `rank = 0`). `rank`: of the bilinear part. Periods are in dex of wavelength; the shortest should not be below two
+    needs `rank = 0`). `rank`: of the bilinear part; `branch_layers`: hidden layers of its branch, each `label_hidden` wide;
+    `branch_theta`: give the branch 5040 K / Teff beside the labels, in which line strengths are nearer to linear. Periods are in dex of wavelength; the shortest should not be below two
     pixels of the training grid (3.3e-6 dex for 0.02 Å at 5200 Å), or the emulator is undetermined between the pixels.
     """
 
@@ -34,6 +36,8 @@ class TransformerConfig:
     longest_period: float = 10.0
     table_nodes: int = 10_001
     rank: int = 128
+    branch_layers: int = 2
+    branch_theta: bool = False
     epsilon: float = 0.003
 
 
@@ -129,6 +133,8 @@ class TransformerPayne(Emulator):
         c = config or TransformerConfig()
         if c.rank and not c.table_nodes:
             raise EmulatorError("A TransformerPayne with rank > 0 needs table_nodes > 0; set rank=0 for one without tables.")
+        if c.branch_theta and "teff" not in label_space.names:
+            raise EmulatorError(f"branch_theta needs the label teff; the labels are {', '.join(label_space.names)}.")
         k = iter(jax.random.split(key, 10 + c.depth))
         n, d, hidden = len(label_space), c.width, c.label_hidden
         self.encode = _dense(next(k), 2 * c.frequencies, d)
@@ -137,7 +143,7 @@ class TransformerPayne(Emulator):
         self.trunk_mean = jnp.zeros(c.table_nodes) if c.rank else None
         self.trunk = 0.1 * jax.random.normal(next(k), (c.table_nodes, c.rank)) if c.rank else None
         self.trunk_in = _dense(next(k), c.rank, d) if c.rank else None
-        self.branch = init_network(next(k), (n, hidden, hidden, c.rank)) if c.rank else []
+        self.branch = init_network(next(k), self.branch_sizes(n, c)) if c.rank else []
         self.label_in = _dense(next(k), n, hidden, 1.5)
         self.label_bias = 0.5 * jax.random.normal(next(k), (hidden,))
         self.label_out = _dense(next(k), hidden, c.tokens * d)
@@ -150,6 +156,18 @@ class TransformerPayne(Emulator):
         self.wavelength_range = (float(wavelength_range[0]), float(wavelength_range[1]))
         self.medium = medium
         self.config = c
+
+    @staticmethod
+    def branch_sizes(n_labels: int, c: TransformerConfig) -> tuple[int, ...]:
+        return (n_labels + c.branch_theta, *[c.label_hidden] * c.branch_layers, c.rank)
+
+    def branch_inputs(self, scaled_labels) -> jax.Array:
+        """What the branch sees of the labels, `(..., n_labels)` or, with `branch_theta`, one more."""
+        if not self.config.branch_theta:
+            return scaled_labels
+        i = self.label_space.index("teff")
+        theta = gp_features(self.label_space, scaled_labels)[..., i : i + 1]
+        return jnp.concatenate([scaled_labels, theta], axis=-1)
 
     @property
     def periods(self) -> np.ndarray:
@@ -187,7 +205,7 @@ class TransformerPayne(Emulator):
             x = block(x, tokens)
         out = (_rms_norm(x, self.norm_head) @ self.head)[:, 0] + self.head_bias[0]
         if self.trunk is not None:
-            out = out + features[1][:, 0] + features[2] @ network(self.branch, scaled_labels)
+            out = out + features[1][:, 0] + features[2] @ network(self.branch, self.branch_inputs(scaled_labels))
         return out
 
     def flux(self, scaled_labels, query) -> jax.Array:

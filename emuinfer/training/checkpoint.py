@@ -1,5 +1,10 @@
-"""Checkpoints: written to a temporary file and renamed, so that a killed job leaves the last good one."""
+"""The folder of a training run: settings, metrics and checkpoint, so written that a killed job or a full disk costs nothing.
 
+Files are written under a temporary name and renamed: the last good one stays until the next one is complete.
+"""
+
+import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -8,14 +13,38 @@ import equinox as eqx
 from ..errors import TrainingError
 
 
-def save_checkpoint(path, state) -> None:
+@contextlib.contextmanager
+def written_whole(path):
+    """The temporary path to write to; it replaces `path` if the block succeeds, and is removed if it does not.
+
+    Raises `TrainingError` where the disk is full or the file cannot be written; `path` is then as it was.
+    """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path, error):
+    kept = "The one written before it is untouched. " if Path(path).exists() else ""
+    return TrainingError(
+        f"{path} could not be written ({error}). {kept}Free some space or allow writing there, and start the same run again: "
+        "it goes on from its last checkpoint."
+    )
+
+
+def save_checkpoint(path, state) -> None:
+    """Write a pytree of arrays. Raises `TrainingError` if that fails; the checkpoint before it then stays."""
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
         eqx.tree_serialise_leaves(file, state)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def load_checkpoint(path, like):
@@ -27,3 +56,71 @@ def load_checkpoint(path, like):
             f"The checkpoint {path} cannot be resumed ({error}). It is damaged or of an emulator of other sizes: "
             "train into another directory, or delete it to start anew."
         ) from error
+
+
+class RunFolder:
+    """`config.json`, `metrics.jsonl` and `checkpoint.eqx` of one run; with `path` None nothing is kept.
+
+    `described` is what makes the run what it is. A folder that holds a checkpoint is gone on with if `resume`, and only by a
+    run that is described in the same way. Raises `TrainingError` otherwise, and when the folder cannot be written to.
+    """
+
+    def __init__(self, path, described: dict, resume: bool = True):
+        self.path = None if path is None else Path(path)
+        if self.path is None:
+            return
+        self.checkpoint, self.metrics = self.path / "checkpoint.eqx", self.path / "metrics.jsonl"
+        settings = self.path / "config.json"
+        if self.checkpoint.exists():
+            if not resume:
+                raise TrainingError(f"{self.path} already holds a run. Give another directory, or resume it.")
+            self._compare(settings, described)
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        with written_whole(settings) as temporary:
+            temporary.write_text(json.dumps(described, indent=1))
+
+    def _compare(self, settings, described):
+        found = json.loads(settings.read_text()) if settings.exists() else {}
+        changed = sorted(k for k in described if found.get(k, described[k]) != described[k])
+        if changed:
+            what = "; ".join(f"{k}: {found[k]} there, {described[k]} now" for k in changed)
+            raise TrainingError(f"The run in {self.path} has other settings ({what}). Use them, or another directory.")
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return self.path is not None and self.checkpoint.exists()
+
+    def save(self, state) -> None:
+        if self.path is not None:
+            save_checkpoint(self.checkpoint, state)
+
+    def load(self, like):
+        """The state of the checkpoint, or `like` if there is none."""
+        return load_checkpoint(self.checkpoint, like) if self.has_checkpoint else like
+
+    def record(self, values: dict) -> None:
+        """Add a line to the metrics; one that does not fit on the disk is taken back."""
+        if self.path is None:
+            return
+        size = self.metrics.stat().st_size if self.metrics.exists() else 0
+        try:
+            with open(self.metrics, "a") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            if self.metrics.exists():
+                os.truncate(self.metrics, size)
+            raise _cannot_write(self.metrics, error) from error
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics of steps after the checkpoint, which will be made again, and a line cut short by a kill."""
+        if self.path is None or not self.metrics.exists():
+            return
+        lines = self.metrics.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if len(kept) < len(lines):
+            with written_whole(self.metrics) as temporary:
+                temporary.write_text("".join(kept))

@@ -17,6 +17,11 @@ class TrainConfig:
     - `huber`: residual (in flux) where the loss passes from quadratic to absolute.
     - `average`: decay per step of the averaged weights that are validated and saved.
     - `seed`: of the batches (the weights' own seed is given where they are made).
+    - `validate_every`, `checkpoint_every`: steps between validations, and between checkpoints.
+    - `patience`: stop when the mean absolute error of the held-out spectra has not fallen for this many validations, and
+      keep the averaged weights that were best; 0 trains to the end and keeps the last. The schedule's decay usually
+      brings the largest gain, so let `patience * validate_every` be longer than the plateau. Held-out spectra that have
+      chosen the weights no longer measure the error: keep others for that.
     """
 
     steps: int = 20_000
@@ -33,6 +38,7 @@ class TrainConfig:
     seed: int = 0
     validate_every: int = 500
     checkpoint_every: int = 500
+    patience: int = 0
 
     def schedule(self):
         import optax

@@ -32,7 +32,8 @@ def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, 
         )
     scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
     mean, basis, coefficients = principal_components(depth_from_flux(np.asarray(flux, np.float32), c.epsilon), c.rank)
-    layers = fit_coefficients(scaled, coefficients, c.label_hidden, steps, seed, progress=progress)
+    inputs = np.asarray(emulator.branch_inputs(scaled))
+    layers = fit_coefficients(inputs, coefficients, c.label_hidden, steps, seed, progress=progress, depth=c.branch_layers)
     return _with_components(emulator, mean, basis, layers)
 
 
@@ -51,7 +52,10 @@ def start_from_teacher(emulator: TransformerPayne, teacher: LogitGP, *, n=65536,
     scaled = np.asarray(space.scale(sobol_design(space, n, seed=seed + 5)), np.float32)
     coefficients = teacher_coefficients(teacher, scaled)[:, : c.rank]
     basis, middle = np.asarray(teacher.basis, float), coefficients.mean(0)
-    layers = fit_coefficients(scaled, coefficients - middle, c.label_hidden, steps, seed, batch=1024, progress=progress)
+    layers = fit_coefficients(
+        np.asarray(emulator.branch_inputs(scaled)), coefficients - middle, c.label_hidden, steps, seed, batch=1024,
+        progress=progress, depth=c.branch_layers, rate=2e-3,
+    )
     return _with_components(emulator, np.asarray(teacher.mean, float) + middle @ basis[: c.rank], basis[: c.rank], layers)
 
 
