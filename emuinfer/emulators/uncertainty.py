@@ -1,0 +1,251 @@
+"""The error of an emulator as a covariance over wavelength: a diagonal and a low-rank part, both dependent on the labels.
+
+An emulator errs in x = log(1/f − 1 + ε), the logarithm of an opacity, more evenly over lines and stars than in the flux
+f. Its error there is modelled, and brought to the flux by df/dx (`sensitivity`):
+
+    C(labels) = S (a² diag(d²) + b² Uᵀ U) S,    S = diag(f (1 − f) + ε f²)
+
+with a and b exponentials of quadratic functions of the labels, d and U functions of wavelength. All is learned on spectra
+that the emulator has not seen, in `training.uncertainty`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import EmulatorError
+from ..labels import LabelSpace
+from .base import Emulator
+from .controls_gp import gp_features
+from .controls_pixels import PixelGrid
+from .storage import ZOO, _find, emulator_hash
+
+FORMAT = "emuinfer-uncertainty"
+VERSION = 1
+ARRAYS = ("scale", "factor_scale", "diagonal", "factors", "correlation")
+
+
+def sensitivity(flux, epsilon: float, xp=jnp):
+    """−df/dx of the saturating link f = 1 / (1 − ε + eˣ) at flux f, which is cut to [0, 1]: f (1 − f) + ε f²."""
+    flux = xp.clip(flux, 0.0, 1.0)
+    return flux * (1.0 - flux) + epsilon * flux**2
+
+
+def quadratic_terms(label_space: LabelSpace, scaled_labels, xp=jnp):
+    """1, the features of `gp_features` and their products in pairs, `(..., 1 + n + n (n + 1) / 2)`."""
+    x = gp_features(label_space, scaled_labels, xp)
+    i, j = np.triu_indices(x.shape[-1])
+    return xp.concatenate([xp.ones_like(x[..., :1]), x, x[..., i] * x[..., j]], axis=-1)
+
+
+class UncertaintyQuery(eqx.Module):
+    """The stored pixel below each wavelength, int32 `(n_wave,)`, and the fraction of a pixel beyond it, float32."""
+
+    index: jax.Array
+    fraction: jax.Array
+
+
+class EmulatorUncertainty(eqx.Module):
+    """Covariance of an emulator's error, emulated − true flux, for any labels and wavelengths.
+
+    **Attributes:**
+
+    - `scale`, `factor_scale` `(terms,)`: coefficients of ln a and ln b in `quadratic_terms`.
+    - `diagonal` `(grid.n,)`: d; `factors` `(rank, grid.n)`: U; both in x, as standard deviations.
+    - `correlation` `(lags,)`: correlation of the part that the factors leave, at lags of 0, 1, … stored pixels.
+    - `degrees_of_freedom`, `factor_degrees_of_freedom`: ν of the Student-t distributions that pixels, and the
+      coefficients of the factors, follow once divided by their standard deviations.
+    - `epsilon`: ε of the link.
+    """
+
+    scale: jax.Array
+    factor_scale: jax.Array
+    diagonal: jax.Array
+    factors: jax.Array
+    correlation: jax.Array
+    label_space: LabelSpace = eqx.field(static=True)
+    grid: PixelGrid = eqx.field(static=True)
+    medium: str = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+    degrees_of_freedom: float = eqx.field(static=True)
+    factor_degrees_of_freedom: float = eqx.field(static=True)
+
+    @property
+    def rank(self) -> int:
+        return self.factors.shape[0]
+
+    def prepare(self, wavelength) -> UncertaintyQuery:
+        """What `evaluate` needs of the wavelengths `(n_wave,)`, Å in `medium`; host side. `EmulatorError` out of range."""
+        wavelength = np.atleast_1d(np.asarray(wavelength, np.float64))
+        position = (wavelength - self.grid.start) / self.grid.step
+        if not position.size or not position.min() > -1e-3 or not position.max() < self.grid.n - 1 + 1e-3:
+            lo, hi = self.grid.range
+            found = f"{wavelength.min():.3f}–{wavelength.max():.3f} Å" if position.size else "no wavelengths"
+            raise EmulatorError(f"The uncertainty covers {lo:.3f}–{hi:.3f} Å ({self.medium}); asked for {found}.")
+        index = np.clip(np.floor(position).astype(np.int32), 0, self.grid.n - 2)
+        fraction = np.clip(position - index, 0.0, 1.0)
+        return UncertaintyQuery(jnp.asarray(index), jnp.asarray(fraction, jnp.float32))
+
+    def evaluate(self, scaled_labels, query: UncertaintyQuery, flux):
+        """`(sd (n,), factors (rank, n))` at scaled labels `(n_labels,)` where the emulated flux is `flux` `(n,)`.
+
+        C = diag(sd²) + factorsᵀ factors. Pure and differentiable, float32.
+        """
+        terms = quadratic_terms(self.label_space, scaled_labels)
+        slope = sensitivity(flux, self.epsilon)
+        at = lambda a: a[..., query.index] * (1 - query.fraction) + a[..., query.index + 1] * query.fraction
+        sd = jnp.exp(terms @ self.scale) * at(self.diagonal) * slope
+        return sd, jnp.exp(terms @ self.factor_scale) * at(self.factors) * slope
+
+    def at(self, scaled_labels, wavelength, flux):
+        """`evaluate` at wavelengths `(n,)`, Å in `medium`, for one spectrum; see there."""
+        as32 = lambda a: jnp.asarray(a, jnp.float32)
+        return _evaluate(self, as32(scaled_labels), self.prepare(wavelength), as32(flux))
+
+    # What a line spread function does to it
+
+    @property
+    def correlation_length(self) -> float:
+        """Integral of the correlation over lags of both signs, Å: the width over which errors are as good as equal."""
+        rho = np.asarray(self.correlation, float)
+        return float(self.grid.step * (2.0 * rho.sum() - rho[0]))
+
+    def damping(self, sigma: float) -> float:
+        """What a Gaussian line spread function of standard deviation `sigma` (Å) leaves of the variance sd².
+
+        ∫ ρ(l) exp(−l²/4σ²) / (2 √π σ) dl: the correlation of the errors under that of the kernel with itself. To be
+        applied to the kernel's average of sd².
+        """
+        if sigma <= 0:
+            return 1.0
+        rho = np.asarray(self.correlation, float)
+        reach = (len(rho) - 1) * self.grid.step
+        lag = np.linspace(0.0, reach, 1 + int(np.ceil(reach / (0.1 * min(sigma, self.grid.step)))))
+        kernel = np.exp(-0.25 * (lag / sigma) ** 2) / (2.0 * np.sqrt(np.pi) * sigma)
+        return float(2.0 * np.trapezoid(np.interp(lag, self.grid.step * np.arange(len(rho)), rho) * kernel, lag))
+
+    def coherence(self, sigma: float, pixel: float) -> float:
+        """Pixels of width `pixel` (Å) over which errors seen through a Gaussian of `sigma` (Å) are the same, at least 1.
+
+        A likelihood that takes the diagonal part of neighbouring pixels for independent must multiply its variance by
+        this, lest it count one error many times.
+        """
+        return max(1.0, self.correlation_length / (self.damping(sigma) * pixel))
+
+
+@eqx.filter_jit
+def _evaluate(uncertainty, scaled, query, flux):
+    return uncertainty.evaluate(scaled, query, flux)
+
+
+def woodbury_log_likelihood(residual, variance, factors) -> jax.Array:
+    """ln N(residual; 0, diag(variance) + factorsᵀ factors), in O(n × rank²), without any n × n matrix.
+
+    `residual`, `variance` `(n,)`, `factors` `(rank, n)`. Pixels of infinite variance count for nothing. From the
+    Woodbury identity and the matrix determinant lemma (Golub & Van Loan 2013, Matrix Computations, section 2.1.4).
+    """
+    used = jnp.isfinite(variance)
+    variance = jnp.where(used, variance, 1.0)
+    root = used / jnp.sqrt(variance)
+    white, scaled = residual * root, factors * root
+    inner = jnp.eye(len(factors), dtype=scaled.dtype) + scaled @ scaled.T
+    cholesky = jax.scipy.linalg.cholesky(inner, lower=True)
+    solved = jax.scipy.linalg.cho_solve((cholesky, True), scaled @ white)
+    # One product of small numbers, not the difference of two large ones: float32 would lose the result.
+    quadratic = white @ (white - solved @ scaled)
+    log_determinant = jnp.sum(jnp.where(used, jnp.log(2.0 * jnp.pi * variance), 0.0))
+    return -0.5 * (quadratic + log_determinant) - jnp.sum(jnp.log(jnp.diag(cholesky)))
+
+
+# On disk: NAME-uncertainty.safetensors beside NAME.safetensors, and NAME-uncertainty.card.json
+
+
+def uncertainty_files(stem) -> tuple[Path, Path]:
+    """Paths of arrays and card of the uncertainty that belongs to the emulator files `stem`.json, `stem`.safetensors."""
+    stem = Path(stem)
+    names = [stem.name + end for end in ("-uncertainty.safetensors", "-uncertainty.card.json")]
+    return stem.with_name(names[0]), stem.with_name(names[1])
+
+
+def save_uncertainty(uncertainty: EmulatorUncertainty, stem, *, emulator: Emulator | None, card: dict | None = None) -> Path:
+    """Write both files of `uncertainty_files(stem)`, the arrays over wavelength as float16; returns the card's path.
+
+    `emulator` is the one whose error it is: the card keeps its hash, by which `load_uncertainty` and
+    `shipped_uncertainty` know that they belong together.
+    """
+    from safetensors.numpy import save
+
+    arrays = {name: np.asarray(getattr(uncertainty, name), np.float32) for name in ARRAYS}
+    for name in ("diagonal", "factors"):
+        arrays[name] = arrays[name].astype(np.float16)
+    if not all(np.isfinite(a).all() for a in arrays.values()):
+        raise EmulatorError("The uncertainty holds numbers that are not finite or beyond float16; fit it again.")
+    blob = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+    description = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "emulator_hash": None if emulator is None else emulator_hash(emulator),
+        "labels": uncertainty.label_space.to_json(),
+        "grid": dataclasses.asdict(uncertainty.grid),
+        "medium": uncertainty.medium,
+        "epsilon": uncertainty.epsilon,
+        "degrees_of_freedom": uncertainty.degrees_of_freedom,
+        "factor_degrees_of_freedom": uncertainty.factor_degrees_of_freedom,
+        "sha256": hashlib.sha256(blob).hexdigest(),
+    }
+    content = json.dumps({**(card or {}), **description}, indent=1).encode()
+    for file, data in zip(uncertainty_files(stem), (blob, content)):
+        temporary = file.with_name(file.name + ".tmp")
+        temporary.write_bytes(data)
+        os.replace(temporary, file)
+    return uncertainty_files(stem)[1]
+
+
+def load_uncertainty(name_or_path, *, emulator: Emulator | None = None) -> EmulatorUncertainty:
+    """The uncertainty saved beside an emulator, found by the emulator's name or path.
+
+    Raises `EmulatorError` where there is none, where a file is damaged, and, with `emulator`, where it was learned on
+    another one.
+    """
+    from safetensors.numpy import load
+
+    file, card_file = uncertainty_files(_find(name_or_path))
+    if not (file.exists() and card_file.exists()):
+        raise EmulatorError(f"'{name_or_path}' has no uncertainty: {file.name} and {card_file.name} are not beside it.")
+    try:
+        card = json.loads(card_file.read_text())
+    except ValueError as error:
+        raise EmulatorError(f"{card_file} is not readable ({error}). Fetch or save it again.") from error
+    if card.get("format") != FORMAT or card.get("format_version", 0) > VERSION:
+        raise EmulatorError(f"{card_file} is not the card of an uncertainty of version {VERSION} or before. Update emuinfer.")
+    blob = file.read_bytes()
+    if hashlib.sha256(blob).hexdigest() != card.get("sha256"):
+        raise EmulatorError(f"{file} is damaged or belongs to another card (SHA-256 differs). Fetch or save it again.")
+    if emulator is not None and emulator_hash(emulator) != card.get("emulator_hash"):
+        raise EmulatorError(f"{file} was learned on another emulator (hash {card.get('emulator_hash')}); learn it again.")
+    try:
+        arrays = {name: jnp.asarray(a, jnp.float32) for name, a in load(blob).items()}
+        numbers = {k: card[k] for k in ("medium", "epsilon", "degrees_of_freedom", "factor_degrees_of_freedom")}
+        space, grid = LabelSpace.from_json(card["labels"]), PixelGrid(**card["grid"])
+        return EmulatorUncertainty(**{n: arrays[n] for n in ARRAYS}, label_space=space, grid=grid, **numbers)
+    except (KeyError, TypeError) as error:
+        raise EmulatorError(f"{card_file} or {file.name} lacks {error}. Fetch or save them again.") from error
+
+
+def shipped_uncertainty(emulator: Emulator) -> EmulatorUncertainty | None:
+    """The uncertainty among the shipped ones that was learned on this very emulator, or None."""
+    cards = sorted(ZOO.glob("*-uncertainty.card.json"))
+    if not cards:
+        return None
+    own = emulator_hash(emulator)
+    for card in cards:
+        if json.loads(card.read_text()).get("emulator_hash") == own:
+            return load_uncertainty(ZOO / card.name.removesuffix("-uncertainty.card.json"))
+    return None

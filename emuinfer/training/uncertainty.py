@@ -1,0 +1,358 @@
+"""Learn the covariance of an emulator's error from spectra that it has not seen, and test what it covers.
+
+    python -m emuinfer.training.uncertainty optical-fgk --simple lte.h5 --realistic turbospectrum.npz --residuals cv.npz
+
+makes the cross-validated residuals of the Gaussian-process emulator (or goes on with them, or reads them), fits
+`EmulatorUncertainty`, saves it beside the emulator, and prints its coverage of the held-out tenth of the grid.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..emulators.controls_pixels import PixelGrid
+from ..emulators.uncertainty import EmulatorUncertainty, quadratic_terms, sensitivity
+from ..errors import TrainingError
+from .evaluate import REGIONS, SIGMA_PER_FWHM, convolve, predict, region_masks
+
+LAGS = 50  # stored pixels over which the correlation of the errors is kept
+RIDGES = 10.0 ** np.arange(-1.0, 3.1, 0.5)
+LEVELS = (0.68, 0.95)
+FEWEST = 8  # spectra
+
+
+# Residuals
+
+
+def cross_validated_flux(fit, labels, flux, wavelength, *, folds=8, seed=5, path=None, progress=False) -> np.ndarray:
+    """Flux `(n, p)` at each spectrum's labels from an emulator that has not seen it, float32.
+
+    `fit(labels, flux)` returns an emulator. With `path` (.npz) the residuals are kept after each fold, as float16, and
+    a later call with the same spectra goes on from them.
+    """
+    labels, flux = np.asarray(labels, np.float64), np.asarray(flux, np.float32)
+    fold = np.random.default_rng(seed).permutation(len(labels)) % folds
+    residual, done = np.zeros(flux.shape, np.float16), 0
+    if path is not None and Path(path).exists():
+        with np.load(path, allow_pickle=False) as file:
+            if not (np.array_equal(file["fold"], fold) and np.allclose(file["labels"], labels)):
+                raise TrainingError(f"{path} holds residuals of other spectra or folds. Give another path or delete it.")
+            residual, done = file["residuals"], int(file["done"])
+    for k in range(done, folds):
+        out = fold == k
+        residual[out] = predict(fit(labels[~out], flux[~out]), labels[out], wavelength) - flux[out]
+        if progress:
+            print(f"fold {k + 1} of {folds}: mean |residual| {np.abs(residual[out].astype(np.float32)).mean():.5f}", flush=True)
+        if path is not None:
+            temporary = Path(str(path) + ".tmp.npz")
+            np.savez(temporary, residuals=residual, fold=fold, labels=labels, wavelength=wavelength, done=k + 1)
+            os.replace(temporary, path)
+    return flux + residual.astype(np.float32)
+
+
+# Fit
+
+
+def fit_uncertainty(
+    label_space, labels, residuals, flux, wavelength, *, rank=20, medium="air", epsilon=0.003, folds=4, seed=0
+) -> EmulatorUncertainty:
+    """The covariance of residuals `(n, p)`, emulated − true flux, of spectra out of the emulator's sample.
+
+    **Arguments:**
+
+    - `labels` `(n, n_labels)`, emulated `flux` `(n, p)`, `wavelength` `(p,)` Å in `medium`, uniform.
+    - `rank`: factors of the low-rank part, cut to half the spectra of a fold.
+    - `epsilon`: of the link 1 / (1 − ε + eˣ), the emulator's own if it has one.
+    - `folds`: sizes and degrees of freedom are found by cross-validation: covariances of the other folds are held
+      against each fold's residuals.
+
+    **Raises:** `TrainingError` on shapes that disagree, numbers that are not finite, or fewer than 8 spectra.
+    """
+    labels, residuals, flux = _checked(label_space, labels, residuals, flux, wavelength)
+    grid = PixelGrid.from_wavelength(wavelength)
+    slope = np.maximum(sensitivity(flux, epsilon, np), 1e-6)
+    x = residuals / slope
+    terms = quadratic_terms(label_space, np.asarray(label_space.scale(labels), np.float64), np)
+    folds = min(folds, len(x) // 2)
+    fold = np.random.default_rng(seed).permutation(len(x)) % folds
+    rank = min(rank, len(x) * (folds - 1) // folds // 2)
+    some = np.linspace(0, grid.n - 1, min(grid.n, 500)).astype(int)
+    parts, sizes = [], []
+    for k in range(folds):
+        shape = _shape(x, slope, terms, fold != k, rank)
+        rows = np.flatnonzero(fold == k)
+        a, b = np.exp(terms[rows] @ shape.scale), np.exp(terms[rows] @ shape.factor_scale)
+        diagonal = (a[:, None] * shape.diagonal[some]) ** 2
+        low_rank = b[:, None] ** 2 * (shape.factors[:, some] ** 2).sum(0)
+        parts.append(np.stack([x[rows][:, some], diagonal, low_rank]))
+        length = 2.0 * shape.correlation.sum() - 1.0
+        for row, ai, bi in zip(rows, a, b):
+            sd, factors = ai * shape.diagonal * slope[row], bi * shape.factors * slope[row]
+            sizes.append(factor_statistic(residuals[row], sd**2 * max(length, 1.0), factors))
+    factor_size, factor_nu = _fit_f(np.array(sizes), rank)
+    value, diagonal, low_rank = np.concatenate(parts, axis=1)
+    size, nu = _fit_t(value, diagonal, factor_size**2 * low_rank)
+    shape = _shape(x, slope, terms, np.ones(len(x), bool), rank)
+    shape = dataclasses.replace(shape, diagonal=size * shape.diagonal, factors=factor_size * shape.factors)
+    arrays = {k: np.asarray(v, np.float32) for k, v in vars(shape).items()}
+    return EmulatorUncertainty(
+        **arrays, label_space=label_space, grid=grid, medium=medium, epsilon=float(epsilon),
+        degrees_of_freedom=nu, factor_degrees_of_freedom=factor_nu,
+    )
+
+
+@dataclasses.dataclass
+class _Shape:
+    scale: np.ndarray
+    factor_scale: np.ndarray
+    diagonal: np.ndarray
+    factors: np.ndarray
+    correlation: np.ndarray
+
+
+def _shape(x, slope, terms, rows, rank) -> _Shape:
+    """Amplitudes, diagonal and factors of errors `x` in the saturating space, up to the final sizes."""
+    x, slope, terms = x[rows], slope[rows], terms[rows]
+    sd = np.sqrt((x**2).mean(0))
+    for _ in range(3):
+        scale = _regression(terms, 0.5 * np.log(((x / sd) ** 2).mean(1)))
+        unit = x / np.exp(terms @ scale)[:, None]
+        sd = np.sqrt((unit**2).mean(0))
+    # Halfway between equal weights of all pixels and weights by the error in flux: the factors explain most of both.
+    weight = np.sqrt(sd * (slope * np.exp(terms @ scale)[:, None]).mean(0)) / sd
+    coefficients, basis, variance = _components(unit * weight, rank)
+    rest = unit - coefficients @ basis / weight
+    power = _regression(terms, 0.5 * np.log((coefficients**2 / variance).mean(1)))
+    ratio = np.exp(2.0 * terms @ power)[:, None]
+    variance = variance * (coefficients**2 / variance / ratio).mean()
+    left = np.sqrt((rest**2).mean(0))
+    more = _regression(terms, 0.5 * np.log(((rest / left) ** 2).mean(1)))
+    left = np.sqrt(((rest / np.exp(terms @ more)[:, None]) ** 2).mean(0))
+    seen = rest * slope * np.exp(terms @ scale)[:, None]
+    expected = left * slope * np.exp(terms @ (scale + more))[:, None]
+    return _Shape(
+        scale + more, scale + power, left, np.sqrt(variance)[:, None] * basis / weight, _correlation(seen, expected)
+    )
+
+
+def _components(rows, rank):
+    """Coefficients `(n, rank)`, orthonormal basis `(rank, p)` and variances `(rank,)` of the largest components of rows.
+
+    Sampled eigenvalues are too large by the noise of all other directions over the number of rows (Paul 2007,
+    Statistica Sinica 17, 1617), which is taken off.
+    """
+    n = len(rows)
+    values, vectors = np.linalg.eigh(rows.astype(np.float64) @ rows.T.astype(np.float64))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    coefficients = vectors[:, :rank] * np.sqrt(values[:rank])
+    basis = vectors[:, :rank].T @ rows / np.sqrt(values[:rank])[:, None]
+    noise = values[rank:].sum() / (n - rank)
+    return coefficients, basis, np.maximum(values[:rank] - noise, 0.1 * values[:rank]) / n
+
+
+def _regression(terms, target):
+    """Coefficients of a ridge regression on `terms`, whose first is 1; the ridge by leave-one-out (Allen's PRESS)."""
+    best = None
+    for ridge in RIDGES:
+        penalty = ridge * np.eye(terms.shape[1])
+        penalty[0, 0] = 1e-9
+        solve = np.linalg.solve(terms.T @ terms + penalty, terms.T)
+        coefficients, leverage = solve @ target, np.einsum("ij,ji->i", terms, solve)
+        error = (((target - terms @ coefficients) / (1.0 - leverage)) ** 2).mean()
+        if best is None or error < best[0]:
+            best = error, coefficients
+    return best[1]
+
+
+def _correlation(seen, expected):
+    """Mean correlation of `seen` `(n, p)` over lags, weighted by the errors `expected` of the pixels, from lag 0 up."""
+    lags = range(min(LAGS, seen.shape[1] // 4) + 1)
+    products = [[(a[:, : a.shape[1] - k] * a[:, k:]).sum() for k in lags] for a in (seen, expected)]
+    rho = np.maximum(np.divide(*products), 0.0)
+    return rho / rho[0]
+
+
+def _fit_f(statistic, rank):
+    """Standard deviation of the coefficients of the factors and ν, from their mean squares: s² F(rank, ν) by likelihood."""
+    from scipy import optimize, stats
+
+    def loss(p):
+        nu = 2.5 + np.exp(p[1])
+        square = np.exp(2.0 * p[0]) * (nu - 2.0) / nu
+        return -(stats.f.logpdf(statistic / square, rank, nu) - np.log(square)).mean()
+
+    found = optimize.minimize(loss, [0.5 * np.log(statistic.mean()), 2.0], method="L-BFGS-B", bounds=[(-9, 9), (-2, 5.3)])
+    return float(np.exp(found.x[0])), float(2.5 + np.exp(found.x[1]))
+
+
+def _fit_t(value, diagonal, low_rank):
+    """Factor of the diagonal part and ν for which value / standard deviation follows Student's t, by likelihood."""
+    from scipy import optimize, stats
+
+    def loss(p):
+        nu = 2.5 + np.exp(p[1])
+        scale = np.sqrt((np.exp(2.0 * p[0]) * diagonal + low_rank) * (nu - 2.0) / nu)
+        return -(stats.t.logpdf(value / scale, nu) - np.log(scale)).mean()
+
+    found = optimize.minimize(loss, [0.0, 1.5], method="L-BFGS-B", bounds=[(-3, 3), (-2, 5.3)])
+    return float(np.exp(found.x[0])), float(2.5 + np.exp(found.x[1]))
+
+
+def _checked(label_space, labels, residuals, flux, wavelength):
+    labels = np.asarray(label_space.to_array(labels), np.float64)
+    residuals, flux = np.asarray(residuals, np.float32), np.asarray(flux, np.float32)
+    if labels.ndim != 2 or residuals.shape != (len(labels), np.size(wavelength)) or flux.shape != residuals.shape:
+        raise TrainingError(
+            f"labels must be (n, {len(label_space)}), residuals and flux (n, {np.size(wavelength)}); got {labels.shape}, "
+            f"{residuals.shape} and {flux.shape}."
+        )
+    if len(labels) < FEWEST:
+        raise TrainingError(f"The covariance of an error needs at least {FEWEST} spectra; got {len(labels)}.")
+    for name, array in (("labels", labels), ("residuals", residuals), ("flux", flux)):
+        if not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise TrainingError(f"The {name} of spectrum {row} are not all finite. Leave such spectra out.")
+    return labels, residuals, flux
+
+
+# Test
+
+
+def factor_statistic(residual, variance, factors) -> float:
+    """Mahalanobis distance² of `residual` `(p,)` in the space of `factors` `(rank, p)`, over the rank; mean 1 if all is well.
+
+    With D = diag(variance), the projection t = U D⁻¹ r has covariance G + G², G = U D⁻¹ Uᵀ.
+    """
+    scaled = factors / variance
+    projection, gram = scaled @ residual, scaled @ factors.T
+    return float(projection @ np.linalg.solve(gram + gram @ gram, projection) / len(factors))
+
+
+def predicted_error(uncertainty, labels, flux, wavelength, *, resolution=None):
+    """An iterator over spectra of `(sd, factors, coherence)`, as `EmulatorUncertainty.at` has them; NumPy.
+
+    With `resolution` (λ/FWHM) as seen through the line spread function, without the pixels near the edges: the factors
+    are convolved; sd² too, and damped as its correlation tells.
+    """
+    scaled = np.asarray(uncertainty.label_space.scale(np.asarray(labels)), np.float32)
+    pixel = (wavelength[-1] - wavelength[0]) / (len(wavelength) - 1)
+    sigma = 0.0 if resolution is None else np.mean(wavelength) / resolution * SIGMA_PER_FWHM
+    damping, coherence = uncertainty.damping(sigma), uncertainty.coherence(sigma, pixel)
+    for row, spectrum in zip(scaled, flux):
+        sd, factors = (np.asarray(a, np.float64) for a in uncertainty.at(row, wavelength, spectrum))
+        if resolution is not None:
+            both = convolve(np.concatenate([sd[None] ** 2, factors]), wavelength, resolution)[0]
+            sd, factors = np.sqrt(damping * both[0]), both[1:]
+        yield sd, factors, coherence
+
+
+def coverage(uncertainty, labels, residuals, flux, wavelength, *, resolutions=(None, 40_000), regions=None) -> dict:
+    """How often residuals `(n, p)` of held-out spectra lie within the intervals predicted for them; JSON-able.
+
+    **Arguments:** as `fit_uncertainty`; `regions`: label name to the edges of its regions, by default thirds of the
+    spectra by those labels of `REGIONS` that there are.
+
+    **Returns:** `{"native" or "R=40000": {"all": figures, "regions": {"teff < 5000": figures}, "factors": {"0.68": …}}}`.
+    Figures: `n`; shares of pixels inside, `"0.68"` and `"0.95"`, and their statistical errors (`_error`, from the scatter
+    among spectra); `rms` and `predicted_rms` of the residuals; shares `gauss_…` if ν were infinite. `factors`: shares of
+    spectra whose `factor_statistic` is below the quantiles of its F distribution.
+    """
+    labels, residuals, flux = _checked(uncertainty.label_space, labels, residuals, flux, wavelength)
+    if regions is None:
+        names = [name for name in REGIONS if name in uncertainty.label_space.names]
+        regions = {k: np.quantile(labels[:, uncertainty.label_space.index(k)], [1 / 3, 2 / 3]) for k in names}
+    masks = region_masks(uncertainty.label_space, labels, regions)
+    table = {}
+    for resolution in resolutions:
+        per_spectrum, statistic = _per_spectrum(uncertainty, labels, residuals, flux, wavelength, resolution)
+        table["native" if resolution is None else f"R={resolution:g}"] = {
+            "all": _figures(per_spectrum, slice(None)),
+            "regions": {name: _figures(per_spectrum, mask) for name, mask in masks.items() if mask.any()},
+            "factors": _factor_figures(statistic, uncertainty),
+        }
+    return table
+
+
+def _per_spectrum(uncertainty, labels, residuals, flux, wavelength, resolution):
+    """Columns of shares inside the intervals and mean squares, one row per spectrum, and the factor statistics."""
+    from scipy import stats
+
+    nu = uncertainty.degrees_of_freedom
+    inside = [(1.0 + level) / 2.0 for level in LEVELS]
+    limits = {f"{p:g}": np.sqrt((nu - 2.0) / nu) * stats.t.ppf(q, nu) for p, q in zip(LEVELS, inside)}
+    limits |= {f"gauss_{p:g}": stats.norm.ppf(q) for p, q in zip(LEVELS, inside)}
+    seen = residuals if resolution is None else convolve(residuals, wavelength, resolution)[0]
+    columns = {name: [] for name in (*limits, "rms", "predicted_rms")}
+    statistic = []
+    predicted = predicted_error(uncertainty, labels, flux, wavelength, resolution=resolution)
+    for residual, (sd, factors, coherence) in zip(seen, predicted):
+        variance = sd**2 + (factors**2).sum(0)
+        for name, limit in limits.items():
+            columns[name].append((np.abs(residual) < limit * np.sqrt(variance)).mean())
+        columns["rms"].append((residual.astype(np.float64) ** 2).mean())
+        columns["predicted_rms"].append(variance.mean())
+        statistic.append(factor_statistic(residual, sd**2 * coherence, factors))
+    return {name: np.array(values) for name, values in columns.items()}, np.array(statistic)
+
+
+def _figures(per_spectrum, mask) -> dict:
+    chosen = {name: values[mask] for name, values in per_spectrum.items()}
+    n = len(chosen["rms"])
+    figures = {"n": n} | {k: float(np.sqrt(v.mean()) if "rms" in k else v.mean()) for k, v in chosen.items()}
+    return figures | {f"{p:g}_error": float(chosen[f"{p:g}"].std() / np.sqrt(max(n - 1, 1))) for p in LEVELS}
+
+
+def _factor_figures(statistic, uncertainty) -> dict:
+    from scipy import stats
+
+    nu = uncertainty.factor_degrees_of_freedom
+    scaled = statistic * nu / (nu - 2.0)
+    figures = {f"{p:g}": float((scaled < stats.f.ppf(p, uncertainty.rank, nu)).mean()) for p in LEVELS}
+    return figures | {"rank": uncertainty.rank, "mean": float(statistic.mean()), "median": float(np.median(statistic))}
+
+
+def main(argv=None):
+    from ..emulators import load_emulator
+    from ..emulators.storage import _find
+    from ..emulators.uncertainty import save_uncertainty
+    from ..grids import Grid, import_npz
+    from ..labels import OPTICAL_FGK
+    from .controls_gp import fit_logit_gp
+    from .flagship import fixed_split
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("emulator", help="name or path of the emulator to save the uncertainty beside")
+    parser.add_argument("--simple", required=True, help="grid of simple-physics spectra (HDF5)")
+    parser.add_argument("--realistic", required=True, help="grid of realistic spectra (.npz)")
+    parser.add_argument("--residuals", required=True, help="where the cross-validated residuals are kept (.npz)")
+    parser.add_argument("--rank", type=int, default=20)
+    args = parser.parse_args(argv)
+    grid = import_npz(args.realistic, label_space=OPTICAL_FGK, medium="air")
+    train, test = fixed_split(len(grid))
+    labels, flux = np.asarray(grid.labels), np.asarray(grid.flux)
+
+    def fit(labels, flux):
+        simple = Grid.load(args.simple)
+        simple = np.asarray(simple.labels)[:3000], np.asarray(simple.flux)[:3000]
+        return fit_logit_gp(
+            OPTICAL_FGK, labels, flux, grid.wavelength, medium="air", simple=simple, components=160, noise=2e-4
+        )
+
+    seen = cross_validated_flux(fit, labels[train], flux[train], grid.wavelength, path=args.residuals, progress=True)
+    uncertainty = fit_uncertainty(
+        OPTICAL_FGK, labels[train], seen - flux[train], seen, grid.wavelength, rank=args.rank, medium="air"
+    )
+    emulator = load_emulator(args.emulator)
+    predicted = predict(emulator, labels[test], grid.wavelength)
+    table = coverage(uncertainty, labels[test], predicted - flux[test], predicted, grid.wavelength)
+    card = {"learned_on": "8-fold cross-validation of the recipe on its realistic training spectra", "coverage": table}
+    print(save_uncertainty(uncertainty, _find(args.emulator), emulator=emulator, card=card))
+    print(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()
