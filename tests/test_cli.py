@@ -222,7 +222,7 @@ class Lines:
 SIZES = ("--width", 8, "--depth", 1, "--heads", 2, "--tokens", 2, "--label-hidden", 8, "--frequencies", 4, "--rank", 4)
 SCHEDULE = (
     "--steps",
-    2000,
+    400,
     "--warmup",
     5,
     "--checkpoint-every",
@@ -284,7 +284,9 @@ def test_grid_make_info_and_import(cli, tmp_path, monkeypatch):
 
 def train(*arguments):
     """`emuinfer train` as a process of its own."""
-    command = [sys.executable, "-m", "emuinfer", "train", *map(str, arguments)]
+    # A shell's background jobs ignore interrupts, and so do their children unless told otherwise.
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from emuinfer.cli import main; main()"
+    command = [sys.executable, "-c", start, "train", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -309,7 +311,7 @@ def trained(cli, grid_file, tmp_path_factory):
 def test_train_writes_emulator_and_card(trained, grid_file, cli):
     emulator, grid = load_emulator(trained), Grid.load(grid_file)
     card = json.loads(trained.with_suffix(".json").read_text())
-    assert card["title"] == "One line" and card["grid"]["hash"] == grid.hash and card["recipe"]["steps"] == 2000
+    assert card["title"] == "One line" and card["grid"]["hash"] == grid.hash and card["recipe"]["steps"] == 400
     _, test = grid.split(0.1, 0)
     residual = np.asarray(emulator(grid.labels[test], grid.wavelength)) - grid.flux[test]
     assert card["validation"]["native"]["all"]["mae"] == pytest.approx(np.abs(residual).mean(), rel=1e-4)

@@ -5,8 +5,9 @@ f. Its error there is modelled, and brought to the flux by df/dx (`sensitivity`)
 
     C(labels) = S (a² diag(d²) + b² Uᵀ U) S,    S = diag(f (1 − f) + ε f²)
 
-with a and b exponentials of quadratic functions of the labels, d and U functions of wavelength. All is learned on spectra
-that the emulator has not seen, in `training.uncertainty`.
+with a and b exponentials of polynomials in the labels, d and U functions of wavelength. The errors of neighbouring pixels
+that U leaves are correlated, over lengths that are a third function of the labels. All is learned on spectra that the
+emulator has not seen, in `training.uncertainty`.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ from .storage import ZOO, _find, emulator_hash
 
 FORMAT = "emuinfer-uncertainty"
 VERSION = 1
-ARRAYS = ("scale", "factor_scale", "diagonal", "factors", "correlation")
+ARRAYS = ("scale", "factor_scale", "stretch", "diagonal", "factors", "correlation")
 
 
 def sensitivity(flux, epsilon: float, xp=jnp):
@@ -38,11 +39,26 @@ def sensitivity(flux, epsilon: float, xp=jnp):
     return flux * (1.0 - flux) + epsilon * flux**2
 
 
-def quadratic_terms(label_space: LabelSpace, scaled_labels, xp=jnp):
-    """1, the features of `gp_features` and their products in pairs, `(..., 1 + n + n (n + 1) / 2)`."""
+def label_terms(label_space: LabelSpace, scaled_labels, xp=jnp):
+    """1, the features of `gp_features`, their products in pairs and their cubes, `(..., 1 + 2 n + n (n + 1) / 2)`."""
     x = gp_features(label_space, scaled_labels, xp)
     i, j = np.triu_indices(x.shape[-1])
-    return xp.concatenate([xp.ones_like(x[..., :1]), x, x[..., i] * x[..., j]], axis=-1)
+    return xp.concatenate([xp.ones_like(x[..., :1]), x, x[..., i] * x[..., j], x**3], axis=-1)
+
+
+def correlation_integral(correlation, step, sigma: float) -> float:
+    """∫ ρ(l) exp(−l²/4σ²) / (2 √π σ) dl over both signs of l, for ρ `(lags,)` at lags of 0, 1, … `step` (Å); σ in Å.
+
+    The variance of stationary errors of unit variance and correlation ρ after convolution with a unit Gaussian of σ.
+    """
+    if sigma <= 0:
+        return 1.0
+    rho = np.asarray(correlation, float)
+    known = step * np.arange(len(rho))
+    fine = 0.1 * min(sigma, step)
+    lag = fine * np.arange(1 + int(min(known[-1], 10.0 * sigma) / fine))
+    kernel = np.exp(-0.25 * (lag / sigma) ** 2) / (2.0 * np.sqrt(np.pi) * sigma)
+    return float(2.0 * np.trapezoid(np.interp(lag, known, rho) * kernel, lag))
 
 
 class UncertaintyQuery(eqx.Module):
@@ -57,7 +73,8 @@ class EmulatorUncertainty(eqx.Module):
 
     **Attributes:**
 
-    - `scale`, `factor_scale` `(terms,)`: coefficients of ln a and ln b in `quadratic_terms`.
+    - `scale`, `factor_scale`, `stretch` `(terms,)`: coefficients in `label_terms` of ln a, ln b and of the logarithm of what
+      the lags of `correlation` are to be multiplied by.
     - `diagonal` `(grid.n,)`: d; `factors` `(rank, grid.n)`: U; both in x, as standard deviations.
     - `correlation` `(lags,)`: correlation of the part that the factors leave, at lags of 0, 1, … stored pixels.
     - `degrees_of_freedom`, `factor_degrees_of_freedom`: ν of the Student-t distributions that pixels, and the
@@ -67,6 +84,7 @@ class EmulatorUncertainty(eqx.Module):
 
     scale: jax.Array
     factor_scale: jax.Array
+    stretch: jax.Array
     diagonal: jax.Array
     factors: jax.Array
     correlation: jax.Array
@@ -98,7 +116,7 @@ class EmulatorUncertainty(eqx.Module):
 
         C = diag(sd²) + factorsᵀ factors. Pure and differentiable, float32.
         """
-        terms = quadratic_terms(self.label_space, scaled_labels)
+        terms = label_terms(self.label_space, scaled_labels)
         slope = sensitivity(flux, self.epsilon)
         at = lambda a: a[..., query.index] * (1 - query.fraction) + a[..., query.index + 1] * query.fraction
         sd = jnp.exp(terms @ self.scale) * at(self.diagonal) * slope
@@ -111,33 +129,27 @@ class EmulatorUncertainty(eqx.Module):
 
     # What a line spread function does to it
 
-    @property
-    def correlation_length(self) -> float:
-        """Integral of the correlation over lags of both signs, Å: the width over which errors are as good as equal."""
-        rho = np.asarray(self.correlation, float)
-        return float(self.grid.step * (2.0 * rho.sum() - rho[0]))
+    def _step(self, scaled_labels) -> float:
+        """The lag in Å between neighbouring values of `correlation`."""
+        terms = label_terms(self.label_space, np.asarray(scaled_labels, np.float32), np)
+        return self.grid.step * float(np.exp(terms @ np.asarray(self.stretch)))
 
-    def damping(self, sigma: float) -> float:
-        """What a Gaussian line spread function of standard deviation `sigma` (Å) leaves of the variance sd².
+    def damping(self, scaled_labels, sigma: float) -> float:
+        """What a Gaussian line spread function of standard deviation `sigma` (Å) leaves of sd², once convolved with it.
 
-        ∫ ρ(l) exp(−l²/4σ²) / (2 √π σ) dl: the correlation of the errors under that of the kernel with itself. To be
-        applied to the kernel's average of sd².
+        The errors of neighbouring pixels average out as far as they are not correlated (`correlation_integral`). Host side.
         """
-        if sigma <= 0:
-            return 1.0
-        rho = np.asarray(self.correlation, float)
-        reach = (len(rho) - 1) * self.grid.step
-        lag = np.linspace(0.0, reach, 1 + int(np.ceil(reach / (0.1 * min(sigma, self.grid.step)))))
-        kernel = np.exp(-0.25 * (lag / sigma) ** 2) / (2.0 * np.sqrt(np.pi) * sigma)
-        return float(2.0 * np.trapezoid(np.interp(lag, self.grid.step * np.arange(len(rho)), rho) * kernel, lag))
+        return correlation_integral(self.correlation, self._step(scaled_labels), sigma)
 
-    def coherence(self, sigma: float, pixel: float) -> float:
+    def coherence(self, scaled_labels, sigma: float, pixel: float) -> float:
         """Pixels of width `pixel` (Å) over which errors seen through a Gaussian of `sigma` (Å) are the same, at least 1.
 
-        A likelihood that takes the diagonal part of neighbouring pixels for independent must multiply its variance by
-        this, lest it count one error many times.
+        The integral of their correlation over all lags. A likelihood that takes the diagonal part of neighbouring pixels
+        for independent must multiply its variance by this, lest it count one error many times. Host side.
         """
-        return max(1.0, self.correlation_length / (self.damping(sigma) * pixel))
+        rho = np.asarray(self.correlation, float)
+        length = self._step(scaled_labels) * (2.0 * rho.sum() - rho[0])
+        return max(1.0, length / (self.damping(scaled_labels, sigma) * pixel))
 
 
 @eqx.filter_jit

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from ..emulators.controls_pixels import PixelGrid
-from ..emulators.uncertainty import EmulatorUncertainty, quadratic_terms, sensitivity
+from ..emulators.uncertainty import EmulatorUncertainty, correlation_integral, label_terms, sensitivity
 from ..errors import TrainingError
 from .evaluate import REGIONS, SIGMA_PER_FWHM, convolve, predict, region_masks
 
-LAGS = 50  # stored pixels over which the correlation of the errors is kept
+LAGS = 200  # stored pixels over which the correlation of the errors is kept
+REFERENCE = 40_000  # resolving power at which the dependence of the correlation on the labels is learned
 RIDGES = 10.0 ** np.arange(-1.0, 3.1, 0.5)
 LEVELS = (0.68, 0.95)
 FEWEST = 8  # spectra
@@ -76,32 +77,31 @@ def fit_uncertainty(
     grid = PixelGrid.from_wavelength(wavelength)
     slope = np.maximum(sensitivity(flux, epsilon, np), 1e-6)
     x = residuals / slope
-    terms = quadratic_terms(label_space, np.asarray(label_space.scale(labels), np.float64), np)
+    terms = label_terms(label_space, np.asarray(label_space.scale(labels), np.float64), np)
     folds = min(folds, len(x) // 2)
     fold = np.random.default_rng(seed).permutation(len(x)) % folds
     rank = min(rank, len(x) * (folds - 1) // folds // 2)
+    shapes = [_shape(x, slope, terms, fold != k, rank) for k in range(folds)]
+    # One spectrum after another, as often as needed: the factors of all at once would fill the memory.
+    errors = lambda row: shapes[fold[row]].errors(terms[row], slope[row])
+    sigma = np.mean(wavelength) / REFERENCE * SIGMA_PER_FWHM
+    correlation, stretch = _correlation(residuals, errors, terms, grid.step, sigma)
+    coherence = np.maximum(np.exp(terms @ stretch) * (2.0 * correlation.sum() - 1.0), 1.0)
     some = np.linspace(0, grid.n - 1, min(grid.n, 500)).astype(int)
-    parts, sizes = [], []
-    for k in range(folds):
-        shape = _shape(x, slope, terms, fold != k, rank)
-        rows = np.flatnonzero(fold == k)
-        a, b = np.exp(terms[rows] @ shape.scale), np.exp(terms[rows] @ shape.factor_scale)
-        diagonal = (a[:, None] * shape.diagonal[some]) ** 2
-        low_rank = b[:, None] ** 2 * (shape.factors[:, some] ** 2).sum(0)
-        parts.append(np.stack([x[rows][:, some], diagonal, low_rank]))
-        length = 2.0 * shape.correlation.sum() - 1.0
-        for row, ai, bi in zip(rows, a, b):
-            sd, factors = ai * shape.diagonal * slope[row], bi * shape.factors * slope[row]
-            sizes.append(factor_statistic(residuals[row], sd**2 * max(length, 1.0), factors))
-    factor_size, factor_nu = _fit_f(np.array(sizes), rank)
-    value, diagonal, low_rank = np.concatenate(parts, axis=1)
-    size, nu = _fit_t(value, diagonal, factor_size**2 * low_rank)
+    statistic, variances = [], []
+    for row, residual in enumerate(residuals):
+        sd, factors = errors(row)
+        statistic.append(factor_statistic(residual, sd**2 * coherence[row], factors))
+        variances.append((sd[some] ** 2, (factors[:, some] ** 2).sum(0)))
+    factor_size, factor_nu = _fit_f(np.array(statistic), rank)
+    diagonal, low_rank = np.swapaxes(variances, 0, 1)
+    size, nu = _fit_t(residuals[:, some], diagonal, factor_size**2 * low_rank)
     shape = _shape(x, slope, terms, np.ones(len(x), bool), rank)
     shape = dataclasses.replace(shape, diagonal=size * shape.diagonal, factors=factor_size * shape.factors)
-    arrays = {k: np.asarray(v, np.float32) for k, v in vars(shape).items()}
+    arrays = {**vars(shape), "correlation": correlation, "stretch": stretch}
     return EmulatorUncertainty(
-        **arrays, label_space=label_space, grid=grid, medium=medium, epsilon=float(epsilon),
-        degrees_of_freedom=nu, factor_degrees_of_freedom=factor_nu,
+        **{k: np.asarray(v, np.float32) for k, v in arrays.items()}, label_space=label_space, grid=grid, medium=medium,
+        epsilon=float(epsilon), degrees_of_freedom=nu, factor_degrees_of_freedom=factor_nu,
     )
 
 
@@ -111,7 +111,13 @@ class _Shape:
     factor_scale: np.ndarray
     diagonal: np.ndarray
     factors: np.ndarray
-    correlation: np.ndarray
+
+    def errors(self, terms, slope):
+        """`(sd (p,), factors (rank, p))` of the flux of one spectrum."""
+        return (
+            np.exp(terms @ self.scale) * self.diagonal * slope,
+            np.exp(terms @ self.factor_scale) * self.factors * slope,
+        )
 
 
 def _shape(x, slope, terms, rows, rank) -> _Shape:
@@ -119,7 +125,7 @@ def _shape(x, slope, terms, rows, rank) -> _Shape:
     x, slope, terms = x[rows], slope[rows], terms[rows]
     sd = np.sqrt((x**2).mean(0))
     for _ in range(3):
-        scale = _regression(terms, 0.5 * np.log(((x / sd) ** 2).mean(1)))
+        scale = _regression(terms, np.log(_typical(x / sd)))
         unit = x / np.exp(terms @ scale)[:, None]
         sd = np.sqrt((unit**2).mean(0))
     # Halfway between equal weights of all pixels and weights by the error in flux: the factors explain most of both.
@@ -130,13 +136,17 @@ def _shape(x, slope, terms, rows, rank) -> _Shape:
     ratio = np.exp(2.0 * terms @ power)[:, None]
     variance = variance * (coefficients**2 / variance / ratio).mean()
     left = np.sqrt((rest**2).mean(0))
-    more = _regression(terms, 0.5 * np.log(((rest / left) ** 2).mean(1)))
+    more = _regression(terms, np.log(_typical(rest / left)))
     left = np.sqrt(((rest / np.exp(terms @ more)[:, None]) ** 2).mean(0))
-    seen = rest * slope * np.exp(terms @ scale)[:, None]
-    expected = left * slope * np.exp(terms @ (scale + more))[:, None]
-    return _Shape(
-        scale + more, scale + power, left, np.sqrt(variance)[:, None] * basis / weight, _correlation(seen, expected)
-    )
+    return _Shape(scale + more, scale + power, left, np.sqrt(variance)[:, None] * basis / weight)
+
+
+def _typical(rows, nu=7.0):
+    """The scale of each row's values if they follow Student's t, by iterated weights: a few large ones do not rule it."""
+    square = (rows**2).mean(1)
+    for _ in range(5):
+        square = ((nu + 1.0) / (nu + rows**2 / square[:, None]) * rows**2).mean(1)
+    return np.sqrt(square)
 
 
 def _components(rows, rank):
@@ -168,12 +178,33 @@ def _regression(terms, target):
     return best[1]
 
 
-def _correlation(seen, expected):
-    """Mean correlation of `seen` `(n, p)` over lags, weighted by the errors `expected` of the pixels, from lag 0 up."""
-    lags = range(min(LAGS, seen.shape[1] // 4) + 1)
-    products = [[(a[:, : a.shape[1] - k] * a[:, k:]).sum() for k in lags] for a in (seen, expected)]
-    rho = np.maximum(np.divide(*products), 0.0)
-    return rho / rho[0]
+def _correlation(residuals, errors, terms, step, sigma):
+    """Correlation of what the factors leave, `(lags,)` from lag 0 up, and coefficients of ln(stretch of its lags).
+
+    Pixels are weighted by 1 / the variance that a Gaussian of `sigma` (Å) around them sees, so that all parts of the
+    spectrum count alike. The stretch is that for which `correlation_integral` is what it is for each spectrum.
+    """
+    from scipy.fft import irfft, next_fast_len, rfft
+    from scipy.ndimage import gaussian_filter1d
+
+    p = residuals.shape[1]
+    lags = min(LAGS, p // 4) + 1
+    length = next_fast_len(p + lags)
+    products = np.empty((len(residuals), 2, lags))
+    for row, residual in enumerate(residuals):
+        sd, factors = errors(row)
+        scaled = factors / sd**2
+        rest = residual - np.linalg.solve(scaled @ factors.T + np.eye(len(factors)), scaled @ residual) @ factors
+        pair = np.stack([rest, sd]) / np.sqrt(gaussian_filter1d(sd**2, sigma / step))
+        products[row] = irfft(np.abs(rfft(pair, length)) ** 2, length)[:, :lags]
+    rho = np.divide(*products.sum(0))
+    own = products[:, 0] / products[:, 1]
+    own /= own[:, :1]
+    rho = np.maximum(rho / rho[0], 0.0)
+    stretches = np.exp(np.linspace(-2.0, 2.0, 41))
+    table = [correlation_integral(rho, step * s, sigma) for s in stretches]
+    found = [np.interp(correlation_integral(r, step, sigma), table, np.log(stretches)) for r in own]
+    return rho, _regression(terms, np.array(found))
 
 
 def _fit_f(statistic, rank):
@@ -241,13 +272,12 @@ def predicted_error(uncertainty, labels, flux, wavelength, *, resolution=None):
     scaled = np.asarray(uncertainty.label_space.scale(np.asarray(labels)), np.float32)
     pixel = (wavelength[-1] - wavelength[0]) / (len(wavelength) - 1)
     sigma = 0.0 if resolution is None else np.mean(wavelength) / resolution * SIGMA_PER_FWHM
-    damping, coherence = uncertainty.damping(sigma), uncertainty.coherence(sigma, pixel)
     for row, spectrum in zip(scaled, flux):
         sd, factors = (np.asarray(a, np.float64) for a in uncertainty.at(row, wavelength, spectrum))
         if resolution is not None:
             both = convolve(np.concatenate([sd[None] ** 2, factors]), wavelength, resolution)[0]
-            sd, factors = np.sqrt(damping * both[0]), both[1:]
-        yield sd, factors, coherence
+            sd, factors = np.sqrt(uncertainty.damping(row, sigma) * both[0]), both[1:]
+        yield sd, factors, uncertainty.coherence(row, sigma, pixel)
 
 
 def coverage(uncertainty, labels, residuals, flux, wavelength, *, resolutions=(None, 40_000), regions=None) -> dict:
