@@ -24,6 +24,7 @@ REFERENCE = 40_000  # resolving power at which the dependence of the correlation
 RIDGES = 10.0 ** np.arange(-1.0, 3.1, 0.5)
 LEVELS = (0.68, 0.95)
 FEWEST = 8  # spectra
+NU = 7.0  # degrees of freedom with which the size of the errors of a spectrum is found; the fit ends near it
 
 
 # Residuals
@@ -141,7 +142,7 @@ def _shape(x, slope, terms, rows, rank) -> _Shape:
     return _Shape(scale + more, scale + power, left, np.sqrt(variance)[:, None] * basis / weight)
 
 
-def _typical(rows, nu=7.0):
+def _typical(rows, nu=NU):
     """The scale of each row's values if they follow Student's t, by iterated weights: a few large ones do not rule it."""
     square = (rows**2).mean(1)
     for _ in range(5):
@@ -190,17 +191,16 @@ def _correlation(residuals, errors, terms, step, sigma):
     p = residuals.shape[1]
     lags = min(LAGS, p // 4) + 1
     length = next_fast_len(p + lags)
-    products = np.empty((len(residuals), 2, lags))
+    own = np.empty((len(residuals), lags))
     for row, residual in enumerate(residuals):
         sd, factors = errors(row)
         scaled = factors / sd**2
         rest = residual - np.linalg.solve(scaled @ factors.T + np.eye(len(factors)), scaled @ residual) @ factors
-        pair = np.stack([rest, sd]) / np.sqrt(gaussian_filter1d(sd**2, sigma / step))
-        products[row] = irfft(np.abs(rfft(pair, length)) ** 2, length)[:, :lags]
-    rho = np.divide(*products.sum(0))
-    own = products[:, 0] / products[:, 1]
-    own /= own[:, :1]
-    rho = np.maximum(rho / rho[0], 0.0)
+        seen = rest / np.sqrt(gaussian_filter1d(sd**2, sigma / step))
+        power = irfft(np.abs(rfft(seen, length)) ** 2, length)[:lags] / p
+        own[row] = power / (NU / (NU - 2.0) * _typical(rest[None] / sd)[0] ** 2)
+    own[:, 0] = 1.0
+    rho = np.maximum(own.mean(0), 0.0)
     stretches = np.exp(np.linspace(-2.0, 2.0, 41))
     table = [correlation_integral(rho, step * s, sigma) for s in stretches]
     found = [np.interp(correlation_integral(r, step, sigma), table, np.log(stretches)) for r in own]
