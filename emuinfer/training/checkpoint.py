@@ -4,6 +4,7 @@ Files are written under a temporary name and renamed: the last good one stays un
 """
 
 import contextlib
+import io
 import json
 import os
 from pathlib import Path
@@ -41,8 +42,11 @@ def _cannot_write(path, error):
 
 def save_checkpoint(path, state) -> None:
     """Write a pytree of arrays. Raises `TrainingError` if that fails; the checkpoint before it then stays."""
+    # Through memory: equinox would hide an error of the disk in one of its own.
+    content = io.BytesIO()
+    eqx.tree_serialise_leaves(content, state)
     with written_whole(path) as temporary, open(temporary, "wb") as file:
-        eqx.tree_serialise_leaves(file, state)
+        file.write(content.getbuffer())
         file.flush()
         os.fsync(file.fileno())
 

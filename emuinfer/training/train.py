@@ -98,12 +98,15 @@ def draw_batch(rng, n_spectra, n_pixels, config: TrainConfig):
     return rows, rng.integers(0, n_pixels, (config.spectra, config.pixels))
 
 
+@eqx.filter_jit
+def _flux(emulator, scaled, query):
+    return emulator.flux(scaled, query)
+
+
 def validate(emulator, query, scaled, flux, max_spectra: int = 64) -> dict:
     """MAE, RMSE and 95th percentile of |residual| on the first `max_spectra` held-out spectra, native sampling."""
-    predict = eqx.filter_jit(lambda e, s: e.flux(s, query))
-    residual = np.concatenate(
-        [np.asarray(predict(emulator, jnp.asarray(s))) - f for s, f in zip(scaled[:max_spectra], flux[:max_spectra])]
-    )
+    pairs = zip(scaled[:max_spectra], flux[:max_spectra])
+    residual = np.concatenate([np.asarray(_flux(emulator, jnp.asarray(s), query)) - f for s, f in pairs])
     absolute = np.abs(residual)
     return {
         "mae": float(absolute.mean()),
