@@ -24,6 +24,7 @@ REFERENCE = 40_000  # resolving power at which the dependence of the correlation
 RIDGES = 10.0 ** np.arange(-1.0, 3.1, 0.5)
 LEVELS = (0.68, 0.95)
 FEWEST = 8  # spectra
+NU_RANGE = (2.5, 200.0)  # degrees of freedom that a fit may end with
 NU = 7.0  # degrees of freedom with which the size of the errors of a spectrum is found; the fit ends near it
 
 
@@ -86,19 +87,15 @@ def fit_uncertainty(
     # One spectrum after another, as often as needed: the factors of all at once would fill the memory.
     errors = lambda row: shapes[fold[row]].errors(terms[row], slope[row])
     sigma = np.mean(wavelength) / REFERENCE * SIGMA_PER_FWHM
-    correlation, stretch = _correlation(residuals, errors, terms, grid.step, sigma)
+    correlation = _correlation(residuals, errors, grid.step, sigma)
+    level, stretch = _levels_and_stretch(residuals, errors, correlation, terms, grid.step, sigma)
     coherence = np.maximum(np.exp(terms @ stretch) * (2.0 * correlation.sum() - 1.0), 1.0)
-    some = np.linspace(0, grid.n - 1, min(grid.n, 500)).astype(int)
-    statistic, variances = [], []
-    for row, residual in enumerate(residuals):
-        sd, factors = errors(row)
-        statistic.append(factor_statistic(residual, sd**2 * coherence[row], factors))
-        variances.append((sd[some] ** 2, (factors[:, some] ** 2).sum(0)))
-    factor_size, factor_nu = _fit_f(np.array(statistic), rank)
-    diagonal, low_rank = np.swapaxes(variances, 0, 1)
-    size, nu = _fit_t(residuals[:, some], diagonal, factor_size**2 * low_rank)
+    leveled = lambda row: (np.exp(terms[row] @ level) * e for e in errors(row))
+    size, nu, factor_size, factor_nu = _sizes(residuals, leveled, coherence)
     shape = _shape(x, slope, terms, np.ones(len(x), bool), rank)
-    shape = dataclasses.replace(shape, diagonal=size * shape.diagonal, factors=factor_size * shape.factors)
+    shape = _Shape(
+        shape.scale + level, shape.factor_scale + level, size * shape.diagonal, factor_size * shape.factors
+    )
     arrays = {**vars(shape), "correlation": correlation, "stretch": stretch}
     return EmulatorUncertainty(
         **{k: np.asarray(v, np.float32) for k, v in arrays.items()}, label_space=label_space, grid=grid, medium=medium,
@@ -133,9 +130,9 @@ def _shape(x, slope, terms, rows, rank) -> _Shape:
     weight = np.sqrt(sd * (slope * np.exp(terms @ scale)[:, None]).mean(0)) / sd
     coefficients, basis, variance = _components(unit * weight, rank)
     rest = unit - coefficients @ basis / weight
-    power = _regression(terms, 0.5 * np.log((coefficients**2 / variance).mean(1)))
-    ratio = np.exp(2.0 * terms @ power)[:, None]
-    variance = variance * (coefficients**2 / variance / ratio).mean()
+    strength = (coefficients**2 / (coefficients**2).mean(0)).mean(1)
+    power = _regression(terms, 0.5 * np.log(strength))
+    variance = variance * (strength / np.exp(2.0 * terms @ power)).mean()
     left = np.sqrt((rest**2).mean(0))
     more = _regression(terms, np.log(_typical(rest / left)))
     left = np.sqrt(((rest / np.exp(terms @ more)[:, None]) ** 2).mean(0))
@@ -179,11 +176,11 @@ def _regression(terms, target):
     return best[1]
 
 
-def _correlation(residuals, errors, terms, step, sigma):
-    """Correlation of what the factors leave, `(lags,)` from lag 0 up, and coefficients of ln(stretch of its lags).
+def _correlation(residuals, errors, step, sigma):
+    """Mean correlation of what the factors leave, `(lags,)` from lag 0 up.
 
     Pixels are weighted by 1 / the variance that a Gaussian of `sigma` (Å) around them sees, so that all parts of the
-    spectrum count alike. The stretch is that for which `correlation_integral` is what it is for each spectrum.
+    spectrum count alike.
     """
     from scipy.fft import irfft, next_fast_len, rfft
     from scipy.ndimage import gaussian_filter1d
@@ -191,33 +188,75 @@ def _correlation(residuals, errors, terms, step, sigma):
     p = residuals.shape[1]
     lags = min(LAGS, p // 4) + 1
     length = next_fast_len(p + lags)
-    own = np.empty((len(residuals), lags))
+    rho = np.zeros(lags)
     for row, residual in enumerate(residuals):
         sd, factors = errors(row)
         scaled = factors / sd**2
         rest = residual - np.linalg.solve(scaled @ factors.T + np.eye(len(factors)), scaled @ residual) @ factors
         seen = rest / np.sqrt(gaussian_filter1d(sd**2, sigma / step))
         power = irfft(np.abs(rfft(seen, length)) ** 2, length)[:lags] / p
-        own[row] = power / (NU / (NU - 2.0) * _typical(rest[None] / sd)[0] ** 2)
-    own[:, 0] = 1.0
-    rho = np.maximum(own.mean(0), 0.0)
-    stretches = np.exp(np.linspace(-2.0, 2.0, 41))
-    table = [correlation_integral(rho, step * s, sigma) for s in stretches]
-    found = [np.interp(correlation_integral(r, step, sigma), table, np.log(stretches)) for r in own]
-    return rho, _regression(terms, np.array(found))
+        rho += power / (NU / (NU - 2.0) * _typical(rest[None] / sd)[0] ** 2)
+    rho = np.maximum(rho / len(residuals), 0.0)
+    rho[0] = 1.0
+    return rho
+
+
+def _levels_and_stretch(residuals, errors, correlation, terms, step, sigma):
+    """Coefficients of the logarithms of two corrections: of all errors, and of the lags of the correlation.
+
+    The first is what residuals are of their predicted errors; the second makes the same of what is seen of both through
+    a Gaussian of `sigma` (Å).
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    damping = correlation_integral(correlation, step, sigma)
+    levels, wanted = [], []
+    for row, residual in enumerate(residuals):
+        sd, factors = errors(row)
+        seen = gaussian_filter1d(np.stack([residual, sd**2, *factors]), sigma / step)
+        diagonal, low_rank = damping * seen[1], (seen[2:] ** 2).sum(0)
+        native = residual / np.sqrt(sd**2 + (factors**2).sum(0))
+        level = _typical(np.stack([native, seen[0] / np.sqrt(diagonal + low_rank)]))
+        levels.append(level)
+        share = np.median(diagonal / (diagonal + low_rank))
+        wanted.append(damping * (1.0 + ((level[1] / level[0]) ** 2 - 1.0) / share))
+    stretches = np.linspace(-2.0, 2.0, 41)
+    table = [correlation_integral(correlation, step * np.exp(s), sigma) for s in stretches]
+    stretch = _regression(terms, np.interp(wanted, table, stretches))
+    level = np.log(np.array(levels)[:, 0])
+    return _regression(terms, level), stretch
+
+
+def _sizes(residuals, errors, coherence):
+    """`(size, nu, factor_size, factor_nu)`: factors of the diagonal and of the low-rank part, and degrees of freedom."""
+    some = np.linspace(0, residuals.shape[1] - 1, min(residuals.shape[1], 500)).astype(int)
+    projections, diagonal, low_rank = [], [], []
+    for row, residual in enumerate(residuals):
+        sd, factors = errors(row)
+        projections.append(_projection(residual, sd**2 * coherence[row], factors))
+        diagonal.append(sd[some] ** 2)
+        low_rank.append((factors[:, some] ** 2).sum(0))
+    diagonal, low_rank = np.array(diagonal), np.array(low_rank)
+    size = factor_size = 1.0
+    for _ in range(4):  # each depends a little on the other
+        by = factor_size / size**2
+        statistic = [_distance(by * t, by * factor_size * g) for t, g in projections]
+        more, factor_nu = _fit_f(np.array(statistic), len(projections[0][0]))
+        factor_size *= more
+        size, nu = _fit_t(residuals[:, some], diagonal, factor_size**2 * low_rank)
+    return size, nu, factor_size, factor_nu
 
 
 def _fit_f(statistic, rank):
-    """Standard deviation of the coefficients of the factors and ν, from their mean squares: s² F(rank, ν) by likelihood."""
-    from scipy import optimize, stats
+    """Standard deviation s of the coefficients of the factors and ν from their mean squares, which follow
+    s² (ν − 2) / ν F(rank, ν): those for which the quantiles of `LEVELS` are right."""
+    from scipy import stats
 
-    def loss(p):
-        nu = 2.5 + np.exp(p[1])
-        square = np.exp(2.0 * p[0]) * (nu - 2.0) / nu
-        return -(stats.f.logpdf(statistic / square, rank, nu) - np.log(square)).mean()
-
-    found = optimize.minimize(loss, [0.5 * np.log(statistic.mean()), 2.0], method="L-BFGS-B", bounds=[(-9, 9), (-2, 5.3)])
-    return float(np.exp(found.x[0])), float(2.5 + np.exp(found.x[1]))
+    low, high = np.quantile(statistic, LEVELS)
+    nus = np.geomspace(*NU_RANGE, 60)
+    ratio = stats.f.ppf(LEVELS[1], rank, nus) / stats.f.ppf(LEVELS[0], rank, nus)  # falls with ν
+    nu = float(np.exp(np.interp(-high / low, -ratio, np.log(nus))))
+    return float(np.sqrt(low / stats.f.ppf(LEVELS[0], rank, nu) * nu / (nu - 2.0))), nu
 
 
 def _fit_t(value, diagonal, low_rank):
@@ -225,12 +264,12 @@ def _fit_t(value, diagonal, low_rank):
     from scipy import optimize, stats
 
     def loss(p):
-        nu = 2.5 + np.exp(p[1])
+        nu = np.exp(p[1])
         scale = np.sqrt((np.exp(2.0 * p[0]) * diagonal + low_rank) * (nu - 2.0) / nu)
         return -(stats.t.logpdf(value / scale, nu) - np.log(scale)).mean()
 
-    found = optimize.minimize(loss, [0.0, 1.5], method="L-BFGS-B", bounds=[(-3, 3), (-2, 5.3)])
-    return float(np.exp(found.x[0])), float(2.5 + np.exp(found.x[1]))
+    found = optimize.minimize(loss, [0.0, 1.9], method="L-BFGS-B", bounds=[(-3, 3), tuple(np.log(NU_RANGE))])
+    return float(np.exp(found.x[0])), float(np.exp(found.x[1]))
 
 
 def _checked(label_space, labels, residuals, flux, wavelength):
@@ -258,9 +297,16 @@ def factor_statistic(residual, variance, factors) -> float:
 
     With D = diag(variance), the projection t = U D⁻¹ r has covariance G + G², G = U D⁻¹ Uᵀ.
     """
+    return _distance(*_projection(residual, variance, factors))
+
+
+def _projection(residual, variance, factors):
     scaled = factors / variance
-    projection, gram = scaled @ residual, scaled @ factors.T
-    return float(projection @ np.linalg.solve(gram + gram @ gram, projection) / len(factors))
+    return scaled @ residual, scaled @ factors.T
+
+
+def _distance(projection, gram):
+    return float(projection @ np.linalg.solve(gram + gram @ gram, projection) / len(projection))
 
 
 def predicted_error(uncertainty, labels, flux, wavelength, *, resolution=None):
