@@ -179,8 +179,8 @@ def _regression(terms, target):
 def _correlation(residuals, errors, step, sigma):
     """Mean correlation of what the factors leave, `(lags,)` from lag 0 up.
 
-    Pixels are weighted by 1 / the variance that a Gaussian of `sigma` (Å) around them sees, so that all parts of the
-    spectrum count alike.
+    Products of errors at two pixels are taken relative to the variance that a Gaussian of `sigma` (Å) around them sees, so
+    that all parts of the spectrum count alike, and the result acts on the local mean of sd² as `damping` needs it.
     """
     from scipy.fft import irfft, next_fast_len, rfft
     from scipy.ndimage import gaussian_filter1d
