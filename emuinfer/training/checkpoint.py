@@ -89,6 +89,7 @@ class RunFolder:
 
     def _compare(self, settings, described):
         found = json.loads(settings.read_text()) if settings.exists() else {}
+        described = json.loads(json.dumps(described))  # tuples are lists in the file
         changed = sorted(k for k in described if found.get(k, described[k]) != described[k])
         if changed:
             what = "; ".join(f"{k}: {found[k]} there, {described[k]} now" for k in changed)

@@ -14,6 +14,7 @@ class TrainConfig:
     - `spectra`, `pixels`: each step takes this many spectra and, from each, this many of its stored pixels at random.
     - `learning_rate`, `weight_decay`, `clip`: AdamW peak rate, decoupled decay, global gradient norm.
     - `table_rate`: factor on the learning rate of the wavelength table and of the encodings.
+    - `frozen`: names of the emulator's fields that stay as they are, such as trunk, trunk_mean and branch.
     - `huber`: residual (in flux) where the loss passes from quadratic to absolute.
     - `average`: decay per step of the averaged weights that are validated and saved.
     - `seed`: of the batches (the weights' own seed is given where they are made).
@@ -31,6 +32,7 @@ class TrainConfig:
     pixels: int = 1024
     learning_rate: float = 3e-3
     table_rate: float = 1.0
+    frozen: tuple[str, ...] = ()
     weight_decay: float = 1e-3
     clip: float = 1.0
     huber: float = 0.005

@@ -44,6 +44,8 @@ def make_optimiser(config: TrainConfig, params):
 
     def group(path, _):
         name = path[0].name if hasattr(path[0], "name") else ""
+        if name in config.frozen:
+            return "frozen"
         return "table" if name in ("table", "encode", "trunk", "trunk_mean") else "network"
 
     def adamw(factor):
@@ -54,7 +56,7 @@ def make_optimiser(config: TrainConfig, params):
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.multi_transform(
-            {"network": adamw(1.0), "table": adamw(config.table_rate)},
+            {"network": adamw(1.0), "table": adamw(config.table_rate), "frozen": optax.set_to_zero()},
             lambda tree: jax.tree_util.tree_map_with_path(group, tree),
         ),
     )
