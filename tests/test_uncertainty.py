@@ -52,13 +52,13 @@ def known(n, seed, nu=8.0):
 
 @pytest.fixture(scope="module")
 def fitted():
-    labels, residuals, flux, _ = known(400, 0)
+    labels, residuals, flux, _ = known(300, 0)
     return fit_uncertainty(SPACE, labels, residuals, flux, WAVELENGTH, rank=2)
 
 
 def test_sensitivity_is_the_slope_of_the_link():
     x = jnp.linspace(-5.0, 5.0, 41)
-    slope = jax.vmap(jax.grad(lambda x: flux_from_depth(x, EPSILON)))(x)
+    _, slope = jax.jvp(lambda x: flux_from_depth(x, EPSILON), (x,), (jnp.ones(41),))
     np.testing.assert_allclose(sensitivity(flux_from_depth(x, EPSILON), EPSILON), -slope, rtol=1e-3, atol=1e-6)
 
 
@@ -97,14 +97,15 @@ def test_correlation_and_damping_are_those_put_in(fitted):
 
 
 def test_coverage_is_nominal_on_fresh_residuals(fitted):
-    labels, residuals, flux, _ = known(300, 5)
+    labels, residuals, flux, _ = known(200, 5)
     table = coverage(fitted, labels, residuals, flux, WAVELENGTH)
     for sampling in ("native", "R=40000"):
         for level in (0.68, 0.95):
-            assert table[sampling]["all"][f"{level}"] == pytest.approx(level, abs=0.03)
+            figures = table[sampling]["all"]
+            assert figures[f"{level}"] == pytest.approx(level, abs=0.02 + 2 * figures[f"{level}_error"])
             assert table[sampling]["factors"][f"{level}"] == pytest.approx(level, abs=0.08)
         for figures in table[sampling]["regions"].values():
-            assert figures["0.68"] == pytest.approx(0.68, abs=0.06)
+            assert figures["0.68"] == pytest.approx(0.68, abs=0.03 + 3 * figures["0.68_error"])
             assert figures["predicted_rms"] == pytest.approx(figures["rms"], rel=0.35)
     twice = coverage(fitted, labels, 2 * residuals, flux, WAVELENGTH, resolutions=(None,))
     assert twice["native"]["all"]["0.68"] < 0.5 and twice["native"]["factors"]["0.95"] < 0.75
@@ -124,19 +125,18 @@ def test_woodbury_is_the_dense_gaussian():
     residual = np.sqrt(variance) * rng.standard_normal(50) + rng.standard_normal(3) @ factors
     dense = stats.multivariate_normal(np.zeros(50), np.diag(variance) + factors.T @ factors)
     as32 = lambda a: jnp.asarray(a, jnp.float32)
-    found = jax.jit(woodbury_log_likelihood)(as32(residual), as32(variance), as32(factors))
+    value_and_slope = jax.jit(jax.value_and_grad(woodbury_log_likelihood))
+    found, _ = value_and_slope(as32(residual), as32(variance), as32(factors))
     assert float(found) == pytest.approx(dense.logpdf(residual), abs=1e-3)
     # A pixel of infinite variance is no pixel, also for the gradient.
     keep = np.arange(50) != 7
     dense = stats.multivariate_normal(np.zeros(49), np.diag(variance[keep]) + factors[:, keep].T @ factors[:, keep])
-    value, slope = jax.value_and_grad(woodbury_log_likelihood)(
-        as32(residual), as32(np.where(keep, variance, np.inf)), as32(factors)
-    )
+    value, slope = value_and_slope(as32(residual), as32(np.where(keep, variance, np.inf)), as32(factors))
     assert float(value) == pytest.approx(dense.logpdf(residual[keep]), abs=1e-3)
     np.testing.assert_allclose(slope[keep], -np.linalg.solve(dense.cov, residual[keep]), rtol=2e-3, atol=2e-3)
     assert float(slope[7]) == 0.0
-    # Without factors, the product of the pixels' Gaussians.
-    alone = woodbury_log_likelihood(as32(residual), as32(variance), jnp.zeros((0, 50)))
+    # Factors of zero leave the product of the pixels' Gaussians.
+    alone, _ = value_and_slope(as32(residual), as32(variance), jnp.zeros((3, 50)))
     assert float(alone) == pytest.approx(stats.norm.logpdf(residual, scale=np.sqrt(variance)).sum(), rel=1e-4)
 
 

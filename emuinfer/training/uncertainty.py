@@ -8,6 +8,7 @@ makes the cross-validated residuals of the Gaussian-process emulator (or goes on
 
 import argparse
 import dataclasses
+import datetime
 import json
 import os
 from pathlib import Path
@@ -229,7 +230,7 @@ def _levels_and_stretch(residuals, errors, correlation, terms, step, sigma):
 
 def _sizes(residuals, errors, coherence):
     """`(size, nu, factor_size, factor_nu)`: factors of the diagonal and of the low-rank part, and degrees of freedom."""
-    some = np.linspace(0, residuals.shape[1] - 1, min(residuals.shape[1], 500)).astype(int)
+    some = np.linspace(0, residuals.shape[1] - 1, min(residuals.shape[1], 250)).astype(int)
     projections, diagonal, low_rank = [], [], []
     for row, residual in enumerate(residuals):
         sd, factors = errors(row)
@@ -425,7 +426,14 @@ def main(argv=None):
     emulator = load_emulator(args.emulator)
     predicted = predict(emulator, labels[test], grid.wavelength)
     table = coverage(uncertainty, labels[test], predicted - flux[test], predicted, grid.wavelength)
-    card = {"learned_on": "8-fold cross-validation of the recipe on its realistic training spectra", "coverage": table}
+    card = {
+        "title": f"Error of {args.emulator}: diagonal and {uncertainty.rank} factors of log(1/f - 1 + {uncertainty.epsilon:g})",
+        "learned_on": f"8-fold cross-validation of the emulator's recipe on its {len(train)} realistic training spectra",
+        "grid": {"file": Path(args.realistic).name, "hash": grid.hash},
+        "held_out_coverage": table,
+        "limits": "The error with respect to the realistic grid, not that of the grid with respect to stars.",
+        "date": datetime.date.today().isoformat(),
+    }
     print(save_uncertainty(uncertainty, _find(args.emulator), emulator=emulator, card=card))
     print(json.dumps(table, indent=1))
 
