@@ -320,6 +320,29 @@ def test_train_writes_emulator_and_card(trained, grid_file, cli):
     assert status == 1 and "whole.json exists" in err
 
 
+def test_a_new_emulator_starts_from_components(trained, grid_file):
+    grid = Grid.load(grid_file)
+    (start,) = (trained.parent / "whole.run").glob("start-*.json")
+    first = load_emulator(start)
+    assert first.config.table_nodes == len(grid.wavelength)
+    rows, test = grid.split(0.1)
+    np.testing.assert_array_equal(test, np.sort(np.random.default_rng(0).permutation(30)[:3]))
+    error = np.abs(np.asarray(first(grid.labels[test], grid.wavelength)) - grid.flux[test]).mean()
+    spread = np.abs(grid.flux[rows].mean(0) - grid.flux[test]).mean()
+    assert error < 0.3 * spread  # before any training, from 4 components of 27 spectra
+
+
+def test_early_stopping_and_few_spectra_on_the_command_line(grid_file, cli, tmp_path):
+    Grid.load(grid_file).subset(np.arange(12)).save(tmp_path / "few.h5")
+    sizes = [*SIZES[:-2], "--rank", 128]  # more than 12 spectra can give
+    call = ("train", tmp_path / "few.h5", *sizes, "--steps", 4000, "--spectra", 4, "--pixels", 16, "--decay", 0.01)
+    status, _, err = cli(*call, "--learning-rate", 0.05, "--validate-every", 20, "--patience", 2, "-q", "-o", tmp_path / "few")
+    assert status == 0, err
+    assert load_emulator(tmp_path / "few").config.rank == 10  # 11 spectra to train on, less one
+    seen = [json.loads(line) for line in (tmp_path / "few.run" / "metrics.jsonl").read_text().splitlines()]
+    assert seen[-1]["step"] < 4000 and np.argmin([line["mae"] for line in seen]) == len(seen) - 3
+
+
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
 def test_a_stopped_training_run_goes_on_as_if_nothing_had_been(kind, trained, grid_file, cli, tmp_path):
     path = tmp_path / "stopped"
