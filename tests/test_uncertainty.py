@@ -178,6 +178,10 @@ def test_few_spectra_and_wrong_input():
         fit_uncertainty(SPACE, labels[:5], residuals[:5], flux[:5], WAVELENGTH)
     with pytest.raises(TrainingError, match="residuals and flux"):
         fit_uncertainty(SPACE, labels, residuals[:, 1:], flux, WAVELENGTH)
+    residuals[:, 7] = 0.0  # a pixel without errors is no trouble
+    assert np.isfinite(fit_uncertainty(SPACE, labels, residuals, flux, WAVELENGTH).diagonal).all()
+    with pytest.raises(TrainingError, match="spectrum 2 are all zero"):
+        fit_uncertainty(SPACE, labels, np.where(np.arange(30)[:, None] == 2, 0.0, residuals), flux, WAVELENGTH)
     residuals[3, 4] = np.nan
     with pytest.raises(TrainingError, match="residuals of spectrum 3"):
         fit_uncertainty(SPACE, labels, residuals, flux, WAVELENGTH)

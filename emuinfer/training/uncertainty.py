@@ -122,11 +122,11 @@ class _Shape:
 def _shape(x, slope, terms, rows, rank) -> _Shape:
     """Amplitudes, diagonal and factors of errors `x` in the saturating space, up to the final sizes."""
     x, slope, terms = x[rows], slope[rows], terms[rows]
-    sd = np.sqrt((x**2).mean(0))
+    sd = _rms(x)
     for _ in range(3):
         scale = _regression(terms, np.log(_typical(x / sd)))
         unit = x / np.exp(terms @ scale)[:, None]
-        sd = np.sqrt((unit**2).mean(0))
+        sd = _rms(unit)
     # Halfway between equal weights of all pixels and weights by the error in flux: the factors explain most of both.
     weight = np.sqrt(sd * (slope * np.exp(terms @ scale)[:, None]).mean(0)) / sd
     coefficients, basis, variance = _components(unit * weight, rank)
@@ -134,10 +134,16 @@ def _shape(x, slope, terms, rows, rank) -> _Shape:
     strength = (coefficients**2 / (coefficients**2).mean(0)).mean(1)
     power = _regression(terms, 0.5 * np.log(strength))
     variance = variance * (strength / np.exp(2.0 * terms @ power)).mean()
-    left = np.sqrt((rest**2).mean(0))
+    left = _rms(rest)
     more = _regression(terms, np.log(_typical(rest / left)))
-    left = np.sqrt(((rest / np.exp(terms @ more)[:, None]) ** 2).mean(0))
+    left = _rms(rest / np.exp(terms @ more)[:, None])
     return _Shape(scale + more, scale + power, left, np.sqrt(variance)[:, None] * basis / weight)
+
+
+def _rms(rows):
+    """Root mean square of each column, at least a thousandth of that of all: a pixel without any error is no infinity."""
+    square = (rows**2).mean(0)
+    return np.sqrt(np.maximum(square, 1e-6 * square.mean()))
 
 
 def _typical(rows, nu=NU):
@@ -287,6 +293,9 @@ def _checked(label_space, labels, residuals, flux, wavelength):
         if not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise TrainingError(f"The {name} of spectrum {row} are not all finite. Leave such spectra out.")
+    if not residuals.any(1).all():
+        row = int(np.argmin(residuals.any(1)))
+        raise TrainingError(f"The residuals of spectrum {row} are all zero: the emulator was given what it should predict.")
     return labels, residuals, flux
 
 
