@@ -416,19 +416,23 @@ def main(argv=None):
     parser.add_argument("--realistic", required=True, help="grid of realistic spectra (.npz)")
     parser.add_argument("--residuals", required=True, help="where the cross-validated residuals are kept (.npz)")
     parser.add_argument("--rank", type=int, default=20)
+    parser.add_argument("--folds", type=int, default=8)
+    parser.add_argument("--simple-spectra", type=int, default=3000, help="how many spectra of simple physics")
+    parser.add_argument("--components", type=int, default=160, help="of the Gaussian-process emulator")
+    parser.add_argument("--noise", type=float, default=2e-4, help="its nugget")
     args = parser.parse_args(argv)
     grid = import_npz(args.realistic, label_space=OPTICAL_FGK, medium="air")
     train, test = fixed_split(len(grid))
     labels, flux = np.asarray(grid.labels), np.asarray(grid.flux)
 
     def fit(labels, flux):
-        simple = Grid.load(args.simple)
-        simple = np.asarray(simple.labels)[:3000], np.asarray(simple.flux)[:3000]
-        return fit_logit_gp(
-            OPTICAL_FGK, labels, flux, grid.wavelength, medium="air", simple=simple, components=160, noise=2e-4
-        )
+        lte, settings = Grid.load(args.simple), {"components": args.components, "noise": args.noise}
+        simple = tuple(np.asarray(a)[: args.simple_spectra] for a in (lte.labels, lte.flux))
+        return fit_logit_gp(OPTICAL_FGK, labels, flux, grid.wavelength, medium="air", simple=simple, **settings)
 
-    seen = cross_validated_flux(fit, labels[train], flux[train], grid.wavelength, path=args.residuals, progress=True)
+    seen = cross_validated_flux(
+        fit, labels[train], flux[train], grid.wavelength, folds=args.folds, path=args.residuals, progress=True
+    )
     uncertainty = fit_uncertainty(
         OPTICAL_FGK, labels[train], seen - flux[train], seen, grid.wavelength, rank=args.rank, medium="air"
     )
@@ -437,7 +441,7 @@ def main(argv=None):
     table = coverage(uncertainty, labels[test], predicted - flux[test], predicted, grid.wavelength)
     card = {
         "title": f"Error of {args.emulator}: diagonal and {uncertainty.rank} factors of log(1/f - 1 + {uncertainty.epsilon:g})",
-        "learned_on": f"8-fold cross-validation of the emulator's recipe on its {len(train)} realistic training spectra",
+        "learned_on": f"{args.folds}-fold cross-validation of the emulator's recipe on its {len(train)} realistic training spectra",
         "grid": {"file": Path(args.realistic).name, "hash": grid.hash},
         "held_out_coverage": table,
         "limits": "The error with respect to the realistic grid, not that of the grid with respect to stars.",

@@ -69,13 +69,16 @@ def figure(tables, path):
         for level in (68, 95):
             axis.axhspan(level - 3, level + 3, color="0.9", zorder=0)
         axis.set(ylabel="pixels inside the interval / %", ylim=(55, 100))
-        axis.set_xticks(range(len(rows)), [short(name) for name in rows], rotation=40, ha="right")
-    axes[1, 1].legend(fontsize=8, loc="center right")
+        axis.set_xticks(range(len(rows)), ["all"] + thirds(rows), rotation=40, ha="right")
+    axes[1, 1].legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.82), ncols=2)
     fig.savefig(path, dpi=100)
 
 
-def short(name):
-    return " ".join(f"{float(w):.4g}" if w.lstrip("-")[:1].isdigit() else w for w in name.split())
+def thirds(rows):
+    """Names of the regions without their edges, which are quantiles and differ between the two sets of spectra."""
+    place = {"<": "lowest", ">=": "highest"}
+    words = [name.split() for name in rows if name != "all"]
+    return [f"{place[w[1]]} {w[0]}" if len(w) == 3 else f"middle {w[2]}" for w in words]
 
 
 def main(argv=None):
