@@ -1,4 +1,4 @@
-"""The covariance of an emulator's error: recovered from residuals drawn from a known one; its coverage, files and algebra."""
+"""The covariance of an emulator's error: recovered from residuals drawn from a known one; coverage, files, algebra."""
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,8 @@ LENGTH = 3.0  # pixels, standard deviation of the Gaussian correlation of the di
 def known(n, seed, nu=8.0):
     """Labels, residuals and flux of `n` spectra whose errors have a known covariance, and its pieces.
 
-    Student-t by one random scale per spectrum; the diagonal part is correlated over `LENGTH`; twice as large per unit of
-    scaled [Fe/H] (diagonal) or half as large (factors).
+    Student-t by one random scale per spectrum; the diagonal part is correlated over `LENGTH`; twice as large per unit
+    of scaled [Fe/H] (diagonal) or half as large (factors).
     """
     fixed, rng = np.random.default_rng(1), np.random.default_rng(seed)
     centre = fixed.uniform(0, 600, 25)
@@ -84,7 +84,8 @@ def test_correlation_and_damping_are_those_put_in(fitted):
     # A Gaussian correlation of length l through a Gaussian of s: l / sqrt(l^2 + 2 s^2).
     exact = np.exp(-0.5 * (np.arange(60) / LENGTH) ** 2)
     for s in (0.5, 3.0, 10.0):
-        assert correlation_integral(exact, 0.02, 0.02 * s) == pytest.approx(LENGTH / np.hypot(LENGTH, np.sqrt(2) * s), rel=0.01)
+        expected = LENGTH / np.hypot(LENGTH, np.sqrt(2) * s)
+        assert correlation_integral(exact, 0.02, 0.02 * s) == pytest.approx(expected, rel=0.01)
     centre = np.zeros(3, np.float32)
     assert fitted.damping(centre, 0.0) == 1.0
     # Lower than the formula, which is for errors equal all over a spectrum; these are near nil between lines.
@@ -188,7 +189,8 @@ def test_few_spectra_and_wrong_input():
 
 
 def test_cross_validation_never_predicts_what_it_has_seen(tmp_path):
-    labels, flux = np.random.default_rng(0).uniform(SPACE.lower, SPACE.upper, (12, 3)), np.full((12, 600), 0.5, np.float32)
+    labels = np.random.default_rng(0).uniform(SPACE.lower, SPACE.upper, (12, 3))
+    flux = np.full((12, 600), 0.5, np.float32)
     flux[:, 0] = np.arange(12) / 16
     calls = []
 
@@ -199,7 +201,8 @@ def test_cross_validation_never_predicts_what_it_has_seen(tmp_path):
     path = tmp_path / "residuals.npz"
     found = cross_validated_flux(fit, labels, flux, WAVELENGTH, folds=3, path=path)
     assert all(float(f) not in calls[int(call) - 1] for f, call in zip(flux[:, 0], np.round(found[:, 5])))
-    assert len(calls) == 3 and np.allclose(cross_validated_flux(fit, labels, flux, WAVELENGTH, folds=3, path=path), found)
-    assert len(calls) == 3  # read from the file
+    again = cross_validated_flux(fit, labels, flux, WAVELENGTH, folds=3, path=path)
+    np.testing.assert_allclose(again, found)
+    assert len(calls) == 3  # the second time, it is read from the file
     with pytest.raises(TrainingError, match="other spectra"):
         cross_validated_flux(fit, labels[::-1], flux, WAVELENGTH, folds=3, path=path)

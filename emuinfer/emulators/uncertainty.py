@@ -1,13 +1,13 @@
-"""The error of an emulator as a covariance over wavelength: a diagonal and a low-rank part, both dependent on the labels.
+"""The error of an emulator as a covariance over wavelength: diagonal and low-rank parts that depend on the labels.
 
 An emulator errs in x = log(1/f − 1 + ε), the logarithm of an opacity, more evenly over lines and stars than in the flux
 f. Its error there is modelled, and brought to the flux by df/dx (`sensitivity`):
 
     C(labels) = S (a² diag(d²) + b² Uᵀ U) S,    S = diag(f (1 − f) + ε f²)
 
-with a and b exponentials of polynomials in the labels, d and U functions of wavelength. The errors of neighbouring pixels
-that U leaves are correlated, over lengths that are a third function of the labels. All is learned on spectra that the
-emulator has not seen, in `training.uncertainty`.
+with a and b exponentials of polynomials in the labels, d and U functions of wavelength. The errors of neighbouring
+pixels that U leaves are correlated, over lengths that are a third function of the labels. All is learned on spectra
+that the emulator has not seen, in `training.uncertainty`.
 """
 
 import dataclasses
@@ -73,8 +73,8 @@ class EmulatorUncertainty(eqx.Module):
 
     **Attributes:**
 
-    - `scale`, `factor_scale`, `stretch` `(terms,)`: coefficients in `label_terms` of ln a, ln b and of the logarithm of what
-      the lags of `correlation` are to be multiplied by.
+    - `scale`, `factor_scale`, `stretch` `(terms,)`: coefficients in `label_terms` of ln a, ln b and of the logarithm of
+      what the lags of `correlation` are to be multiplied by.
     - `diagonal` `(grid.n,)`: d; `factors` `(rank, grid.n)`: U; both in x, as standard deviations.
     - `correlation` `(lags,)`: correlation of the part that the factors leave, at lags of 0, 1, … stored pixels.
     - `degrees_of_freedom`, `factor_degrees_of_freedom`: ν of the Student-t distributions that pixels, and the
@@ -100,7 +100,7 @@ class EmulatorUncertainty(eqx.Module):
         return self.factors.shape[0]
 
     def prepare(self, wavelength) -> UncertaintyQuery:
-        """What `evaluate` needs of the wavelengths `(n_wave,)`, Å in `medium`; host side. `EmulatorError` out of range."""
+        """What `evaluate` needs of the wavelengths `(n_wave,)`, Å in `medium`; host side. `EmulatorError` outside."""
         wavelength = np.atleast_1d(np.asarray(wavelength, np.float64))
         position = (wavelength - self.grid.start) / self.grid.step
         if not position.size or not position.min() > -1e-3 or not position.max() < self.grid.n - 1 + 1e-3:
@@ -137,15 +137,15 @@ class EmulatorUncertainty(eqx.Module):
     def damping(self, scaled_labels, sigma: float) -> float:
         """What a Gaussian line spread function of standard deviation `sigma` (Å) leaves of sd², once convolved with it.
 
-        The errors of neighbouring pixels average out as far as they are not correlated (`correlation_integral`). Host side.
+        The errors of neighbouring pixels average out as far as they are not correlated. Host side.
         """
         return correlation_integral(self.correlation, self._step(scaled_labels), sigma)
 
     def coherence(self, scaled_labels, sigma: float, pixel: float) -> float:
-        """Pixels of width `pixel` (Å) over which errors seen through a Gaussian of `sigma` (Å) are the same, at least 1.
+        """Pixels of width `pixel` (Å) over which errors seen through a Gaussian of `sigma` (Å) are the same; 1 or more.
 
-        The integral of their correlation over all lags. A likelihood that takes the diagonal part of neighbouring pixels
-        for independent must multiply its variance by this, lest it count one error many times. Host side.
+        The integral of their correlation over all lags. A likelihood that takes the diagonal part of neighbouring
+        pixels for independent must multiply its variance by this, lest it count one error many times. Host side.
         """
         rho = np.asarray(self.correlation, float)
         length = self._step(scaled_labels) * (2.0 * rho.sum() - rho[0])
@@ -180,13 +180,13 @@ def woodbury_log_likelihood(residual, variance, factors) -> jax.Array:
 
 
 def uncertainty_files(stem) -> tuple[Path, Path]:
-    """Paths of arrays and card of the uncertainty that belongs to the emulator files `stem`.json, `stem`.safetensors."""
+    """Paths of arrays and card of the uncertainty of the emulator in `stem`.json and `stem`.safetensors."""
     stem = Path(stem)
     names = [stem.name + end for end in ("-uncertainty.safetensors", "-uncertainty.card.json")]
     return stem.with_name(names[0]), stem.with_name(names[1])
 
 
-def save_uncertainty(uncertainty: EmulatorUncertainty, stem, *, emulator: Emulator | None, card: dict | None = None) -> Path:
+def save_uncertainty(uncertainty, stem, *, emulator: Emulator | None, card: dict | None = None) -> Path:
     """Write both files of `uncertainty_files(stem)`, the arrays over wavelength as float16; returns the card's path.
 
     `emulator` is the one whose error it is: the card keeps its hash, by which `load_uncertainty` and
@@ -236,12 +236,12 @@ def load_uncertainty(name_or_path, *, emulator: Emulator | None = None) -> Emula
     except ValueError as error:
         raise EmulatorError(f"{card_file} is not readable ({error}). Fetch or save it again.") from error
     if card.get("format") != FORMAT or card.get("format_version", 0) > VERSION:
-        raise EmulatorError(f"{card_file} is not the card of an uncertainty of version {VERSION} or before. Update emuinfer.")
+        raise EmulatorError(f"{card_file} is no card of an uncertainty up to version {VERSION}. Update emuinfer.")
     blob = file.read_bytes()
     if hashlib.sha256(blob).hexdigest() != card.get("sha256"):
         raise EmulatorError(f"{file} is damaged or belongs to another card (SHA-256 differs). Fetch or save it again.")
     if emulator is not None and emulator_hash(emulator) != card.get("emulator_hash"):
-        raise EmulatorError(f"{file} was learned on another emulator (hash {card.get('emulator_hash')}); learn it again.")
+        raise EmulatorError(f"{file} was learned on another emulator ({card.get('emulator_hash')}). Learn it again.")
     try:
         arrays = {name: jnp.asarray(a, jnp.float32) for name, a in load(blob).items()}
         numbers = {k: card[k] for k in ("medium", "epsilon", "degrees_of_freedom", "factor_degrees_of_freedom")}

@@ -44,13 +44,14 @@ def cross_validated_flux(fit, labels, flux, wavelength, *, folds=8, seed=5, path
     if path is not None and Path(path).exists():
         with np.load(path, allow_pickle=False) as file:
             if not (np.array_equal(file["fold"], fold) and np.allclose(file["labels"], labels)):
-                raise TrainingError(f"{path} holds residuals of other spectra or folds. Give another path or delete it.")
+                raise TrainingError(f"{path} has residuals of other spectra or folds. Delete it or give another path.")
             residual, done = file["residuals"], int(file["done"])
     for k in range(done, folds):
         out = fold == k
         residual[out] = predict(fit(labels[~out], flux[~out]), labels[out], wavelength) - flux[out]
         if progress:
-            print(f"fold {k + 1} of {folds}: mean |residual| {np.abs(residual[out].astype(np.float32)).mean():.5f}", flush=True)
+            mean = np.abs(residual[out].astype(np.float32)).mean()
+            print(f"fold {k + 1} of {folds}: mean |residual| {mean:.5f}", flush=True)
         if path is not None:
             temporary = Path(str(path) + ".tmp.npz")
             np.savez(temporary, residuals=residual, fold=fold, labels=labels, wavelength=wavelength, done=k + 1)
@@ -141,13 +142,13 @@ def _shape(x, slope, terms, rows, rank) -> _Shape:
 
 
 def _rms(rows):
-    """Root mean square of each column, at least a thousandth of that of all: a pixel without any error is no infinity."""
+    """Root mean square of each column, at least a thousandth of that of all: one without any error is no infinity."""
     square = (rows**2).mean(0)
     return np.sqrt(np.maximum(square, 1e-6 * square.mean()))
 
 
 def _typical(rows, nu=NU):
-    """The scale of each row's values if they follow Student's t, by iterated weights: a few large ones do not rule it."""
+    """The scale of each row's values if they follow Student's t, by iterated weights: a few large ones do not rule."""
     square = (rows**2).mean(1)
     for _ in range(5):
         square = ((nu + 1.0) / (nu + rows**2 / square[:, None]) * rows**2).mean(1)
@@ -155,7 +156,7 @@ def _typical(rows, nu=NU):
 
 
 def _components(rows, rank):
-    """Coefficients `(n, rank)`, orthonormal basis `(rank, p)` and variances `(rank,)` of the largest components of rows.
+    """Coefficients `(n, rank)`, orthonormal basis `(rank, p)`, variances `(rank,)` of the largest components of rows.
 
     Sampled eigenvalues are too large by the noise of all other directions over the number of rows (Paul 2007,
     Statistica Sinica 17, 1617), which is taken off.
@@ -186,8 +187,8 @@ def _regression(terms, target):
 def _correlation(residuals, errors, step, sigma):
     """Mean correlation of what the factors leave, `(lags,)` from lag 0 up.
 
-    Products of errors at two pixels are taken relative to the variance that a Gaussian of `sigma` (Å) around them sees, so
-    that all parts of the spectrum count alike, and the result acts on the local mean of sd² as `damping` needs it.
+    Products of errors at two pixels are taken relative to the variance that a Gaussian of `sigma` (Å) around them sees,
+    so that all parts of the spectrum count alike, and the result acts on the local mean of sd² as `damping` needs it.
     """
     from scipy.fft import irfft, next_fast_len, rfft
     from scipy.ndimage import gaussian_filter1d
@@ -235,7 +236,7 @@ def _levels_and_stretch(residuals, errors, correlation, terms, step, sigma):
 
 
 def _sizes(residuals, errors, coherence):
-    """`(size, nu, factor_size, factor_nu)`: factors of the diagonal and of the low-rank part, and degrees of freedom."""
+    """`(size, nu, factor_size, factor_nu)`: factors of the diagonal and the low-rank part, and degrees of freedom."""
     some = np.linspace(0, residuals.shape[1] - 1, min(residuals.shape[1], 250)).astype(int)
     projections, diagonal, low_rank = [], [], []
     for row, residual in enumerate(residuals):
@@ -284,8 +285,8 @@ def _checked(label_space, labels, residuals, flux, wavelength):
     residuals, flux = np.asarray(residuals, np.float32), np.asarray(flux, np.float32)
     if labels.ndim != 2 or residuals.shape != (len(labels), np.size(wavelength)) or flux.shape != residuals.shape:
         raise TrainingError(
-            f"labels must be (n, {len(label_space)}), residuals and flux (n, {np.size(wavelength)}); got {labels.shape}, "
-            f"{residuals.shape} and {flux.shape}."
+            f"labels must be (n, {len(label_space)}), residuals and flux (n, {np.size(wavelength)}); got "
+            f"{labels.shape}, {residuals.shape} and {flux.shape}."
         )
     if len(labels) < FEWEST:
         raise TrainingError(f"The covariance of an error needs at least {FEWEST} spectra; got {len(labels)}.")
@@ -295,7 +296,7 @@ def _checked(label_space, labels, residuals, flux, wavelength):
             raise TrainingError(f"The {name} of spectrum {row} are not all finite. Leave such spectra out.")
     if not residuals.any(1).all():
         row = int(np.argmin(residuals.any(1)))
-        raise TrainingError(f"The residuals of spectrum {row} are all zero: the emulator was given what it should predict.")
+        raise TrainingError(f"The residuals of spectrum {row} are all zero: the emulator has been given its flux.")
     return labels, residuals, flux
 
 
@@ -303,9 +304,10 @@ def _checked(label_space, labels, residuals, flux, wavelength):
 
 
 def factor_statistic(residual, variance, factors) -> float:
-    """Mahalanobis distance² of `residual` `(p,)` in the space of `factors` `(rank, p)`, over the rank; mean 1 if all is well.
+    """Mahalanobis distance² of `residual` `(p,)` in the space of `factors` `(rank, p)`, over the rank.
 
-    With D = diag(variance), the projection t = U D⁻¹ r has covariance G + G², G = U D⁻¹ Uᵀ.
+    Its mean is 1 if all is well. With D = diag(variance), the projection t = U D⁻¹ r has covariance G + G² where
+    G = U D⁻¹ Uᵀ.
     """
     return _distance(*_projection(residual, variance, factors))
 
@@ -342,10 +344,10 @@ def coverage(uncertainty, labels, residuals, flux, wavelength, *, resolutions=(N
     **Arguments:** as `fit_uncertainty`; `regions`: label name to the edges of its regions, by default thirds of the
     spectra by those labels of `REGIONS` that there are.
 
-    **Returns:** `{"native" or "R=40000": {"all": figures, "regions": {"teff < 5000": figures}, "factors": {"0.68": …}}}`.
-    Figures: `n`; shares of pixels inside, `"0.68"` and `"0.95"`, and their statistical errors (`_error`, from the scatter
-    among spectra); `rms` and `predicted_rms` of the residuals; shares `gauss_…` if ν were infinite. `factors`: shares of
-    spectra whose `factor_statistic` is below the quantiles of its F distribution.
+    **Returns:** `{"native" or "R=40000": {"all": figures, "regions": {"teff < 5000": figures}, "factors": …}}`.
+    Figures: `n`; shares of pixels inside, `"0.68"` and `"0.95"`, and their statistical errors (`_error`, from the
+    scatter among spectra); `rms` and `predicted_rms` of the residuals; shares `gauss_…` if ν were infinite.
+    `factors`: shares of spectra whose `factor_statistic` is below the quantiles of its F distribution.
     """
     labels, residuals, flux = _checked(uncertainty.label_space, labels, residuals, flux, wavelength)
     if regions is None:
@@ -440,9 +442,10 @@ def main(argv=None):
     predicted = predict(emulator, labels[test], grid.wavelength)
     table = coverage(uncertainty, labels[test], predicted - flux[test], predicted, grid.wavelength)
     card = {
-        "title": f"Error of {args.emulator}: diagonal and {uncertainty.rank} factors of log(1/f - 1 + {uncertainty.epsilon:g})",
-        "learned_on": f"{args.folds}-fold cross-validation of the emulator's recipe on its {len(train)} realistic training spectra",
-        "grid": {"file": Path(args.realistic).name, "hash": grid.hash},
+        "title": f"Error of {args.emulator}: diagonal and {uncertainty.rank} factors",
+        "learned_on": f"{args.folds}-fold cross-validation of the recipe on its {len(train)} realistic spectra",
+        "recipe": {k: getattr(args, k) for k in ("components", "simple_spectra", "noise")},
+        "realistic_grid": {"file": Path(args.realistic).name, "hash": grid.hash},
         "held_out_coverage": table,
         "limits": "The error with respect to the realistic grid, not that of the grid with respect to stars.",
         "date": datetime.date.today().isoformat(),

@@ -1,4 +1,4 @@
-"""Coverage of the shipped emulator's predicted error: `python -m tests.benchmarks.uncertainty` from the repository's root.
+"""Coverage of the predicted error of an emulator: `python -m tests.benchmarks.uncertainty` from the repository's root.
 
 Needs the realistic grid beside the repository. The spectra are the held-out tenth, which neither the emulator nor its
 uncertainty has seen; with `--residuals` (the file of `emuinfer.training.uncertainty`) also the cross-validated
@@ -65,7 +65,8 @@ def figure(tables, path):
                 values, errors = ([100 * r[k] for r in rows.values()] for k in (level, f"{level}_error"))
                 place = np.arange(len(rows)) + shift
                 style = {"fmt": "o" if name == "held_out" else "s", "mfc": colour if name == "held_out" else "w"}
-                axis.errorbar(place, values, errors, color=colour, ms=5, label=f"{name.replace('_', ' ')}, {level}", **style)
+                label = f"{name.replace('_', ' ')}, {level}"
+                axis.errorbar(place, values, errors, color=colour, ms=5, label=label, **style)
         for level in (68, 95):
             axis.axhspan(level - 3, level + 3, color="0.9", zorder=0)
         axis.set(ylabel="pixels inside the interval / %", ylim=(55, 100))
