@@ -7,9 +7,11 @@ from .reduced import ReducedEmulator
 from .reduction import reduce_emulator
 from .storage import emulator_hash, list_emulators, load_card, load_emulator, save_emulator
 from .transformer import TransformerConfig, TransformerPayne
+from .uncertainty import EmulatorUncertainty, load_uncertainty, shipped_uncertainty
 
 __all__ = [
     "Emulator",
+    "EmulatorUncertainty",
     "LocalSpectrum",
     "LogitGP",
     "LogitPCA",
@@ -25,6 +27,8 @@ __all__ = [
     "list_emulators",
     "load_card",
     "load_emulator",
+    "load_uncertainty",
     "reduce_emulator",
     "save_emulator",
+    "shipped_uncertainty",
 ]
