@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .emulators import ReducedEmulator, emulator_hash, fit_local
-from .errors import SamplingError
+from .errors import LabelError, SamplingError
 from .grids.design import sobol_design
 from .likelihoods import StellarSpectrum
 from .samplers import get_sampler, laplace_covariance, optimise
@@ -138,25 +138,41 @@ class Fit:
     notes: tuple = ()
 
 
-def find_optimum(model: StellarSpectrum, *, seed: int = 0, progress: bool = True) -> Fit:
+def find_optimum(model: StellarSpectrum, *, start: dict | None = None, seed: int = 0, progress: bool = True) -> Fit:
     """The highest posterior density, by screening the domain, damped Newton steps, outlier weights and a local
-    surrogate of the full emulator."""
+    surrogate of the full emulator. `start` (parameter name to value) replaces the search over the domain."""
     density = Unconstrained(model, seed)
-    z, data = _starts(model, density, seed)
-    _say(progress, f"optimising from {len(z)} starts")
     search = functools.partial(optimise, density.log_density, metric=density.information, max_steps=25)
-    final = search(z, data)
-    for _ in range(ROUNDS):
-        data = _update_noise(model, _values(density, final.position, data), data)
-        # As many starts as before, so that nothing is compiled anew.
-        final = search(np.repeat(final.position[None], len(z), axis=0), data)
+    if start is None:
+        z, data = _starts(model, density, seed)
+        _say(progress, f"optimising from {len(z)} starts")
+        final = search(z, data)
+        for _ in range(ROUNDS):
+            data = _update_noise(model, _values(density, final.position, data), data)
+            # As many starts as before, so that nothing is compiled anew.
+            final = search(np.repeat(final.position[None], len(z), axis=0), data)
+        position = final.position
+    else:
+        position = _given(model, density, start)
+        data = _update_noise(model, _values(density, position, model.data), model.data)
     if not isinstance(model.full, ReducedEmulator):
         _say(progress, f"fitting a local surrogate to {LOCAL} spectra of the full emulator around the optimum")
-        local = _localise(model, density, final.position, data, seed)
+        local = _localise(model, density, position, data, seed)
         data = eqx.tree_at(lambda d: d.emulator, data, local, is_leaf=lambda x: x is data.emulator)
-        data = _update_noise(model, _values(density, final.position, data), data)
-        final = search(final.position[None], data)
+        data = _update_noise(model, _values(density, position, data), data)
+    if start is not None or not isinstance(model.full, ReducedEmulator):
+        final = search(position[None], data)
     return Fit(final.position, _values(density, final.position, data), data, final.log_density, density)
+
+
+def _given(model, density, start):
+    """The position of `start`, which must name every sampled parameter."""
+    if missing := [n for n in density.names if n not in start]:
+        raise LabelError(f"start has no value for {', '.join(missing)}. Sampled are: {', '.join(density.names)}.")
+    values = {n: np.array([float(start[n])]) for n in density.names}
+    if bad := [n for n, v in values.items() if not np.isfinite(v).all()]:
+        raise LabelError(f"start has values that are not finite, for {', '.join(bad)}.")
+    return density.unconstrain(values)[0].astype(np.float32)
 
 
 def _localise(model, density, z, data, seed):
@@ -239,6 +255,7 @@ def sample(
     model: StellarSpectrum,
     *,
     seed: int = 0,
+    start: dict | None = None,
     sampler: str = "nuts",
     chains: int = 4,
     warmup: int = 300,
@@ -253,6 +270,8 @@ def sample(
     **Arguments:**
 
     - `seed`: of everything random; the same seed on the same machine gives the same draws.
+    - `start`: parameter name to value, near the posterior: saves the search over the domain, as for a second fit of the same
+      star with other priors.
     - `sampler`: a name from `emuinfer.samplers.SAMPLERS`; `options` go to it.
     - `chains`, `warmup`, `draws`: chains run together; steps per chain.
     - `verify`: draws at which the full emulator is evaluated for importance weights and k-hat; 0 skips it.
@@ -267,7 +286,7 @@ def sample(
 
     run = get_sampler(sampler)
     clock = time.perf_counter()
-    fit = find_optimum(model, seed=seed, progress=progress)
+    fit = find_optimum(model, start=start, seed=seed, progress=progress)
     covariance, notes = laplace_covariance(fit.density.log_density, fit.z, fit.data, metric=fit.density.information)
     optimum_s = time.perf_counter() - clock
     for attempt in range(2):

@@ -13,6 +13,7 @@ from emuinfer import Observation, StellarSpectrum, inference, sample
 from emuinfer.bounds import cramer_rao
 from emuinfer.calibration import importance_check
 from emuinfer.emulators import emulator_hash
+from emuinfer.errors import LabelError
 from emuinfer.inference import Unconstrained, find_optimum, local_surrogate
 from emuinfer.posterior import draws_of, load_posterior, save_posterior, summary_table
 
@@ -123,6 +124,16 @@ def gaussian_draws(model, n=300, seed=0):
     centre = [bounds.labels[n] for n in names]
     draws = np.random.default_rng(seed).multivariate_normal(centre, bounds.covariance[: len(names), : len(names)], n)
     return {**dict(zip(names, draws.T)), "log10_jitter": np.full(n, -3.5)}
+
+
+def test_start_saves_the_search(posterior, model):
+    """From values near the posterior the optimum is the same as from a search of the domain."""
+    near = {n: float(draws_of(posterior, n).mean()) for n in model.names}
+    fit = find_optimum(model, start=near, progress=False)
+    for name in ("teff", "fe_h", "mg_fe", "rv", "vbroad"):
+        assert abs(fit.values[name] - near[name]) < 0.5 * draws_of(posterior, name).std(), name
+    with pytest.raises(LabelError, match="no value for rv"):
+        find_optimum(model, start={n: v for n, v in near.items() if n != "rv"}, progress=False)
 
 
 def test_importance_check_tells_good_from_bad(full, model):
