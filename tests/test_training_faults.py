@@ -323,17 +323,6 @@ def test_a_killed_run_with_early_stopping_goes_on(tmp_path, monkeypatch):
     assert same(run(tmp_path / "killed", patience=2), whole)
 
 
-@pytest.mark.parametrize("n", [10, 30, 77, 1183])
-def test_one_split_for_emulators_and_controls(n):
-    from emuinfer.training.flagship import fixed_split
-
-    order = np.random.default_rng(0).permutation(n)
-    train_rows, test = split_rows(n)
-    np.testing.assert_array_equal(test, np.sort(order[: n // 10]))
-    np.testing.assert_array_equal(train_rows, np.sort(order[n // 10 :]))
-    assert all(np.array_equal(a, b) for a, b in zip(fixed_split(n), split_rows(n)))
-
-
 def test_split_refuses_what_cannot_be_split():
     assert [len(part) for part in split_rows(3, 0.1)] == [2, 1]
     assert not np.array_equal(split_rows(200, seed=1)[1], split_rows(200)[1])

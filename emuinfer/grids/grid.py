@@ -179,19 +179,20 @@ class Grid:
 
 
 def split_rows(n: int, held_out: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted `(train, test)` indices of `n` rows: the first `held_out` of a random permutation, at least one, are `test`.
+    """Sorted `(train, test)` indices of `n` rows; about `held_out` of them, at least one, are in `test`.
 
-    The one split of this package: emulators and controls are measured on rows that none of them has seen. It is a function
-    of `n`; a grid that has been extended is split anew, and an emulator trained on the smaller grid has then seen rows that
-    are now held out. Raises `GridError` if nothing is left for one of the parts.
+    One row is held out at random of each run of `1 / held_out` rows, so a grid that has been extended keeps the part of
+    every old row: what was held out once is never trained on later. Raises `GridError` if a part would be empty.
     """
     if not 0 < held_out <= 0.5:
         raise GridError(f"held_out must be above 0 and at most 0.5; got {held_out}.")
     if n < 2:
         raise GridError(f"A grid of {n} spectra cannot be split into two parts.")
-    order = np.random.default_rng(seed).permutation(n)
-    held = max(1, int(n * held_out + 1e-9))
-    return np.sort(order[held:]), np.sort(order[:held])
+    edges = np.ceil(np.arange(int(np.ceil(n * held_out)) + 1) / held_out - 1e-9).astype(int)
+    position = np.random.default_rng(seed).random(len(edges) - 1)
+    test = edges[:-1] + np.floor(position * np.diff(edges)).astype(int)
+    test = test[test < n] if np.any(test < n) else test[:1] % n
+    return np.setdiff1d(np.arange(n), test), test
 
 
 class RowsOnDisk:
