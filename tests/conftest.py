@@ -9,6 +9,13 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items):
+    """Give each file to one process, for what its tests share; notebooks share nothing."""
+    for item in items:
+        alone = item.path.name == "test_tutorials.py"
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else item.path.name))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_tests(tmp_path_factory):
     """Keep the tests out of the user's cache."""

@@ -228,7 +228,7 @@ def test_training_on_a_grid_that_does_not_fit(cli, tiny_path, tmp_path):
     save_emulator(start, tmp_path / "start")
     fails(["'reduced' emulator", "only transformers"], grid("air.h5"), "--init", tiny_path)
     fails(["air", "vacuum"], grid("vacuum.h5", "vacuum"), "--init", tmp_path / "start")
-    fails(["5000.000–5001.950 Å", "5050.000–5051.970 Å"], grid("far.h5", scale=1.01), "--init", tmp_path / "start")
+    fails(["5000.00 to 5001.95 Å", "5050.00 to 5051.97 Å"], grid("far.h5", scale=1.01), "--init", tmp_path / "start")
     fails(["--width", "--heads"], grid("air.h5"), "--width", 7)
     fails(["--held-out", "0.9"], grid("air.h5"), "--held-out", 0.9)
 
