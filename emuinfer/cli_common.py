@@ -97,9 +97,14 @@ def write_table(table, path) -> None:
 
 
 def use_compilation_cache() -> None:
-    """Let JAX keep compiled programs in the user's cache directory, so that a second run starts faster."""
+    """Let JAX keep compiled programs in the user's cache directory, so that a second run starts faster.
+
+    A directory that the user has given JAX already (`JAX_COMPILATION_CACHE_DIR`) stays.
+    """
     import jax
 
+    if jax.config.jax_compilation_cache_dir:
+        return
     from .emulators.reduction import cache_directory
 
     folder = cache_directory() / "xla" / _processor()

@@ -84,7 +84,7 @@ def train(
     from .grids.grid import split_rows
     from .training import TrainConfig, error_table
     from .training import train as run
-    from .training.train import labels_for
+    from .training import labels_for
 
     data = Grid.load(grid)
     kept, test = data.split(held_out)

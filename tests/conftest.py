@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,20 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_configure(config):
+    """Let the processes of one run, and those that tests start, share their compiled programs: half of the time is compiling."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        config.programs = tempfile.mkdtemp(prefix="emuinfer-tests-")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.programs
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "programs"):
+        shutil.rmtree(config.programs, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Give each file to one process, for what its tests share; notebooks share nothing."""
     for item in items:

@@ -19,7 +19,7 @@ from emuinfer.errors import GridError, TrainingError
 from emuinfer.grids.grid import split_rows
 from emuinfer.training import TrainConfig, train
 from emuinfer.training import checkpoint as checkpoints
-from emuinfer.training.train import labels_for
+from emuinfer.training import labels_for
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
 WAVELENGTH = 5000.0 + 0.05 * np.arange(60)

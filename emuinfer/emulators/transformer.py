@@ -85,17 +85,20 @@ class Block(eqx.Module):
         # Queries and outputs are folded into the few keys and values, so that a wavelength costs two products with
         # (width, heads * n_tokens) instead of four. Logits scale as 1/d_head, not its root: learning rates then
         # carry over between widths (muP).
-        keys = (tokens @ self.key).reshape(-1, h, d // h)
-        values = (tokens @ self.value).reshape(-1, h, d // h)
+        # The products are taken in the precision of the matrices, which training may lower; all else is float32.
+        low = self.query.dtype
+        keys = (tokens.astype(low) @ self.key).reshape(-1, h, d // h)
+        values = (tokens.astype(low) @ self.value).reshape(-1, h, d // h)
         to_logits = jnp.einsum("dhe,the->dht", self.query.reshape(d, h, d // h), keys) * (h / d)
         to_output = jnp.einsum("the,hed->htd", values, self.out.reshape(h, d // h, d))
-        logits = (_rms_norm(x, self.norm_attention) @ to_logits.reshape(d, -1)).reshape(-1, h, tokens.shape[0])
-        weights = jax.nn.softmax(logits, axis=-1).reshape(x.shape[0], -1)
-        return x + weights @ to_output.reshape(-1, d)
+        logits = (_rms_norm(x, self.norm_attention).astype(low) @ to_logits.reshape(d, -1)).reshape(-1, h, tokens.shape[0])
+        weights = jax.nn.softmax(logits.astype(x.dtype), axis=-1).reshape(x.shape[0], -1)
+        return x + (weights.astype(low) @ to_output.reshape(-1, d)).astype(x.dtype)
 
     def feed(self, x):
         # ReLU rather than GELU: the same accuracy in trials, and on CPUs half the time of a block.
-        return x + jax.nn.relu(_rms_norm(x, self.norm_feedforward) @ self.expand) @ self.contract
+        normed = _rms_norm(x, self.norm_feedforward).astype(self.expand.dtype)
+        return x + (jax.nn.relu(normed @ self.expand) @ self.contract).astype(x.dtype)
 
 
 class TransformerPayne(Emulator):

@@ -3,6 +3,8 @@
 from .config import TrainConfig
 from .controls import fit_logit_pca, fit_mlp, fit_polynomial
 from .controls_gp import fit_logit_gp
+from .data import labels_for
+from .endless import pretrain
 from .evaluate import error_table, load_statistics, predict, residual_statistics, save_statistics
 from .train import train
 
@@ -13,8 +15,10 @@ __all__ = [
     "fit_logit_pca",
     "fit_mlp",
     "fit_polynomial",
+    "labels_for",
     "load_statistics",
     "predict",
+    "pretrain",
     "residual_statistics",
     "save_statistics",
     "train",

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from ..errors import TrainingError
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -13,6 +15,13 @@ class TrainConfig:
       zero (warm-up–stable–decay).
     - `spectra`, `pixels`: each step takes this many spectra and, from each, this many of its stored pixels at random.
     - `learning_rate`, `weight_decay`, `clip`: AdamW peak rate, decoupled decay, global gradient norm.
+    - `optimiser`: `"adamw"`, or `"muon"` for the matrices of the blocks (Jordan et al. 2024) and AdamW for the rest.
+    - `base_width`, `base_depth`: the sizes at which `learning_rate` was found; models of other sizes then use it scaled (muP,
+      see `optimiser.rate_factor`). 0: the same rate for all sizes.
+    - `precision`: `"bfloat16"` computes the blocks' matrix products in it, for accelerators; norms, softmax, bilinear part,
+      head, loss and the optimiser stay in float32.
+    - `devices`: spread each step's spectra over this many devices (data parallel); `spectra` must be a multiple of it.
+    - `replay`: share of each step's spectra taken from `replay` spectra, where `train` is given some.
     - `table_rate`: factor on the learning rate of the wavelength table and of the encodings.
     - `frozen`: names of the emulator's fields that stay as they are, such as trunk, trunk_mean and branch.
     - `huber`: residual (in flux) where the loss passes from quadratic to absolute.
@@ -35,12 +44,27 @@ class TrainConfig:
     frozen: tuple[str, ...] = ()
     weight_decay: float = 1e-3
     clip: float = 1.0
+    optimiser: str = "adamw"
+    base_width: int = 0
+    base_depth: int = 0
+    precision: str = "float32"
+    devices: int = 1
+    replay: float = 0.5
     huber: float = 0.005
     average: float = 0.998
     seed: int = 0
     validate_every: int = 500
     checkpoint_every: int = 500
     patience: int = 0
+
+    def __post_init__(self):
+        for name, known in (("optimiser", ("adamw", "muon")), ("precision", ("float32", "bfloat16"))):
+            if getattr(self, name) not in known:
+                raise TrainingError(f"{name} must be {' or '.join(map(repr, known))}; got {getattr(self, name)!r}.")
+        if self.devices < 1 or self.spectra % self.devices:
+            raise TrainingError(f"spectra ({self.spectra}) must be a multiple of devices ({self.devices}).")
+        if not 0 <= self.replay < 1:
+            raise TrainingError(f"replay must be at least 0 and below 1; got {self.replay:g}.")
 
     def schedule(self):
         import optax

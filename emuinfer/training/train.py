@@ -11,6 +11,8 @@ import numpy as np
 from ..errors import TrainingError
 from .checkpoint import RunFolder
 from .config import TrainConfig
+from .data import Replay, StoredSpectra, check_data, describe
+from .optimiser import MATRICES, make_optimiser
 
 
 class TrainState(eqx.Module):
@@ -38,40 +40,24 @@ def _copy(tree):
     return jax.tree.map(jnp.array, tree)
 
 
-def make_optimiser(config: TrainConfig, params):
-    """AdamW with clipping and the configured schedule; encodings and tables learn at `table_rate` times the rate."""
-    import optax
-
-    def group(path, _):
-        name = path[0].name if hasattr(path[0], "name") else ""
-        if name in config.frozen:
-            return "frozen"
-        return "table" if name in ("table", "encode", "trunk", "trunk_mean") else "network"
-
-    def adamw(factor):
-        schedule = config.schedule()
-        return optax.adamw(lambda i: factor * schedule(i), b2=0.99, weight_decay=config.weight_decay)
-
-    # A function, not its result: the labels are shaped like the emulator, which optax would take for a function and call.
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.multi_transform(
-            {"network": adamw(1.0), "table": adamw(config.table_rate), "frozen": optax.set_to_zero()},
-            lambda tree: jax.tree_util.tree_map_with_path(group, tree),
-        ),
-    )
-
-
 def pseudo_huber(residual, delta):
     """δ (√(1 + (r/δ)²) − 1): quadratic below `delta`, absolute above (Charbonnier et al. 1994)."""
     return delta * (jnp.sqrt(1.0 + (residual / delta) ** 2) - 1.0)
+
+
+def in_precision(emulator, precision: str):
+    """The emulator with its blocks' matrices in `precision`; gradients flow back to the float32 weights."""
+    if precision == "float32":
+        return emulator
+    matrices = lambda e: [getattr(block, name) for block in e.blocks for name in MATRICES]
+    return eqx.tree_at(matrices, emulator, [m.astype(precision) for m in matrices(emulator)])
 
 
 def make_step(static, optimiser, config: TrainConfig):
     """One jitted optimiser step on a batch `(labels (b, l), pixels (b, p), flux (b, p))`."""
 
     def loss_fn(params, query, labels, pixels, target):
-        emulator = eqx.combine(params, static)
+        emulator = in_precision(eqx.combine(params, static), config.precision)
         # Features of all stored pixels once, then each spectrum's own selection.
         features = jax.tree.map(lambda f: f[pixels], emulator.wavelength_features(query))
         x = jax.vmap(emulator.depth)(labels, features)
@@ -92,12 +78,6 @@ def make_step(static, optimiser, config: TrainConfig):
         return TrainState(params, average, opt_state, state.step + 1), loss, mae
 
     return step
-
-
-def draw_batch(rng, n_spectra, n_pixels, config: TrainConfig):
-    """Rows `(b,)` and, for each, pixel indices `(b, p)`, drawn without order or interpolation."""
-    rows = rng.integers(0, n_spectra, config.spectra)
-    return rows, rng.integers(0, n_pixels, (config.spectra, config.pixels))
 
 
 @eqx.filter_jit
@@ -125,6 +105,7 @@ def train(
     *,
     config: TrainConfig,
     held_out=None,
+    replay=None,
     directory=None,
     resume: bool = True,
     progress: bool = True,
@@ -136,6 +117,7 @@ def train(
     - `labels` `(n, n_labels)` in physical units and the emulator's order (`labels_for` gives them for a grid), `flux`
       `(n, n_wave)` normalised, `wavelength` `(n_wave,)` Å.
     - `held_out`: `(labels, flux)` of spectra kept for validation, or None.
+    - `replay`: `(labels, flux)` of an earlier stage, which make up the share `config.replay` of each step's spectra.
     - `directory`: where `checkpoint.eqx`, `metrics.jsonl` and `config.json` go; a run that finds a checkpoint there goes
       on from it if `resume`, with the same batches as if it had never stopped.
 
@@ -143,31 +125,44 @@ def train(
     run or cannot be written to, and when the loss or the weights are no longer finite. The last good checkpoint then stays,
     and its averaged weights are saved beside it as the emulator `last_good`.
     """
-    labels, flux = _check_data(emulator, labels, flux, wavelength)
+    labels, flux = check_data(emulator, labels, flux, wavelength)
+    scale = lambda labels: np.asarray(emulator.label_space.scale(labels), np.float32)
+    source, described = StoredSpectra(scale(labels), flux, config), describe(emulator, labels, flux, wavelength)
+    if replay is not None:
+        old_labels, old_flux = check_data(emulator, *replay, wavelength, "replayed")
+        source = Replay(source, StoredSpectra(scale(old_labels), old_flux, config, stream=1), config.replay)
+        described["replay"] = describe(emulator, old_labels, old_flux, wavelength)["data"]
+    return run(
+        emulator, source, described, wavelength,
+        config=config, held_out=held_out, directory=directory, resume=resume, progress=progress,
+    )  # fmt: skip
+
+
+def run(emulator, source, described: dict, wavelength, *, config, held_out=None, directory=None, resume=True, progress=True):
+    """The training loop of `train` and `pretrain`: `source.batch(step, n)` gives labels, pixels and flux of `n` spectra, and
+    `described` says what makes this run another than one with the same settings."""
     if held_out is not None:
-        held_out = _check_data(emulator, *held_out, wavelength, "held-out")
+        held_out = check_data(emulator, *held_out, wavelength, "held-out")
         held_out = np.asarray(emulator.label_space.scale(held_out[0]), np.float32), held_out[1]
     elif config.patience:
         raise TrainingError(f"patience = {config.patience} needs held-out spectra to judge by: give held_out.")
-    folder = RunFolder(directory, dataclasses.asdict(config) | _describe(emulator, labels, flux, wavelength), resume)
+    share, replicate = placement(config.devices)
+    folder = RunFolder(directory, dataclasses.asdict(config) | described, resume)
     params, static = eqx.partition(emulator, eqx.is_inexact_array)
     optimiser = make_optimiser(config, params)
-    state = TrainState(_copy(params), _copy(params), optimiser.init(params), jnp.zeros((), jnp.int32))
+    state = TrainState(_copy(params), _copy(params), jax.jit(optimiser.init)(params), jnp.zeros((), jnp.int32))
     best = Best(_copy(params), jnp.asarray(jnp.inf), jnp.zeros((), jnp.int32)) if config.patience else None
     state, best = folder.load((state, best))
     folder.forget_after(int(state.step))
-    query = emulator.prepare(emulator.check_wavelength(wavelength))
-    scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
+    state, query = replicate(state), replicate(emulator.prepare(emulator.check_wavelength(wavelength)))
     step_fn = make_step(static, optimiser, config)
     start, seen, began = int(state.step), [], time.time()
     steps = _steps(start, config.steps, progress)
     for i in steps:
         if best is not None and int(best.since) >= config.patience:
             break
-        rng = np.random.default_rng([config.seed, i])  # the batch is a function of the step, so that resuming is exact
-        rows, pixels = draw_batch(rng, len(labels), len(wavelength), config)
-        data = (query, scaled[rows], pixels, flux[rows[:, None], pixels])
-        state, loss, mae = step_fn(data, state)
+        # The batch is a function of the step, so that resuming is exact.
+        state, loss, mae = step_fn((query, *share(source.batch(i, config.spectra))), state)
         seen.append((loss, mae))
         last = i + 1 == config.steps
         validating, saving = ((i + 1) % every == 0 or last for every in (config.validate_every, config.checkpoint_every))
@@ -186,6 +181,22 @@ def train(
         if saving:
             folder.save((state, best))
     return eqx.combine(state.average if best is None else best.params, static)
+
+
+def placement(devices: int):
+    """Two functions that put a batch on `devices` devices, a part of its spectra on each, and a state whole on all of them."""
+    if devices == 1:
+        return (lambda batch: batch), (lambda state: state)
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    if devices > jax.device_count():
+        raise TrainingError(
+            f"devices = {devices}, but JAX sees {jax.device_count()}. On a CPU, set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={devices} before Python starts."
+        )
+    mesh = jax.make_mesh((devices,), ("spectra",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    put = lambda spec: lambda tree: jax.device_put(tree, NamedSharding(mesh, spec))
+    return put(PartitionSpec("spectra")), put(PartitionSpec())
 
 
 def _steps(start, stop, progress):
@@ -224,65 +235,3 @@ def _refuse_non_finite(step, seen, state, static, best, folder, config):
 @jax.jit
 def _all_finite(tree):
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def _describe(emulator, labels, flux, wavelength) -> dict:
-    """Data and first weights in a few figures, so coarse that another machine's rounding does not change them."""
-    leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(eqx.filter(emulator, eqx.is_inexact_array))]
-    size = sum(a.size for a in leaves)
-    means = ", ".join(f"{n} {m:.5g}" for n, m in zip(emulator.labels, labels.mean(0)))
-    return {
-        "data": f"{flux.shape[0]} spectra of {flux.shape[1]} pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å, "
-        f"mean flux {flux.mean(dtype=np.float64):.5g}, mean {means}",
-        "start": f"{size} weights, root mean square {np.sqrt(sum((a**2).sum() for a in leaves) / size):.5g}",
-    }
-
-
-def labels_for(emulator, grid, emulator_name="the emulator", grid_name="the grid") -> np.ndarray:
-    """Labels `(n, n_labels)` of a `Grid` in the emulator's order, which may differ from the grid's.
-
-    Raises `TrainingError`, naming both sides, unless the grid has the emulator's labels (names and units), wavelength medium
-    and range. The range may fall short by 1 %: training on less would spoil the rest unseen.
-    """
-    theirs, ours = dict(zip(grid.label_space.names, grid.label_space.units)), dict(zip(emulator.labels, emulator.label_space.units))
-    if theirs != ours:
-        listed = lambda units: ", ".join(f"{name} ({unit})" for name, unit in units.items())
-        raise TrainingError(
-            f"The labels differ: {emulator_name} has {listed(ours)}; {grid_name} has {listed(theirs)}. "
-            "Bring the grid to the emulator's labels, or train a new emulator on it."
-        )
-    if emulator.medium != grid.medium:
-        raise TrainingError(
-            f"The wavelengths of {emulator_name} are in {emulator.medium}, those of {grid_name} in {grid.medium}. "
-            "Convert the grid's, or train a new emulator on it."
-        )
-    (lo, hi), first, last = emulator.wavelength_range, grid.wavelength[0], grid.wavelength[-1]
-    slack = 0.01 * (hi - lo)
-    if first < lo - 1e-6 or last > hi + 1e-6 or first > lo + slack or last < hi - slack:
-        raise TrainingError(
-            f"The wavelength ranges differ: {emulator_name} covers {lo:.2f} to {hi:.2f} Å, {grid_name} {first:.2f} to {last:.2f} Å. "
-            "Cut or extend the grid to the emulator's range, or train a new emulator on the grid's."
-        )
-    return emulator.label_space.to_array(grid.label_space.to_dict(grid.labels))
-
-
-def _check_data(emulator, labels, flux, wavelength, kind="training"):
-    labels, flux = np.asarray(labels, np.float64), np.asarray(flux, np.float32)
-    n_labels = len(emulator.label_space)
-    if labels.ndim != 2 or labels.shape[1] != n_labels:
-        raise TrainingError(f"The emulator has {n_labels} labels {emulator.labels}; the {kind} labels have shape {labels.shape}.")
-    if flux.shape != (len(labels), len(wavelength)):
-        raise TrainingError(f"The {kind} flux must have shape ({len(labels)}, {len(wavelength)}), labels × wavelengths; got {flux.shape}.")
-    if not len(labels):
-        raise TrainingError(f"There are no {kind} spectra.")
-    if not np.isfinite(labels).all() or not np.isfinite(flux).all():
-        bad = np.flatnonzero(~(np.isfinite(labels).all(1) & np.isfinite(flux).all(1)))
-        raise TrainingError(f"{bad.size} {kind} spectra hold values that are not finite, e.g. rows {bad[:5].tolist()}. Remove them.")
-    inside = emulator.label_space.contains(labels)
-    if not inside.all():
-        row = int(np.flatnonzero(~inside)[0])
-        raise TrainingError(
-            f"{(~inside).sum()} of {len(labels)} {kind} spectra lie outside the emulator's label domain, e.g. row {row}: "
-            f"{dict(zip(emulator.labels, np.round(labels[row], 4).tolist()))}."
-        )
-    return labels, flux

@@ -1,0 +1,103 @@
+"""Spectra for training: checks, and where the batches of each step come from."""
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ..errors import TrainingError
+
+
+class StoredSpectra:
+    """Batches of stored spectra: random rows and, from each, random pixels, never interpolated.
+
+    **Arguments:** `scaled` labels `(n, n_labels)`, `flux` `(n, n_wave)`, and the run's `TrainConfig`, whose `pixels` and `seed`
+    are used.
+    """
+
+    def __init__(self, scaled, flux, config, stream: int = 0):
+        self.scaled, self.flux, self.config, self.stream = scaled, flux, config, stream
+
+    def batch(self, step: int, n: int):
+        """Scaled labels `(n, n_labels)`, pixel indices `(n, p)` and flux `(n, p)`: a function of the step, so that a
+        resumed run sees the same ones."""
+        rng = np.random.default_rng([self.config.seed, step] + [self.stream] * bool(self.stream))
+        rows = rng.integers(0, len(self.scaled), n)
+        pixels = rng.integers(0, self.flux.shape[1], (n, self.config.pixels))
+        return self.scaled[rows], pixels, self.flux[rows[:, None], pixels]
+
+
+class Replay:
+    """Batches that are mostly `new`, and for the fraction `share` `old`: what was learned first is not forgotten."""
+
+    def __init__(self, new, old, share: float):
+        self.new, self.old, self.share = new, old, share
+
+    def batch(self, step: int, n: int):
+        # Rounded at random, so that a small share of few spectra is right on average.
+        n_old = int(n * self.share + np.random.default_rng([step, 7]).uniform())
+        if not 0 < n_old < n:
+            return (self.old if n_old else self.new).batch(step, n)
+        pair = self.new.batch(step, n - n_old), self.old.batch(step, n_old)
+        return tuple(np.concatenate(part) for part in zip(*pair))
+
+
+def describe(emulator, labels, flux, wavelength) -> dict:
+    """Data and first weights in a few figures, so coarse that another machine's rounding does not change them."""
+    leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(eqx.filter(emulator, eqx.is_inexact_array))]
+    size = sum(a.size for a in leaves)
+    means = ", ".join(f"{n} {m:.5g}" for n, m in zip(emulator.labels, labels.mean(0)))
+    return {
+        "data": f"{flux.shape[0]} spectra of {flux.shape[1]} pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å, "
+        f"mean flux {flux.mean(dtype=np.float64):.5g}, mean {means}",
+        "start": f"{size} weights, root mean square {np.sqrt(sum((a**2).sum() for a in leaves) / size):.5g}",
+    }
+
+
+def labels_for(emulator, grid, emulator_name="the emulator", grid_name="the grid") -> np.ndarray:
+    """Labels `(n, n_labels)` of a `Grid` in the emulator's order, which may differ from the grid's.
+
+    Raises `TrainingError`, naming both sides, unless the grid has the emulator's labels (names and units), wavelength medium
+    and range. The range may fall short by 1 %: training on less would spoil the rest unseen.
+    """
+    theirs, ours = dict(zip(grid.label_space.names, grid.label_space.units)), dict(zip(emulator.labels, emulator.label_space.units))
+    if theirs != ours:
+        listed = lambda units: ", ".join(f"{name} ({unit})" for name, unit in units.items())
+        raise TrainingError(
+            f"The labels differ: {emulator_name} has {listed(ours)}; {grid_name} has {listed(theirs)}. "
+            "Bring the grid to the emulator's labels, or train a new emulator on it."
+        )
+    if emulator.medium != grid.medium:
+        raise TrainingError(
+            f"The wavelengths of {emulator_name} are in {emulator.medium}, those of {grid_name} in {grid.medium}. "
+            "Convert the grid's, or train a new emulator on it."
+        )
+    (lo, hi), first, last = emulator.wavelength_range, grid.wavelength[0], grid.wavelength[-1]
+    slack = 0.01 * (hi - lo)
+    if first < lo - 1e-6 or last > hi + 1e-6 or first > lo + slack or last < hi - slack:
+        raise TrainingError(
+            f"The wavelength ranges differ: {emulator_name} covers {lo:.2f} to {hi:.2f} Å, {grid_name} {first:.2f} to {last:.2f} Å. "
+            "Cut or extend the grid to the emulator's range, or train a new emulator on the grid's."
+        )
+    return emulator.label_space.to_array(grid.label_space.to_dict(grid.labels))
+
+
+def check_data(emulator, labels, flux, wavelength, kind="training"):
+    labels, flux = np.asarray(labels, np.float64), np.asarray(flux, np.float32)
+    n_labels = len(emulator.label_space)
+    if labels.ndim != 2 or labels.shape[1] != n_labels:
+        raise TrainingError(f"The emulator has {n_labels} labels {emulator.labels}; the {kind} labels have shape {labels.shape}.")
+    if flux.shape != (len(labels), len(wavelength)):
+        raise TrainingError(f"The {kind} flux must have shape ({len(labels)}, {len(wavelength)}), labels × wavelengths; got {flux.shape}.")
+    if not len(labels):
+        raise TrainingError(f"There are no {kind} spectra.")
+    if not np.isfinite(labels).all() or not np.isfinite(flux).all():
+        bad = np.flatnonzero(~(np.isfinite(labels).all(1) & np.isfinite(flux).all(1)))
+        raise TrainingError(f"{bad.size} {kind} spectra hold values that are not finite, e.g. rows {bad[:5].tolist()}. Remove them.")
+    inside = emulator.label_space.contains(labels)
+    if not inside.all():
+        row = int(np.flatnonzero(~inside)[0])
+        raise TrainingError(
+            f"{(~inside).sum()} of {len(labels)} {kind} spectra lie outside the emulator's label domain, e.g. row {row}: "
+            f"{dict(zip(emulator.labels, np.round(labels[row], 4).tolist()))}."
+        )
+    return labels, flux

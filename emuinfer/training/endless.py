@@ -1,0 +1,106 @@
+"""Pretraining on spectra of simple physics that are made on the device as training goes, and never read from disk."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import TrainingError
+from .train import run
+
+
+class EndlessSpectra:
+    """Batches from a ring of spectra, in which the oldest are replaced by new ones as the steps go by.
+
+    **Arguments:**
+
+    - `synthesizer`: labels `(n_labels,)` to normalised flux and continuum `(n_wave,)`, to be vmapped and jitted, such as
+      `LTESynthesizer`; its `labels` is the label space.
+    - `ring`: spectra kept on the device (4 bytes a pixel); `chunk` new ones are made every `renew` steps, at once.
+    - `seed`: of labels, rows and pixels. What a step sees is a function of the step, so that a resumed run, which first fills the
+      ring again, goes on exactly.
+
+    Labels are uniform in the domain. A spectrum that comes out not finite is replaced by its neighbour in the chunk;
+    `replaced` counts them. Raises `TrainingError` when a whole chunk is not finite.
+    """
+
+    def __init__(self, synthesizer, space, n_wave: int, pixels: int, *, ring=2048, renew=4, chunk=16, seed=0):
+        if ring < chunk or ring % chunk:
+            raise TrainingError(f"The ring ({ring} spectra) must be a multiple of the chunk ({chunk}).")
+        self.synthesizer, self.space, self.pixels, self.renew, self.chunk, self.seed = synthesizer, space, pixels, renew, chunk, seed
+        self.chunks, self.made, self.replaced = ring // chunk, None, 0
+        self.labels = np.zeros((ring, len(space)), np.float32)
+        self.flux = jnp.zeros((ring, n_wave))
+
+    def batch(self, step: int, n: int):
+        self._reach(self.chunks + step // self.renew)
+        rng = np.random.default_rng([self.seed, 1, step])
+        rows = rng.integers(0, len(self.labels), n)
+        pixels = rng.integers(0, self.flux.shape[1], (n, self.pixels))
+        return self.labels[rows], pixels, _gather(self.flux, rows, pixels)
+
+    def _reach(self, made: int):
+        """Have the last chunks before number `made` in the ring."""
+        first = max(made - self.chunks, 0 if self.made is None else self.made)
+        for number in range(first, made):
+            labels = self._draw(number)
+            flux, finite = _synthesize(self.synthesizer, jnp.asarray(labels, jnp.float32))
+            finite = np.asarray(finite)
+            if not finite.any():
+                raise TrainingError(f"No spectrum of chunk {number} is finite; its first labels are {self.space.to_dict(labels[0])}.")
+            # The neighbour is the nearest finite one before it, or else the first.
+            source = np.maximum.accumulate(np.where(finite, np.arange(self.chunk), np.flatnonzero(finite)[0]))
+            self.replaced += int((~finite).sum())
+            start = (number % self.chunks) * self.chunk
+            self.labels[start : start + self.chunk] = np.asarray(self.space.scale(labels[source]), np.float32)
+            self.flux = _replace(self.flux, flux[source], start)
+        self.made = made
+
+    def _draw(self, number: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, 0, number])
+        found = np.empty((0, len(self.space)))
+        for _ in range(1000):
+            points = rng.uniform(self.space.lower, self.space.upper, (4 * self.chunk, len(self.space)))
+            found = np.concatenate([found, points[self.space.contains(points, tolerance=0.0)]])
+            if len(found) >= self.chunk:
+                return found[: self.chunk]
+        raise TrainingError(f"The constraints {self.space.describe_constraints()} leave almost nothing of the bounding box.")
+
+
+@eqx.filter_jit
+def _synthesize(synthesizer, labels):
+    flux, _ = jax.vmap(synthesizer)(labels)
+    finite = jnp.all(jnp.isfinite(flux), axis=-1)
+    return jnp.where(finite[:, None], flux, 0.0), finite
+
+
+@jax.jit
+def _gather(flux, rows, pixels):
+    return flux[rows[:, None], pixels]
+
+
+@eqx.filter_jit(donate="all")
+def _replace(flux, new, start):
+    return jax.lax.dynamic_update_slice(flux, new, (start, 0))
+
+
+def pretrain(emulator, synthesizer, wavelength, *, config, ring=2048, renew=4, chunk=16, held_out=None, directory=None,
+             resume=True, progress=True):  # fmt: skip
+    """Train `emulator` on endless spectra of `synthesizer`, and return it with averaged weights.
+
+    `wavelength` `(n_wave,)` Å are the synthesizer's; `ring`, `renew` and `chunk` are those of `EndlessSpectra`, the rest is as
+    in `train`. A synthesizer slower than `chunk` spectra in `renew` steps sets the pace: raise `renew` on a CPU.
+
+    **Raises:** `TrainingError` as `train` does, and when synthesizer and emulator have other labels.
+    """
+    if tuple(synthesizer.labels.names) != tuple(emulator.labels):
+        raise TrainingError(
+            f"The labels differ: the synthesizer has {', '.join(synthesizer.labels.names)}; the emulator {', '.join(emulator.labels)}."
+        )
+    sizes = {"ring": ring, "renew": renew, "chunk": chunk}
+    source = EndlessSpectra(synthesizer, emulator.label_space, len(wavelength), config.pixels, seed=config.seed, **sizes)
+    described = {"endless": sizes, "data": f"{len(wavelength)} pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å"}
+    return run(
+        emulator, source, described, wavelength,
+        config=config, held_out=held_out, directory=directory, resume=resume, progress=progress,
+    )  # fmt: skip
