@@ -2,13 +2,14 @@
 
     python -m tests.benchmarks.incumbent --peers-python PATH --payne-python PATH [--only NAME …] [--core N] [--speed]
 
-from the repository's root remakes `results/incumbent.json`. The peers have virtual environments of their own (Python 3.11):
-`pip install astro-emulators-toolkit==0.1.0` in one, `pip install transformer-payne==0.10` in the other.
+from the repository's root remakes `results/incumbent.json`. The peers have virtual environments of their own
+(Python 3.11): `pip install astro-emulators-toolkit==0.1.0` in one, `pip install transformer-payne==0.10` in the other.
 
-Training: from scratch, on the same draws of (spectrum, pixel) from the training rows of the Turbospectrum grid, each model in a
-process on one core, 3 to 10 minutes of it. The parameter counts are all trained numbers, wavelength tables included. Each
-package has the optimiser, schedule and loss that it recommends, except where an entry's name says otherwise. Finished entries
-are kept, so that the benchmark may be stopped and goes on; to remake one, delete it from the file.
+Training: from scratch, on the same draws of (spectrum, pixel) from the training rows of the Turbospectrum grid, each
+model in a process on one core, 1 to 10 minutes of it. The parameter counts are of all trained numbers, wavelength
+tables included. Each package has the optimiser, schedule and loss that it recommends, except where an entry's name says
+otherwise. Finished entries are kept, so that the benchmark may be stopped and goes on; to remake one, delete it from
+the file.
 
 Speed (`--speed`): one process for each model, all on the same core, in which rounds are timed in turns; random weights.
 """
@@ -37,21 +38,23 @@ RUN = {"spectra": 16, "pixels": 512, "steps": 1500, "seed": 0}
 
 # 136,000 parameters in the toolkit's transformer; those of emuinfer are within 5 % of that.
 PEER = {"dim": 64, "dim_head": 32, "no_layers": 2, "no_tokens": 8, "dim_ff_multiplier": 4}
-PAPER = {"min_period": 1e-6, "max_period": 10.0}  # in log10 Å, the defaults of the toolkit's class; the preset's are 0.03–30 Å
+PAPER = {"min_period": 1e-6, "max_period": 10.0}  # in log10 Å, the toolkit class's own; its preset has 0.03–30 Å
 OURS = {"width": 64, "depth": 2, "heads": 2, "tokens": 8, "label_hidden": 112, "table_nodes": 0, "rank": 0}
 TABLES = {"width": 4, "depth": 1, "heads": 1, "tokens": 8, "label_hidden": 64, "frequencies": 8, "rank": 8}
 
-# No period longer than twice the window, which spends its frequencies where lines are; and a loss nearer to the mean square,
-# which does not take a spectrum without lines for nearly right.
+# No period longer than twice the window, so that the frequencies are spent where lines are; and a loss nearer to the
+# mean square, which does not take a spectrum without lines for nearly right.
 PERIODS, EARLY = {"longest_period": 0.03}, {"huber": 0.1}
 
 TRAINING = {
     "toolkit, preset": {"package": "toolkit", "model": PEER},
     "toolkit, log wavelength": {"package": "toolkit", "model": PEER | PAPER, "axis": "log10"},
     "emuinfer, sinusoids": {"package": "emuinfer", "model": OURS},
-    "emuinfer, sinusoids, huber 0.1, periods to 0.03": {"package": "emuinfer", "model": OURS | PERIODS, "optimiser": EARLY},
+    "emuinfer, sinusoids, huber 0.1, periods to 0.03": {
+        "package": "emuinfer", "model": OURS | PERIODS, "optimiser": EARLY,
+    },
     "emuinfer, tables": {"package": "emuinfer", "model": TABLES},
-    # Principal components see every training pixel once, 1,300 steps' worth of samples; after them, the rates of fine-tuning.
+    # Principal components see every training pixel once, 1,300 steps' worth of samples; then the rates of fine-tuning.
     "emuinfer, tables from components": {
         "package": "emuinfer", "model": TABLES, "components": True, "steps": 200,
         "optimiser": {"learning_rate": 6e-4, "table_rate": 0.3, "decay": 0.7},
@@ -60,7 +63,7 @@ TRAINING = {
 
 # The released size of transformer-payne, and what it is in the other two.
 RELEASED = {"dim": 128, "dim_head": 32, "no_layers": 8, "no_tokens": 16, "dim_ff_multiplier": 4}
-AS_RELEASED = {"width": 128, "depth": 8, "heads": 4, "tokens": 16, "label_hidden": 128, "feedforward": 4, "table_nodes": 0, "rank": 0}
+AS_RELEASED = OURS | {"width": 128, "depth": 8, "heads": 4, "tokens": 16, "label_hidden": 128, "feedforward": 4}
 SPEED = {
     "toolkit": {"package": "toolkit", "model": PEER},
     "emuinfer, sinusoids": {"package": "emuinfer", "model": OURS},
@@ -79,7 +82,8 @@ SPEED = {
 def read_data(folder):
     """Write the training spectra for the workers; returns held-out labels and flux, and the wavelengths."""
     file = np.load(GRID)
-    flux, labels, wavelength = file["flux"].astype(np.float32), file["labels"].astype(float), file["wavelength"].astype(float)
+    flux, labels = file["flux"].astype(np.float32), file["labels"].astype(float)
+    wavelength = file["wavelength"].astype(float)
     rows, held = fixed_split(len(flux))
     scale = lambda some: np.asarray(OPTICAL_FGK.scale(some), np.float32)
     np.savez(
@@ -101,7 +105,8 @@ def train_one(name, task, pythons, data):
         folder = Path(folder)
         labels, flux, wavelength = read_data(folder)
         (folder / "task.json").write_text(json.dumps(task))
-        subprocess.run([pythons[task["package"]], WORKER, "train", folder], check=True, env=environment(task["package"]))
+        package = task["package"]
+        subprocess.run([pythons[package], WORKER, "train", folder], check=True, env=environment(package))
         predicted, report = np.load(folder / "predicted.npy"), json.loads((folder / "report.json").read_text())
     space = types.SimpleNamespace(labels=OPTICAL_FGK.names, label_space=OPTICAL_FGK)
     table = error_table(space, labels, flux, wavelength, predicted=predicted)
@@ -140,7 +145,9 @@ def speeds(pythons, core):
 
 
 def results():
-    return json.loads(PATH.read_text()) if PATH.exists() else {"machine": machine(), "rounds": ROUNDS, "training": {}, "speed": {}}
+    if PATH.exists():
+        return json.loads(PATH.read_text())
+    return {"machine": machine(), "rounds": ROUNDS, "training": {}, "speed": {}}
 
 
 def machine():
@@ -153,7 +160,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers-python", required=True, help="a Python with astro-emulators-toolkit 0.1.0")
     parser.add_argument("--payne-python", help="a Python with transformer-payne 0.10, for --speed")
-    parser.add_argument("--only", nargs="*", choices=list(TRAINING), help="models to train; none of them with nothing after it")
+    parser.add_argument("--only", nargs="*", choices=list(TRAINING), help="models to train; none of them if left empty")
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--speed", action="store_true")
     arguments = parser.parse_args()

@@ -3,8 +3,8 @@
     python incumbent_worker.py train FOLDER   reads FOLDER/task.json and data.npz, writes predicted.npy and report.json
     python incumbent_worker.py speed TASK     compiles; then, for each line on standard input, times one round
 
-`task["package"]` is `emuinfer`, `toolkit` (astro-emulators-toolkit) or `payne` (transformer-payne, speed only, with random
-weights). The process keeps to one core. Needs nothing of emuinfer in the Python of the peers.
+`task["package"]` is `emuinfer`, `toolkit` (astro-emulators-toolkit) or `payne` (transformer-payne, speed only, with
+random weights). The process keeps to one core. Needs nothing of emuinfer in the Python of the peers.
 """
 
 import json
@@ -31,7 +31,7 @@ def axis_of(wavelength, task):
 
 
 class Steps:
-    """A data set of the toolkit whose rows are those of all training steps in turn; notes when each step was fetched."""
+    """A data set of the toolkit whose rows are those of all steps in turn; notes when each step was fetched."""
 
     def __init__(self, data, task):
         self.data, self.task, self.fetched = data, task, []
@@ -128,7 +128,7 @@ def train_emuinfer(task, data, folder):
 
 
 def times(task, begin, cpu, began, first):
-    """Seconds since `begin`; `compile_s` is the excess of the first tenth of the steps, which took `first` from `began`."""
+    """Seconds since `begin`; `compile_s`: the excess of the first tenth of the steps, `first` after `began`."""
     now, done = time.time(), task["steps"] // 10
     step = (now - began - first) / (task["steps"] - done)
     return {"wall_s": now - begin, "cpu_s": time.process_time() - cpu, "compile_s": first - done * step, "step_s": step}
@@ -195,7 +195,8 @@ def speed(task):
     begin = time.perf_counter()
     jax.block_until_ready(call())
     repeats = max(1, round(0.3 / (time.perf_counter() - begin)))
-    print(json.dumps({"parameters": count, "first_call_s": first, "repeats": repeats, "versions": versions()}), flush=True)
+    facts = {"parameters": count, "first_call_s": first, "repeats": repeats, "versions": versions()}
+    print(json.dumps(facts), flush=True)
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(repeats):
@@ -207,7 +208,7 @@ def speed(task):
 def versions():
     from importlib import metadata
 
-    names = ("emuinfer", "astro-emulators-toolkit", "transformer-payne", "jax", "flax", "numpy")
+    names = ("astro-emulators-toolkit", "transformer-payne", "jax", "flax", "numpy")
     found = {d.metadata["Name"]: d.version for d in metadata.distributions()}
     return {"python": sys.version.split()[0]} | {n: found[n] for n in names if n in found}
 
