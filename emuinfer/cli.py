@@ -1,4 +1,4 @@
-"""The command line, `emuinfer`: fit, emulators, grid, train, crb."""
+"""The command line, `emuinfer`: fit, emulators, grid, pretrain, train, crb."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ from .cli_common import console, print_error
 from .cli_crb import crb
 from .cli_fit import fit
 from .cli_grid import grid
+from .cli_pretrain import pretrain
 from .cli_train import train
 from .errors import EmuinferError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(fit)
 app.add_typer(grid, name="grid")
+app.command()(pretrain)
 app.command()(train)
 app.command()(crb)
 

@@ -51,6 +51,13 @@ def train(
     rank: Annotated[
         int, typer.Option(min=0, help="Rank of the bilinear part, at most the training spectra less one (without --init).")
     ] = 128,
+    optimiser: Annotated[str, typer.Option(help="adamw, or muon for the matrices of the blocks.")] = "adamw",
+    precision: Annotated[str, typer.Option(help="Of the blocks' products: float32, or bfloat16 on an accelerator.")] = "float32",
+    devices: Annotated[int, typer.Option(min=1, help="Spread each step's spectra over this many devices.")] = 1,
+    replay: Annotated[
+        Path | None, typer.Option(help="Grid of an earlier stage, mixed in so that what was learned from it stays.")
+    ] = None,
+    replay_share: Annotated[float, typer.Option(help="Share of each step's spectra that are of that grid.")] = 0.5,
     patience: Annotated[
         int,
         typer.Option(min=0, help="Stop after this many validations without gain and keep the best weights; 0: never. "
@@ -72,7 +79,7 @@ def train(
     \b
     Examples:
       emuinfer train lte.h5 --steps 20000 --output lte-emulator
-      emuinfer train realistic.h5 --init lte-emulator --learning-rate 1e-3 --steps 5000 --output tuned
+      emuinfer train realistic.h5 --init lte-emulator --learning-rate 1e-3 --steps 5000 --replay lte.h5 --output tuned
     """
     stem = output.with_suffix("") if output.suffix in (".json", ".safetensors") else output
     card_file = stem.with_name(stem.name + ".json")
@@ -94,7 +101,7 @@ def train(
                      frequencies=frequencies, rank=min(rank, len(kept) - 1))  # fmt: skip
         emulator = _new(data, kept, sizes, seed, directory, not quiet)
     else:
-        emulator = _transformer(init)
+        emulator = transformer(init)
     labels = labels_for(emulator, data, f"'{init}'", str(grid))
     judges = test
     if patience:  # what chooses the weights may not measure their error
@@ -112,7 +119,21 @@ def train(
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
         patience=patience,
+        optimiser=optimiser,
+        precision=precision,
+        devices=devices,
+        replay=replay_share,
     )
+    old = None
+    if replay is not None:
+        before = Grid.load(replay)
+        if before.wavelength.shape != data.wavelength.shape or np.abs(before.wavelength - data.wavelength).max() > 1e-3:
+            raise TrainingError(
+                f"Replayed spectra must have the pixels of the grid: {replay} has {len(before.wavelength)} from "
+                f"{before.wavelength[0]:.3f} to {before.wavelength[-1]:.3f} Å, {grid} {len(data.wavelength)} from "
+                f"{data.wavelength[0]:.3f} to {data.wavelength[-1]:.3f} Å. Make one of them on the other's wavelengths."
+            )
+        old = (labels_for(emulator, before, f"'{init}'" if init else "the emulator", str(replay)), before.flux)
     with telling(f"Start the same command again to go on from the last checkpoint in {directory}."):
         trained = run(
             emulator,
@@ -121,13 +142,15 @@ def train(
             data.wavelength,
             config=config,
             held_out=(labels[judges], data.flux[judges]),
+            replay=old,
             directory=directory,
             resume=resume,
             progress=not quiet,
         )
     validation = error_table(trained, labels[test], data.flux[test], data.wavelength, resolutions=_resolutions(data))
-    recipe = {**dataclasses.asdict(config), "held_out": held_out, "init": _parent(init)}
-    _save(trained, stem, _card(title, data, grid, recipe, validation))
+    replayed = None if replay is None else {"file": replay.name, "hash": before.hash}
+    recipe = {**dataclasses.asdict(config), "held_out": held_out, "init": _parent(init), "replayed": replayed}
+    save_or_explain(trained, stem, _card(title, data, grid, recipe, validation))
     print(_figures(validation))
     print(f"Written to {card_file} and {stem.name}.safetensors beside it.")
 
@@ -158,11 +181,11 @@ def _new(data, rows, sizes, seed, directory, progress):
     emulator = start_from_components(
         emulator, data.label_space.to_array(data.labels)[rows], data.flux[rows], wavelength, seed=seed, progress=progress
     )
-    _save(emulator, start, {"title": "First weights, from principal components"})
+    save_or_explain(emulator, start, {"title": "First weights, from principal components"})
     return emulator
 
 
-def _transformer(name):
+def transformer(name):
     from .emulators import TransformerPayne, load_emulator
 
     emulator = load_emulator(name)
@@ -171,7 +194,7 @@ def _transformer(name):
     return emulator
 
 
-def _save(emulator, stem, card):
+def save_or_explain(emulator, stem, card):
     """Save an emulator; where the disk is full, leave nothing half-written and say what is safe."""
     from .emulators import save_emulator
 

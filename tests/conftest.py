@@ -25,12 +25,9 @@ def pytest_unconfigure(config):
         shutil.rmtree(config.programs, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Give each file to one process, for what its tests share; notebooks share nothing."""
-    for item in items:
-        alone = item.path.name == "test_tutorials.py"
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else item.path.name))
+    """Begin with the notebooks, which take longest, so that no process waits for them in the end."""
+    items.sort(key=lambda item: item.path.name != "test_tutorials.py")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -217,3 +217,20 @@ def test_pretraining_with_other_labels():
     other = dataclasses.replace(LINE, labels=LabelSpace(("teff", "mg_fe"), (4000, -1), (6000, 0)))
     with pytest.raises(TrainingError, match="teff, mg_fe.*teff, fe_h"):
         pretrain(new(), other, WAVELENGTH, config=SETTINGS, progress=False)
+
+
+def test_pretrain_on_the_command_line(cli, tmp_path, monkeypatch):
+    from emuinfer import load_emulator
+
+    monkeypatch.setattr("emuinfer.synthesis.LTESynthesizer", lambda: LINE)
+    monkeypatch.setattr("emuinfer.synthesis.synthesizer.NATIVE_WAVELENGTH", WAVELENGTH)
+    sizes = ["--width", 8, "--heads", 2, "--depth", 1, "--tokens", 2, "--pixels", 16, "--spectra", 4]
+    ring = ["--ring", 8, "--chunk", 4, "--steps", 6, "--every", 3]
+    status, out, err = cli("pretrain", *sizes, *ring, "-q", "--output", tmp_path / "new")
+    assert status == 0, err
+    assert "new.json" in out
+    emulator = load_emulator(tmp_path / "new")
+    assert emulator.config.width == 8 and emulator.labels == SPACE.names
+    assert (tmp_path / "new.run" / "checkpoint.eqx").exists()
+    status, _, err = cli("pretrain", *sizes, "--heads", 3, *ring, "-q", "--output", tmp_path / "other")
+    assert status == 1 and "--width must be a multiple of --heads" in err

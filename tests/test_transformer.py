@@ -119,3 +119,18 @@ def test_folded_attention_is_attention():
     expected = x + jnp.einsum("wht,the->whe", weights, v).reshape(5, d) @ block.out
     np.testing.assert_allclose(block.attend(x, tokens), expected, atol=1e-5)
     assert eqx.is_array(block.query)
+
+
+def test_attention_is_a_share_and_what_the_block_uses():
+    emulator = make(dataclasses.replace(SMALL, rank=0, depth=2))
+    wavelength = np.linspace(*emulator.wavelength_range, 30)
+    labels = emulator.label_space.centre
+    shares = emulator.attention(labels, wavelength)
+    assert len(shares) == 2
+    np.testing.assert_allclose(shares[0].sum(-1), 1.0, atol=1e-5)
+    block, tokens = emulator.blocks[0], emulator.tokens(np.zeros(len(emulator.labels), np.float32))
+    x = emulator.wavelength_features(emulator.prepare(wavelength))[0]
+    width, heads = emulator.config.width, emulator.config.heads
+    values = (np.asarray(tokens) @ np.asarray(block.value)).reshape(-1, heads, width // heads)
+    mixed = np.einsum("wht,the->whe", shares[0], values).reshape(len(wavelength), width)
+    np.testing.assert_allclose(block.attend(x, tokens) - x, mixed @ np.asarray(block.out), atol=1e-5)

@@ -80,19 +80,22 @@ class Block(eqx.Module):
         """`x` (n_wave, width), `tokens` (n_tokens, width) -> (n_wave, width)."""
         return self.feed(self.attend(x, tokens))
 
-    def attend(self, x, tokens):
-        d, h = self.query.shape[0], self.heads
+    def attention(self, x, tokens):
+        """The share of each token in what a wavelength attends to, `(n_wave, heads, n_tokens)`."""
         # Queries and outputs are folded into the few keys and values, so that a wavelength costs two products with
         # (width, heads * n_tokens) instead of four. Logits scale as 1/d_head, not its root: learning rates then
-        # carry over between widths (muP).
-        # The products are taken in the precision of the matrices, which training may lower; all else is float32.
-        low = self.query.dtype
+        # carry over between widths (muP). Products are taken in the precision of the matrices, which training may lower.
+        d, h, low = self.query.shape[0], self.heads, self.query.dtype
         keys = (tokens.astype(low) @ self.key).reshape(-1, h, d // h)
-        values = (tokens.astype(low) @ self.value).reshape(-1, h, d // h)
         to_logits = jnp.einsum("dhe,the->dht", self.query.reshape(d, h, d // h), keys) * (h / d)
-        to_output = jnp.einsum("the,hed->htd", values, self.out.reshape(h, d // h, d))
         logits = (_rms_norm(x, self.norm_attention).astype(low) @ to_logits.reshape(d, -1)).reshape(-1, h, tokens.shape[0])
-        weights = jax.nn.softmax(logits.astype(x.dtype), axis=-1).reshape(x.shape[0], -1)
+        return jax.nn.softmax(logits.astype(x.dtype), axis=-1)
+
+    def attend(self, x, tokens):
+        d, h, low = self.query.shape[0], self.heads, self.query.dtype
+        values = (tokens.astype(low) @ self.value).reshape(-1, h, d // h)
+        to_output = jnp.einsum("the,hed->htd", values, self.out.reshape(h, d // h, d))
+        weights = self.attention(x, tokens).reshape(x.shape[0], -1)
         return x + (weights.astype(low) @ to_output.reshape(-1, d)).astype(x.dtype)
 
     def feed(self, x):
@@ -210,6 +213,19 @@ class TransformerPayne(Emulator):
         if self.trunk is not None:
             out = out + features[1][:, 0] + features[2] @ network(self.branch, self.branch_inputs(scaled_labels))
         return out
+
+    def attention(self, labels, wavelength) -> list[np.ndarray]:
+        """For each block, the share of each token in what each wavelength attends to, `(n_wave, heads, n_tokens)`.
+
+        `labels` in physical units, a mapping or `(n_labels,)`; `wavelength` `(n_wave,)` Å. For figures, not for fits.
+        """
+        scaled = self.label_space.scale(self.label_space.to_array(labels)).astype(np.float32)
+        x, tokens = self.wavelength_features(self.prepare(self.check_wavelength(wavelength)))[0], self.tokens(scaled)
+        shares = []
+        for block in self.blocks:
+            shares.append(np.asarray(block.attention(x, tokens)))
+            x = block(x, tokens)
+        return shares
 
     def flux(self, scaled_labels, query) -> jax.Array:
         x = self.depth(scaled_labels, self.wavelength_features(query))

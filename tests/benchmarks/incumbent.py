@@ -48,10 +48,14 @@ PERIODS, EARLY = {"longest_period": 0.03}, {"huber": 0.1}
 
 TRAINING = {
     "toolkit, preset": {"package": "toolkit", "model": PEER},
+    "toolkit, rate 0.01": {"package": "toolkit", "model": PEER, "optimiser": {"lr": 1e-2}},
     "toolkit, log wavelength": {"package": "toolkit", "model": PEER | PAPER, "axis": "log10"},
     "emuinfer, sinusoids": {"package": "emuinfer", "model": OURS},
     "emuinfer, sinusoids, huber 0.1, periods to 0.03": {
         "package": "emuinfer", "model": OURS | PERIODS, "optimiser": EARLY,
+    },
+    "emuinfer, sinusoids, huber 0.1, periods to 0.03, muon": {
+        "package": "emuinfer", "model": OURS | PERIODS, "optimiser": EARLY | {"optimiser": "muon"},
     },
     "emuinfer, tables": {"package": "emuinfer", "model": TABLES},
     # Principal components see every training pixel once, 1,300 steps' worth of samples; then the rates of fine-tuning.

@@ -29,9 +29,9 @@ from emuinfer.training.recipe import start_from_components, start_from_teacher
 GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
 RESULTS = Path(__file__).parent / "results"
 SEEDS_UP_TO = 100  # realistic spectra: up to here, every size is run with several seeds
-SIMPLE = 3000  # simple-physics spectra that the Gaussian processes see; the transformer sees all
+SIMPLE = 3000  # simple-physics spectra that Gaussian processes and networks see; a transformer's pixel training sees all
 SMALL = TransformerConfig(width=32, depth=1, heads=4, tokens=8, label_hidden=256, rank=120)
-STAGE = TrainConfig(steps=400, warmup=50, learning_rate=6e-4, table_rate=0.3, decay=0.7, validate_every=400, checkpoint_every=400)
+STAGE = TrainConfig(steps=250, warmup=30, pixels=512, learning_rate=6e-4, table_rate=0.3, decay=0.7, validate_every=250, checkpoint_every=250)
 
 
 @dataclasses.dataclass
@@ -59,14 +59,17 @@ def best_polynomial(task):
     return task.fit(fit_polynomial, degree=min(errors, key=errors.get))
 
 
+def simple_spectra(task):
+    return np.asarray(task.simple.labels[:SIMPLE]), np.asarray(task.simple.flux[:SIMPLE])
+
+
 def joint_gp(task, components=160):
-    simple = np.asarray(task.simple.labels[:SIMPLE]), np.asarray(task.simple.flux[:SIMPLE])
-    return task.fit(fit_logit_gp, simple=simple, components=components, noise=2e-4)
+    return task.fit(fit_logit_gp, simple=simple_spectra(task), components=components, noise=2e-4)
 
 
 def pretrained_pca(task):
     """The network for components learns the simple spectra first; the realistic ones move its last layer and the mean."""
-    return task.fit(fit_logit_pca, simple=(np.asarray(task.simple.labels), np.asarray(task.simple.flux)))
+    return task.fit(fit_logit_pca, simple=simple_spectra(task))
 
 
 def new_transformer(seed):
@@ -93,7 +96,7 @@ def pretrained_transformer(task):
         return load_emulator(path)
     labels, flux = np.asarray(task.simple.labels), np.asarray(task.simple.flux)
     start = start_from_components(new_transformer(0), labels, flux, task.wavelength, steps=8000, progress=False)
-    settings = dataclasses.replace(STAGE, steps=1000, validate_every=1000, checkpoint_every=1000)
+    settings = dataclasses.replace(STAGE, steps=800, validate_every=800, checkpoint_every=800)
     emulator = train(start, labels, flux, task.wavelength, config=settings, progress=False)
     save_emulator(emulator, path)
     return emulator
