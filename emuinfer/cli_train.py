@@ -201,8 +201,6 @@ def save_or_explain(emulator, stem, card):
     try:
         save_emulator(emulator, stem, card)
     except OSError as error:
-        for ending in (".safetensors.tmp", ".json.tmp"):
-            stem.with_name(stem.name + ending).unlink(missing_ok=True)
         raise TrainingError(
             f"{stem.name}.safetensors and its card could not be written to {stem.parent.resolve()} ({error}). Free some space or "
             "allow writing there, and start the same command again: it goes on from its last checkpoint."

@@ -82,8 +82,11 @@ def save_emulator(emulator: Emulator, path, card: dict | None = None) -> Path:
         (path.with_name(path.name + ".json"), json.dumps({**description, **(card or {})}, indent=1).encode()),
     ):
         temporary = file.with_name(file.name + ".tmp")
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, file)
+        finally:  # where the disk is full, no part of a file stays
+            temporary.unlink(missing_ok=True)
     return path.with_name(path.name + ".json")
 
 

@@ -54,9 +54,6 @@ TRAINING = {
     "emuinfer, sinusoids, huber 0.1, periods to 0.03": {
         "package": "emuinfer", "model": OURS | PERIODS, "optimiser": EARLY,
     },
-    "emuinfer, sinusoids, huber 0.1, periods to 0.03, muon": {
-        "package": "emuinfer", "model": OURS | PERIODS, "optimiser": EARLY | {"optimiser": "muon"},
-    },
     "emuinfer, tables": {"package": "emuinfer", "model": TABLES},
     # Principal components see every training pixel once, 1,300 steps' worth of samples; then the rates of fine-tuning.
     "emuinfer, tables from components": {

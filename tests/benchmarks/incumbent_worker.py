@@ -31,10 +31,10 @@ def axis_of(wavelength, task):
 
 
 class Steps:
-    """A data set of the toolkit whose rows are those of all steps in turn; notes when each step was fetched."""
+    """A data set of the toolkit whose rows are those of all training steps in turn."""
 
     def __init__(self, data, task):
-        self.data, self.task, self.fetched = data, task, []
+        self.data, self.task = data, task
         self.axis = axis_of(data["wavelength"], task)
 
     def __len__(self):
@@ -42,14 +42,9 @@ class Steps:
 
     def get_batch(self, indices):
         step = int(indices[0]) // self.task["spectra"]
-        self.fetched.append((step, time.time()))
         rows, pixels = draw(self.task["seed"], step, len(self.data["labels"]), len(self.axis), self.task)
         x = {"parameters": self.data["labels"][rows], "wavelengths": self.axis[pixels]}
         return {"x": x, "y": {"flux": self.data["flux"][rows[:, None], pixels]}}
-
-    def seconds(self, begin):
-        """Since `begin`, at the start of the first step after a tenth of them."""
-        return next(wall for step, wall in self.fetched if step == self.task["steps"] // 10) - begin
 
 
 def toolkit(task, folder):
@@ -79,18 +74,20 @@ def train_toolkit(task, data, folder):
     import jax
 
     # The toolkit leaves the scaling of labels to its user; its examples map them to [0, 1].
-    labels = (data["scaled"] + 1) / 2
-    steps = Steps({**data, "labels": labels}, task)
-    emulator = toolkit(task, folder)
-    begin, cpu = time.time(), time.process_time()
-    emulator.fit(steps)
-    jax.block_until_ready(emulator.params)
-    report = times(task, begin, cpu, begin, steps.seconds(begin))
+    data = data | {"labels": (data["scaled"] + 1) / 2}
+
+    def fit(steps):
+        some = {**task, "steps": steps}
+        emulator = toolkit(some, folder)
+        emulator.fit(Steps(data, some))
+        return jax.block_until_ready(emulator.params), emulator
+
+    (params, emulator), report = timed(fit, task["steps"])
     apply = emulator.make_frozen_apply(jit=True)
     axis = axis_of(data["wavelength"], task)[None]
     held = ((data["held_scaled"] + 1) / 2).astype(np.float32)
     predicted = [np.asarray(apply({"parameters": one[None], "wavelengths": axis})["flux"])[0] for one in held]
-    return predicted, report | {"parameters": size(emulator.params)}
+    return predicted, report | {"parameters": size(params)}
 
 
 def fresh_transformer(task):
@@ -109,29 +106,31 @@ def train_emuinfer(task, data, folder):
     from emuinfer.training import TrainConfig, predict, train
     from emuinfer.training.recipe import start_from_components
 
-    tenth = task["steps"] // 10
-    config = TrainConfig(
-        steps=task["steps"], spectra=task["spectra"], pixels=task["pixels"], seed=task["seed"],
-        **{"warmup": tenth, "validate_every": tenth, "checkpoint_every": task["steps"]} | task.get("optimiser", {}),
-    )
     arrays = data["labels"], data["flux"], data["wavelength"]
-    emulator = fresh_transformer(task)
-    begin, cpu = time.time(), time.process_time()
-    if task.get("components"):
-        emulator = start_from_components(emulator, *arrays, seed=task["seed"], progress=False)
-    began = time.time()
-    trained = train(emulator, *arrays, config=config, directory=folder / "run", resume=False, progress=False)
-    first = json.loads((folder / "run" / "metrics.jsonl").read_text().splitlines()[0])
-    report = times(task, begin, cpu, began, first["seconds"])
-    predicted = predict(trained, data["held_labels"], data["wavelength"])
+    batch = {name: task[name] for name in ("spectra", "pixels", "seed")}
+
+    def fit(steps):
+        config = TrainConfig(steps=steps, warmup=steps // 10, validate_every=steps, **batch | task.get("optimiser", {}))
+        emulator = fresh_transformer(task)
+        # One step is for the time of compiling the training; the components compile next to nothing.
+        if task.get("components") and steps > 1:
+            emulator = start_from_components(emulator, *arrays, seed=task["seed"], progress=False)
+        return train(emulator, *arrays, config=config, progress=False)
+
+    emulator, report = timed(fit, task["steps"])
+    predicted = predict(emulator, data["held_labels"], data["wavelength"])
     return predicted, report | {"parameters": size(eqx.filter(emulator, eqx.is_inexact_array))}
 
 
-def times(task, begin, cpu, began, first):
-    """Seconds since `begin`; `compile_s`: the excess of the first tenth of the steps, `first` after `began`."""
-    now, done = time.time(), task["steps"] // 10
-    step = (now - began - first) / (task["steps"] - done)
-    return {"wall_s": now - begin, "cpu_s": time.process_time() - cpu, "compile_s": first - done * step, "step_s": step}
+def timed(fit, steps):
+    """`fit(steps)` and its seconds, compiling included; `compile_cpu_s` are those of a run of one step before it."""
+    cpu = time.process_time()
+    fit(1)
+    compiling = time.process_time() - cpu
+    wall, cpu = time.time(), time.process_time()
+    result = fit(steps)
+    seconds = {"wall_s": time.time() - wall, "cpu_s": time.process_time() - cpu, "compile_cpu_s": compiling}
+    return result, seconds
 
 
 def size(tree):

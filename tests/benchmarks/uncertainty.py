@@ -15,7 +15,7 @@ from emuinfer.emulators import load_emulator
 from emuinfer.emulators.uncertainty import load_uncertainty
 from emuinfer.training.evaluate import predict
 from emuinfer.training.flagship import fixed_split
-from emuinfer.training.uncertainty import coverage, fit_uncertainty
+from emuinfer.training import coverage, fit_uncertainty
 
 HERE = Path(__file__).parent
 GRID = HERE.parents[1] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
