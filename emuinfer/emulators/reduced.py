@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..labels import LabelSpace
-from .base import SPEED_OF_LIGHT, Emulator, depth_from_flux, flux_from_depth
+from .base import SPEED_OF_LIGHT, Emulator, flux_from_depth
 from .network import init_network, network
 
 

@@ -1,6 +1,5 @@
 """LTE spectra of late-type stars from labels: atmosphere, line opacity, formal solution. All in JAX, float32."""
 
-from pathlib import Path
 
 import equinox as eqx
 import jax
