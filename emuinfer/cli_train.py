@@ -94,6 +94,7 @@ def train(
     from .training import labels_for
 
     data = Grid.load(grid)
+    before = None if replay is None else _same_pixels(Grid.load(replay), replay, data, grid)
     kept, test = data.split(held_out)
     directory = directory or stem.with_name(stem.name + ".run")
     if init is None:
@@ -124,16 +125,7 @@ def train(
         devices=devices,
         replay=replay_share,
     )
-    old = None
-    if replay is not None:
-        before = Grid.load(replay)
-        if before.wavelength.shape != data.wavelength.shape or np.abs(before.wavelength - data.wavelength).max() > 1e-3:
-            raise TrainingError(
-                f"Replayed spectra must have the pixels of the grid: {replay} has {len(before.wavelength)} from "
-                f"{before.wavelength[0]:.3f} to {before.wavelength[-1]:.3f} Å, {grid} {len(data.wavelength)} from "
-                f"{data.wavelength[0]:.3f} to {data.wavelength[-1]:.3f} Å. Make one of them on the other's wavelengths."
-            )
-        old = (labels_for(emulator, before, f"'{init}'" if init else "the emulator", str(replay)), before.flux)
+    old = None if replay is None else (labels_for(emulator, before, "the emulator", str(replay)), before.flux)
     with telling(f"Start the same command again to go on from the last checkpoint in {directory}."):
         trained = run(
             emulator,
@@ -153,6 +145,17 @@ def train(
     save_or_explain(trained, stem, _card(title, data, grid, recipe, validation))
     print(_figures(validation))
     print(f"Written to {card_file} and {stem.name}.safetensors beside it.")
+
+
+def _same_pixels(before, replay, data, grid):
+    """The replayed grid; raises `TrainingError` unless its wavelengths are those of the grid to train on."""
+    ours, theirs = data.wavelength, before.wavelength
+    if ours.shape != theirs.shape or np.abs(ours - theirs).max() > 1e-3:
+        raise TrainingError(
+            f"Replayed spectra must have the pixels of the grid: {replay} has {len(theirs)} from {theirs[0]:.3f} to {theirs[-1]:.3f} Å, "
+            f"{grid} {len(ours)} from {ours[0]:.3f} to {ours[-1]:.3f} Å. Make one of them on the other's wavelengths."
+        )
+    return before
 
 
 def _new(data, rows, sizes, seed, directory, progress):

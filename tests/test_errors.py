@@ -229,6 +229,7 @@ def test_training_on_a_grid_that_does_not_fit(cli, tiny_path, tmp_path):
     fails(["'reduced' emulator", "only transformers"], grid("air.h5"), "--init", tiny_path)
     fails(["air", "vacuum"], grid("vacuum.h5", "vacuum"), "--init", tmp_path / "start")
     fails(["5000.00 to 5001.95 Å", "5050.00 to 5051.97 Å"], grid("far.h5", scale=1.01), "--init", tmp_path / "start")
+    fails(["near.h5", "5000.100 to 5002.050 Å"], grid("air.h5"), "--replay", grid("near.h5", scale=1.00002))
     fails(["--width", "--heads"], grid("air.h5"), "--width", 7)
     fails(["--held-out", "0.9"], grid("air.h5"), "--held-out", 0.9)
 

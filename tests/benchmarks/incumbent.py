@@ -7,7 +7,7 @@ from the repository's root remakes `results/incumbent.json`. The peers have virt
 
 Training: from scratch, on the same draws of (spectrum, pixel) from the training rows of the Turbospectrum grid, each
 model in a process on one core, 1 to 10 minutes of it. The parameter counts are of all trained numbers, wavelength
-tables included. Each package has the optimiser, schedule and loss that it recommends, except where an entry's name says
+tables included; the times include compiling. Each package has the optimiser, schedule and loss that it recommends, except where an entry's name says
 otherwise. Finished entries are kept, so that the benchmark may be stopped and goes on; to remake one, delete it from
 the file.
 

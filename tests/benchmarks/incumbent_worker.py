@@ -75,19 +75,19 @@ def train_toolkit(task, data, folder):
 
     # The toolkit leaves the scaling of labels to its user; its examples map them to [0, 1].
     data = data | {"labels": (data["scaled"] + 1) / 2}
+    steps = Steps(data, task)
+    emulator = toolkit(task, folder)
 
-    def fit(steps):
-        some = {**task, "steps": steps}
-        emulator = toolkit(some, folder)
-        emulator.fit(Steps(data, some))
-        return jax.block_until_ready(emulator.params), emulator
+    def fit():
+        emulator.fit(steps)
+        jax.block_until_ready(emulator.params)
 
-    (params, emulator), report = timed(fit, task["steps"])
+    _, report = timed(fit)
     apply = emulator.make_frozen_apply(jit=True)
     axis = axis_of(data["wavelength"], task)[None]
     held = ((data["held_scaled"] + 1) / 2).astype(np.float32)
     predicted = [np.asarray(apply({"parameters": one[None], "wavelengths": axis})["flux"])[0] for one in held]
-    return predicted, report | {"parameters": size(params)}
+    return predicted, report | {"parameters": size(emulator.params)}
 
 
 def fresh_transformer(task):
@@ -108,29 +108,25 @@ def train_emuinfer(task, data, folder):
 
     arrays = data["labels"], data["flux"], data["wavelength"]
     batch = {name: task[name] for name in ("spectra", "pixels", "seed")}
+    steps = task["steps"]
+    config = TrainConfig(steps=steps, warmup=steps // 10, validate_every=steps, **batch | task.get("optimiser", {}))
 
-    def fit(steps):
-        config = TrainConfig(steps=steps, warmup=steps // 10, validate_every=steps, **batch | task.get("optimiser", {}))
+    def fit():
         emulator = fresh_transformer(task)
-        # One step is for the time of compiling the training; the components compile next to nothing.
-        if task.get("components") and steps > 1:
+        if task.get("components"):
             emulator = start_from_components(emulator, *arrays, seed=task["seed"], progress=False)
         return train(emulator, *arrays, config=config, progress=False)
 
-    emulator, report = timed(fit, task["steps"])
+    emulator, report = timed(fit)
     predicted = predict(emulator, data["held_labels"], data["wavelength"])
     return predicted, report | {"parameters": size(eqx.filter(emulator, eqx.is_inexact_array))}
 
 
-def timed(fit, steps):
-    """`fit(steps)` and its seconds, compiling included; `compile_cpu_s` are those of a run of one step before it."""
-    cpu = time.process_time()
-    fit(1)
-    compiling = time.process_time() - cpu
+def timed(fit):
+    """The result of `fit()` and its seconds, compiling included."""
     wall, cpu = time.time(), time.process_time()
-    result = fit(steps)
-    seconds = {"wall_s": time.time() - wall, "cpu_s": time.process_time() - cpu, "compile_cpu_s": compiling}
-    return result, seconds
+    result = fit()
+    return result, {"wall_s": time.time() - wall, "cpu_s": time.process_time() - cpu}
 
 
 def size(tree):
