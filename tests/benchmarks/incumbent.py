@@ -7,9 +7,9 @@ from the repository's root remakes `results/incumbent.json`. The peers have virt
 
 Training: from scratch, on the same draws of (spectrum, pixel) from the training rows of the Turbospectrum grid, each
 model in a process on one core, 1 to 10 minutes of it. The parameter counts are of all trained numbers, wavelength
-tables included; the times include compiling. Each package has the optimiser, schedule and loss that it recommends, except where an entry's name says
-otherwise. Finished entries are kept, so that the benchmark may be stopped and goes on; to remake one, delete it from
-the file.
+tables included; the times include compiling. Each package has the optimiser, schedule and loss that it recommends,
+except where an entry's name says otherwise. Finished entries are kept, so that the benchmark may be stopped and goes
+on; to remake one, delete it from the file.
 
 Speed (`--speed`): one process for each model, all on the same core, in which rounds are timed in turns; random weights.
 """
