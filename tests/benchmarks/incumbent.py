@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from emuinfer import __version__
 from emuinfer.labels import OPTICAL_FGK
 from emuinfer.training import error_table
 from emuinfer.training.flagship import fixed_split
@@ -148,7 +149,7 @@ def speeds(pythons, core):
 def results():
     if PATH.exists():
         return json.loads(PATH.read_text())
-    return {"machine": machine(), "rounds": ROUNDS, "training": {}, "speed": {}}
+    return {"machine": machine(), "emuinfer": __version__, "rounds": ROUNDS, "training": {}, "speed": {}}
 
 
 def machine():
