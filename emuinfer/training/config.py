@@ -24,7 +24,9 @@ class TrainConfig:
     - `replay`: share of each step's spectra taken from `replay` spectra, where `train` is given some.
     - `table_rate`: factor on the learning rate of the wavelength table and of the encodings.
     - `frozen`: names of the emulator's fields that stay as they are, such as trunk, trunk_mean and branch.
-    - `huber`: residual (in flux) where the loss passes from quadratic to absolute.
+    - `huber`: residual (in flux) where the loss passes from quadratic to absolute. It starts at `huber_start` and falls
+      to `huber` while the rate is on its plateau: the median of the flux at a wavelength, which absolute errors ask for first, has
+      no lines, and from random weights they are then learned late.
     - `average`: decay per step of the averaged weights that are validated and saved.
     - `seed`: of the batches (the weights' own seed is given where they are made).
     - `validate_every`, `checkpoint_every`: steps between validations, and between checkpoints.
@@ -51,6 +53,7 @@ class TrainConfig:
     devices: int = 1
     replay: float = 0.5
     huber: float = 0.005
+    huber_start: float = 0.1
     average: float = 0.998
     seed: int = 0
     validate_every: int = 500

@@ -117,6 +117,7 @@ def fit_logit_pca(
     epsilon=0.003,
     steps=2000,
     learning_rate=3e-3,
+    tune_rate=1e-3,
     weight_decay=None,
     seed=0,
 ) -> LogitPCA:
@@ -127,7 +128,8 @@ def fit_logit_pca(
     halve the error at 300 spectra.
 
     `simple`: `(labels, flux)` of many spectra of simpler physics at the same wavelengths, or None. The networks then learn
-    these first; the realistic spectra shift the mean and move the networks on, at a third of the rate.
+    these first; the realistic spectra shift the mean and move the networks on, at `tune_rate` and with the decay
+    acting on the differences from what was learned first.
 
     Raises `TrainingError` as `fit_polynomial` does.
     """
@@ -142,7 +144,7 @@ def fit_logit_pca(
         mean = x_simple.mean(0)
         rows = np.sort(rng.permutation(len(x_simple))[:2500])
         _, basis, _ = principal_components(np.concatenate([x_simple[rows] - mean, x - x.mean(0)]), components)
-        sets = [(scaled_simple, x_simple, weight_decay, learning_rate), (scaled, x, weight_decay, learning_rate / 3)]
+        sets = [(scaled_simple, x_simple, weight_decay, learning_rate), (scaled, x, weight_decay, tune_rate)]
     scale = ((sets[0][1] - mean) @ basis.T).std(0)
     grid = PixelGrid.from_wavelength(wavelength)
     emulator = LogitPCA(
@@ -159,7 +161,7 @@ def fit_logit_pca(
         networks = [
             _train_network(
                 layers, jnp.asarray(inputs, jnp.float32), target, np.arange(len(x)), np.arange(0), jax.nn.silu, steps, rate,
-                len(x), seed, "adamw", jnp.asarray(scale**2 / (scale**2).mean(), jnp.float32), decay,
+                len(x), seed, "adamw", jnp.asarray(scale**2 / (scale**2).mean(), jnp.float32), decay, x is not sets[0][1],
             )
             for layers in emulator.networks
         ]  # fmt: skip
@@ -168,23 +170,30 @@ def fit_logit_pca(
 
 
 def _train_network(
-    layers, inputs, target, fit, held, activation, steps, learning_rate, batch, seed, method, weights=1.0, decay=0.0
+    layers, inputs, target, fit, held, activation, steps, learning_rate, batch, seed, method, weights=1.0, decay=0.0, tune=False
 ):
-    """Minimise the weighted mean squared error; with held-out rows, return the layers that were best on them."""
+    """Minimise the weighted mean squared error; with held-out rows, return the layers that were best on them.
+
+    With `tune`, what is learned, and decays, is the difference from the given layers (L2-SP; Li et al. 2018, arXiv:1802.01483).
+    """
     import optax
 
     schedule = optax.cosine_decay_schedule(learning_rate, steps)
     optimiser = optax.adam(schedule) if method == "adam" else optax.adamw(schedule, weight_decay=decay)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optimiser)
 
-    def loss(layers, x, y):
-        return jnp.mean(weights * (apply_layers(layers, x, activation) - y) ** 2)
+    add = lambda base, layers: jax.tree.map(jnp.add, base, layers)
+    base = layers if tune else jax.tree.map(jnp.zeros_like, layers)
+    layers = jax.tree.map(jnp.zeros_like, layers) if tune else layers
+
+    def loss(layers, base, x, y):
+        return jnp.mean(weights * (apply_layers(add(base, layers), x, activation) - y) ** 2)
 
     @jax.jit
-    def run(layers, state, rows, inputs, target):
+    def run(layers, state, rows, base, inputs, target):
         def step(carry, row):
             layers, state = carry
-            value, gradient = jax.value_and_grad(loss)(layers, inputs[row], target[row])
+            value, gradient = jax.value_and_grad(loss)(layers, base, inputs[row], target[row])
             updates, state = optimiser.update(gradient, state, layers)
             return (optax.apply_updates(layers, updates), state), value
 
@@ -196,15 +205,15 @@ def _train_network(
         n = min(chunk, steps - first)
         full = batch >= len(fit)
         rows = np.stack([fit if full else rng.choice(fit, batch, replace=False) for _ in range(n)])
-        (layers, state), values = run(layers, state, rows, inputs, target)
+        (layers, state), values = run(layers, state, rows, base, inputs, target)
         if not np.isfinite(values[-1]):
             raise TrainingError(
                 f"The loss is not finite at step {first + n}. Lower learning_rate (now {learning_rate:g})."
             )
-        error = float(loss(layers, inputs[held], target[held])) if len(held) else -float(first)
+        error = float(loss(layers, base, inputs[held], target[held])) if len(held) else -float(first)
         if error < best_error:
             best, best_error = layers, error
-    return best
+    return add(base, best)
 
 
 def check_spectra(label_space, labels, flux, wavelength):

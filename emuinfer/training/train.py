@@ -56,7 +56,9 @@ def in_precision(emulator, precision: str):
 def make_step(static, optimiser, config: TrainConfig):
     """One jitted optimiser step on a batch `(labels (b, l), pixels (b, p), flux (b, p))`."""
 
-    def loss_fn(params, query, labels, pixels, target):
+    plateau = max(1.0, (1.0 - config.decay) * config.steps)
+
+    def loss_fn(params, at, query, labels, pixels, target):
         emulator = in_precision(eqx.combine(params, static), config.precision)
         # Features of all stored pixels once, then each spectrum's own selection.
         features = jax.tree.map(lambda f: f[pixels], emulator.wavelength_features(query))
@@ -64,12 +66,13 @@ def make_step(static, optimiser, config: TrainConfig):
         from ..emulators.base import flux_from_depth
 
         residual = flux_from_depth(x, emulator.config.epsilon) - target
-        return jnp.mean(pseudo_huber(residual, config.huber)), jnp.mean(jnp.abs(residual))
+        delta = config.huber_start * (config.huber / config.huber_start) ** jnp.minimum(at / plateau, 1.0)
+        return jnp.mean(pseudo_huber(residual, delta)), jnp.mean(jnp.abs(residual))
 
     @eqx.filter_jit(donate="all-except-first")
     def step(data, state: TrainState):
         query, labels, pixels, target = data
-        (loss, mae), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, query, labels, pixels, target)
+        (loss, mae), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.step, query, labels, pixels, target)
         updates, opt_state = optimiser.update(grads, state.optimiser, state.params)
         params = eqx.apply_updates(state.params, updates)
         # Early on the average follows the weights closely, later it remembers about 1/(1 - average) steps.

@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 SPAN = (5100.0, 5300.0)
 SIZES = {"16 × 1": (16, 1), "32 × 2": (32, 2), "64 × 3": (64, 3)}  # width × depth
 TRAIN = TrainConfig(
-    warmup=100, learning_rate=4e-3, decay=0.3, spectra=16, pixels=512, average=0.99, base_width=32, base_depth=2,
+    warmup=100, learning_rate=4e-3, decay=0.3, spectra=16, pixels=512, average=0.99, huber=0.1, base_width=32, base_depth=2,
     validate_every=100, checkpoint_every=10**9,
 )
 STEPS = 500
@@ -37,7 +37,7 @@ STEPS = 500
 
 def sizes(width, depth, **more) -> TransformerConfig:
     heads = max(2, width // 8)
-    return TransformerConfig(width=width, depth=depth, heads=heads, tokens=16, label_hidden=128, rank=0, **more)
+    return TransformerConfig(width=width, depth=depth, heads=heads, tokens=16, label_hidden=128, rank=0, longest_period=0.03, **more)
 
 
 def new(config, seed=0):
