@@ -73,8 +73,12 @@ def pretrain(
     else:
         if width % heads:
             raise TrainingError(f"--width must be a multiple of --heads; got {width} and {heads}.")
-        sizes = TransformerConfig(width=width, depth=depth, heads=heads, tokens=tokens, rank=0, table_nodes=len(wavelength))
         span = (float(wavelength[0]), float(wavelength[-1]))
+        shortest, longest = 2.4 * float(np.diff(np.log10(wavelength)).max()), 2.0 * float(np.log10(span[1] / span[0]))
+        sizes = TransformerConfig(
+            width=width, depth=depth, heads=heads, tokens=tokens, rank=0, table_nodes=len(wavelength), shortest_period=shortest,
+            longest_period=longest,
+        )  # fmt: skip
         emulator = TransformerPayne(synthesizer.labels, span, "air", sizes, key=jax.random.key(seed))
     held_out = None
     if validation is not None:

@@ -169,7 +169,8 @@ def _new(data, rows, sizes, seed, directory, progress):
     wavelength = data.wavelength
     # Periods below about two pixels would leave the emulator undetermined between them.
     shortest = 2.4 * float(np.diff(np.log10(wavelength)).max())
-    config = TransformerConfig(shortest_period=shortest, table_nodes=len(wavelength), **sizes)
+    longest = 2.0 * float(np.log10(wavelength[-1] / wavelength[0]))  # longer ones would all but be constants
+    config = TransformerConfig(shortest_period=shortest, longest_period=longest, table_nodes=len(wavelength), **sizes)
     if config.width % config.heads:
         raise EmuinferError(f"--width must be a multiple of --heads; got {config.width} and {config.heads}.")
     span = (float(wavelength[0]), float(wavelength[-1]))

@@ -22,7 +22,8 @@ class TransformerConfig:
     `table_nodes`: nodes of the learned wavelength tables, best the pixels of the training grid; 0 leaves them out (and
     needs `rank = 0`). `rank`: of the bilinear part; `branch_layers`: hidden layers of its branch, each `label_hidden` wide;
     `branch_theta`: give the branch 5040 K / Teff beside the labels, in which line strengths are nearer to linear. Periods are in dex of wavelength; the shortest should not be below two
-    pixels of the training grid (3.3e-6 dex for 0.02 Å at 5200 Å), or the emulator is undetermined between the pixels.
+    pixels of the training grid (3.3e-6 dex for 0.02 Å at 5200 Å), or the emulator is undetermined between the pixels; the longest
+    need not be above twice the window's width.
     """
 
     width: int = 64

@@ -117,7 +117,7 @@ def fit_logit_pca(
     epsilon=0.003,
     steps=2000,
     learning_rate=3e-3,
-    tune_rate=1e-3,
+    tune_rate=None,
     weight_decay=None,
     seed=0,
 ) -> LogitPCA:
@@ -128,8 +128,8 @@ def fit_logit_pca(
     halve the error at 300 spectra.
 
     `simple`: `(labels, flux)` of many spectra of simpler physics at the same wavelengths, or None. The networks then learn
-    these first; the realistic spectra shift the mean and move the networks on, at `tune_rate` and with the decay
-    acting on the differences from what was learned first.
+    these first; the realistic spectra shift the mean and move the networks on, at `tune_rate` (by default
+    1e-3 min(1, n / 1000)) and with the decay acting on the differences from what was learned first.
 
     Raises `TrainingError` as `fit_polynomial` does.
     """
@@ -144,7 +144,7 @@ def fit_logit_pca(
         mean = x_simple.mean(0)
         rows = np.sort(rng.permutation(len(x_simple))[:2500])
         _, basis, _ = principal_components(np.concatenate([x_simple[rows] - mean, x - x.mean(0)]), components)
-        sets = [(scaled_simple, x_simple, weight_decay, learning_rate), (scaled, x, weight_decay, tune_rate)]
+        sets = [(scaled_simple, x_simple, weight_decay, learning_rate), (scaled, x, weight_decay, tune_rate or 1e-3 * min(1.0, len(x) / 1000))]
     scale = ((sets[0][1] - mean) @ basis.T).std(0)
     grid = PixelGrid.from_wavelength(wavelength)
     emulator = LogitPCA(
