@@ -1,8 +1,8 @@
 """Which label tokens the lines of each element attend to.
 
-    python -m tests.benchmarks.attention EMULATOR [--spectra 24]
+    python -m tests.benchmarks.attention TRANSFORMER [--spectra 24]
 
-For random labels, the pixels that respond to an element alone are found by finite differences of the emulator. The figure,
+For random labels, the pixels that respond to an element alone are found by finite differences of `optical-fgk`. The figure,
 `results/attention.png`, shows for each block and token how much more these pixels attend to it than the average pixel does (mean over
 spectra, of the head that differs most), and beside it how much each token changes with each label.
 """
@@ -25,7 +25,8 @@ from emuinfer.plotting import label_text
 RESULTS = Path(__file__).parent / "results"
 NATIVE = 5100 + 0.02 * np.arange(10_001)
 PURE = 0.6  # share of all elements' responses that one must have for a pixel to be its own
-LEAST = 30  # pixels
+SEEN = 1e-3  # change of the flux with a tenth of the label's range
+LEAST = 20  # pixels
 
 
 def responses(emulator, labels, names):
@@ -39,7 +40,7 @@ def responses(emulator, labels, names):
     return np.array(rows)
 
 
-def measure(emulator, n, seed=0):
+def measure(emulator, physics, n, seed=0):
     """Mean excess attention `(n_blocks, n_labels, heads, tokens)` of each element's own pixels, and how many pixels those are."""
     names = [name for name in emulator.labels if name.endswith("_fe")]
     space, total, pixels = emulator.label_space, 0.0, np.zeros(len(names), int)
@@ -47,8 +48,8 @@ def measure(emulator, n, seed=0):
     seen = np.zeros(len(names))
     for labels in sobol_design(space, n, seed=seed):
         labels = space.centre + margin * (labels - space.centre)
-        response = responses(emulator, labels, names)
-        own = (response > PURE * response.sum(0)) & (response > 0.02 * response.max())
+        response = responses(physics, labels, names)
+        own = (response > PURE * response.sum(0)) & (response > SEEN)
         shares = np.array(emulator.attention(labels, NATIVE))
         mean = shares.mean(axis=1)
         excess = np.stack([shares[:, o].mean(axis=1) - mean if o.sum() >= LEAST else np.zeros_like(mean) for o in own], axis=1)
@@ -70,7 +71,7 @@ def main():
     parser.add_argument("--spectra", type=int, default=24)
     arguments = parser.parse_args()
     emulator = load_emulator(arguments.emulator)
-    names, excess, pixels = measure(emulator, arguments.spectra)
+    names, excess, pixels = measure(emulator, load_emulator("optical-fgk"), arguments.spectra)
     head = np.abs(excess).max(axis=-1).argmax(axis=-1)
     shown = np.take_along_axis(excess, head[:, :, None, None], axis=2)[:, :, 0]
     blocks, ticks = len(shown), [label_text(n) for n in names]

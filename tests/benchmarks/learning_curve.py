@@ -30,6 +30,7 @@ GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbosp
 RESULTS = Path(__file__).parent / "results"
 SEEDS_UP_TO = 100  # realistic spectra: up to here, every size is run with several seeds
 SIMPLE = 3000  # simple-physics spectra that Gaussian processes and networks see; a transformer's pixel training sees all
+WAVELENGTHS = ("table", "encode", "trunk", "trunk_mean", "trunk_in")
 SMALL = TransformerConfig(width=32, depth=1, heads=4, tokens=8, label_hidden=256, rank=120)
 STAGE = TrainConfig(steps=250, warmup=30, pixels=512, learning_rate=6e-4, table_rate=0.3, decay=0.7, validate_every=250, checkpoint_every=250)
 
@@ -79,6 +80,12 @@ def new_transformer(seed):
     return TransformerPayne(OPTICAL_FGK, (5100.0, 5300.0), "air", config, key=jax.random.key(seed))
 
 
+def stage(task):
+    """More spectra are worth more steps."""
+    steps = int(STAGE.steps * max(1.0, len(task.labels) / 100) ** 0.5)
+    return dataclasses.replace(STAGE, steps=steps, validate_every=steps, checkpoint_every=steps, seed=task.seed)
+
+
 def transformer_from_scratch(task):
     rank = min(SMALL.rank, len(task.labels) - 2)
     import jax
@@ -86,7 +93,7 @@ def transformer_from_scratch(task):
     config = dataclasses.replace(SMALL, rank=rank)
     fresh = TransformerPayne(OPTICAL_FGK, (5100.0, 5300.0), "air", config, key=jax.random.key(task.seed))
     start = start_from_components(fresh, task.labels, task.flux, task.wavelength, seed=task.seed, progress=False)
-    return train(start, task.labels, task.flux, task.wavelength, config=STAGE, progress=False)
+    return train(start, task.labels, task.flux, task.wavelength, config=stage(task), progress=False)
 
 
 def pretrained_transformer(task):
@@ -102,10 +109,10 @@ def pretrained_transformer(task):
     return emulator
 
 
-def transformer_fine_tuned(task):
-    """All weights go on from the simple physics; few spectra are learned with a lower rate."""
+def transformer_fine_tuned(task, **changes):
+    """All weights go on from the simple physics, or but for some; few spectra are learned with a lower rate."""
     rate = STAGE.learning_rate * min(1.0, (len(task.labels) / 400) ** 0.5)
-    settings = dataclasses.replace(STAGE, learning_rate=rate, seed=task.seed)
+    settings = dataclasses.replace(stage(task), learning_rate=rate, **changes)
     return train(pretrained_transformer(task), task.labels, task.flux, task.wavelength, config=settings, progress=False)
 
 
@@ -126,6 +133,7 @@ EMULATORS = {
     "Gaussian processes, with simple physics": joint_gp,
     "transformer": transformer_from_scratch,
     "transformer, pretrained": transformer_fine_tuned,
+    "transformer, pretrained, wavelengths frozen": lambda t: transformer_fine_tuned(t, frozen=WAVELENGTHS),
     "transformer, multi-fidelity": transformer_by_teacher,
 }
 
@@ -193,7 +201,7 @@ def plot():
 
     entries = json.loads((RESULTS / "learning_curve.json").read_text())
     figure, axis = plt.subplots(figsize=(9, 6), layout="constrained")
-    marks = dict(zip(EMULATORS, "ovs^^DDPXX"))
+    marks = dict(zip(EMULATORS, "ovs^^DDPXXX"))
     for i, name in enumerate(EMULATORS):
         found = [e for e in entries if e["emulator"] == name]
         sizes = sorted({e["spectra"] for e in found})
