@@ -16,7 +16,9 @@ def pretrain(
     ],
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 100_000,
     warmup: Annotated[int, typer.Option(min=0, help="Steps over which the learning rate rises.")] = 500,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-3,
+    learning_rate: Annotated[
+        float, typer.Option(help="Highest learning rate, of a transformer of width 32 with 2 blocks; scaled to others (muP).")
+    ] = 8e-3,
     spectra: Annotated[int, typer.Option(min=1, help="Spectra per step.")] = 32,
     pixels: Annotated[int, typer.Option(min=1, help="Pixels per spectrum and step.")] = 1024,
     ring: Annotated[int, typer.Option(min=1, help="Spectra kept on the device, a multiple of --chunk.")] = 2048,
@@ -26,7 +28,7 @@ def pretrain(
     depth: Annotated[int, typer.Option(min=1, help="Blocks.")] = 2,
     heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 4,
     tokens: Annotated[int, typer.Option(min=1, help="Label tokens.")] = 16,
-    optimiser: Annotated[str, typer.Option(help="adamw, or muon for the matrices of the blocks.")] = "adamw",
+    optimiser: Annotated[str, typer.Option(help="muon for the matrices of the blocks, or adamw for all.")] = "muon",
     precision: Annotated[str, typer.Option(help="Of the blocks' products: float32, or bfloat16 on an accelerator.")] = "float32",
     devices: Annotated[int, typer.Option(min=1, help="Spread each step's spectra over this many devices.")] = 1,
     every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints, and between validations.")] = 500,
@@ -65,7 +67,7 @@ def pretrain(
 
     config = TrainConfig(
         steps=steps, warmup=warmup, learning_rate=learning_rate, spectra=spectra, pixels=pixels, optimiser=optimiser,
-        precision=precision, devices=devices, seed=seed, validate_every=every, checkpoint_every=every,
+        base_width=32, base_depth=2, precision=precision, devices=devices, seed=seed, validate_every=every, checkpoint_every=every,
     )  # fmt: skip
     synthesizer, wavelength = LTESynthesizer(), NATIVE_WAVELENGTH
     if init is not None:

@@ -225,7 +225,7 @@ def test_pretrain_on_the_command_line(cli, tmp_path, monkeypatch):
     monkeypatch.setattr("emuinfer.synthesis.LTESynthesizer", lambda: LINE)
     monkeypatch.setattr("emuinfer.synthesis.synthesizer.NATIVE_WAVELENGTH", WAVELENGTH)
     sizes = ["--width", 8, "--heads", 2, "--depth", 1, "--tokens", 2, "--pixels", 16, "--spectra", 4]
-    ring = ["--ring", 8, "--chunk", 4, "--steps", 6, "--every", 3]
+    ring = ["--ring", 8, "--chunk", 4, "--steps", 6, "--every", 3, "--optimiser", "adamw"]
     status, out, err = cli("pretrain", *sizes, *ring, "-q", "--output", tmp_path / "new")
     assert status == 0, err
     assert "new.json" in out

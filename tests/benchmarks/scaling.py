@@ -27,7 +27,7 @@ from emuinfer.training import TrainConfig, train
 
 RESULTS = Path(__file__).parent / "results"
 SPAN = (5100.0, 5300.0)
-SIZES = {"16 × 1": (16, 1), "32 × 2": (32, 2), "64 × 3": (64, 3)}  # width × depth
+SIZES = {"4 × 1": (4, 1), "8 × 1": (8, 1), "16 × 1": (16, 1), "32 × 2": (32, 2), "64 × 3": (64, 3)}  # width × depth
 TRAIN = TrainConfig(
     warmup=100, learning_rate=4e-3, decay=0.3, spectra=16, pixels=512, average=0.99, huber=0.1, base_width=32, base_depth=2,
     validate_every=100, checkpoint_every=10**9,
@@ -142,7 +142,8 @@ def plot():
             if found:
                 right.loglog(*zip(*found), color + "o", ls=style, label=f"width {width}, {kind}")
     right.set(xlabel="learning rate (at width 32)", ylabel="held-out MAE", title=f"Rates between widths, {STEPS // 2} steps")
-    right.legend()
+    if right.lines:
+        right.legend()
     figure.savefig(RESULTS / "scaling.png", dpi=120)
 
 
