@@ -134,3 +134,15 @@ def test_attention_is_a_share_and_what_the_block_uses():
     values = (np.asarray(tokens) @ np.asarray(block.value)).reshape(-1, heads, width // heads)
     mixed = np.einsum("wht,the->whe", shares[0], values).reshape(len(wavelength), width)
     np.testing.assert_allclose(block.attend(x, tokens) - x, mixed @ np.asarray(block.out), atol=1e-5)
+
+
+def test_without_blocks_the_bilinear_part_is_all():
+    """Silent blocks (a head of zeros) and none give the same spectra."""
+    labels, flux = spectra(40)
+    config = dataclasses.replace(SMALL, branch_theta=False)
+    whole = start_from_components(make(config), labels, flux, WAVELENGTH, steps=20, progress=False)
+    bare = make(dataclasses.replace(config, depth=0))
+    bare = eqx.tree_at(lambda e: (e.trunk_mean, e.trunk, e.branch, e.head_bias), bare, (whole.trunk_mean, whole.trunk, whole.branch, whole.head_bias))
+    np.testing.assert_allclose(bare(labels[:3], WAVELENGTH), whole(labels[:3], WAVELENGTH), atol=1e-6)
+    with pytest.raises(EmulatorError, match="depth > 0"):
+        make(dataclasses.replace(config, depth=0, rank=0))

@@ -37,7 +37,7 @@ def fit_coefficients(
 
     spread = np.maximum(coefficients.std(0), 1e-6 * coefficients.std(0).max())
     layers = init_network(jax.random.key(seed), (scaled.shape[1], *[hidden] * depth, coefficients.shape[1]))
-    optimiser = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, rate, 100, steps, 1e-6), b2=0.99, weight_decay=1e-4)
+    optimiser = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, rate, min(100, steps // 2), steps, 1e-6), b2=0.99, weight_decay=1e-4)
     weight = jnp.asarray(spread / spread[0], jnp.float32)
 
     def loss(layers, s, t):

@@ -19,11 +19,13 @@ from .network import init_network, network
 class TransformerConfig:
     """Sizes of a `TransformerPayne`.
 
-    `table_nodes`: nodes of the learned wavelength tables, best the pixels of the training grid; 0 leaves them out (and
-    needs `rank = 0`). `rank`: of the bilinear part; `branch_layers`: hidden layers of its branch, each `label_hidden` wide;
-    `branch_theta`: give the branch 5040 K / Teff beside the labels, in which line strengths are nearer to linear. Periods are in dex of wavelength; the shortest should not be below two
-    pixels of the training grid (3.3e-6 dex for 0.02 Å at 5200 Å), or the emulator is undetermined between the pixels; the longest
-    need not be above twice the window's width.
+    - `depth`: blocks; with 0 the bilinear part is all there is, and a spectrum costs one product of matrices.
+    - `table_nodes`: nodes of the learned wavelength tables, best the pixels of the training grid; 0 leaves them out (and needs
+      `rank = 0`).
+    - `rank`: of the bilinear part; `branch_layers`: hidden layers of its branch, each `label_hidden` wide; `branch_theta`: give
+      the branch 5040 K / Teff beside the labels, in which line strengths are nearer to linear.
+    - Periods are in dex of wavelength. The shortest should not be below two pixels of the training grid (3.3e-6 dex for 0.02 Å
+      at 5200 Å), or the emulator is undetermined between the pixels; the longest need not be above twice the window's width.
     """
 
     width: int = 64
@@ -138,6 +140,8 @@ class TransformerPayne(Emulator):
 
     def __init__(self, label_space: LabelSpace, wavelength_range, medium: str, config=None, *, key):
         c = config or TransformerConfig()
+        if not c.depth and not c.rank:
+            raise EmulatorError("A TransformerPayne needs blocks (depth > 0), a bilinear part (rank > 0), or both.")
         if c.rank and not c.table_nodes:
             raise EmulatorError("A TransformerPayne with rank > 0 needs table_nodes > 0; set rank=0 for one without tables.")
         if c.branch_theta and "teff" not in label_space.names:
@@ -206,11 +210,12 @@ class TransformerPayne(Emulator):
 
     def depth(self, scaled_labels, features) -> jax.Array:
         """The x that the link turns into flux, `(n_wave,)`."""
-        x = features[0]
-        tokens = self.tokens(scaled_labels)
-        for block in self.blocks:
-            x = block(x, tokens)
-        out = (_rms_norm(x, self.norm_head) @ self.head)[:, 0] + self.head_bias[0]
+        out = self.head_bias[0]
+        if self.blocks:
+            x, tokens = features[0], self.tokens(scaled_labels)
+            for block in self.blocks:
+                x = block(x, tokens)
+            out = out + (_rms_norm(x, self.norm_head) @ self.head)[:, 0]
         if self.trunk is not None:
             out = out + features[1][:, 0] + features[2] @ network(self.branch, self.branch_inputs(scaled_labels))
         return out

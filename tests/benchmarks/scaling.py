@@ -102,7 +102,7 @@ def optimisers(data, *_):
 def rates(data, *_):
     for scaled in (True, False):
         for width in (16, 64):
-            for rate in (1e-3, 4e-3, 1.6e-2):
+            for rate in (1e-3, 4e-3, 1.6e-2, 6.4e-2):
                 base = {"base_width": 32, "base_depth": 2} if scaled else {"base_width": 0, "base_depth": 0}
                 settings = dataclasses.replace(TRAIN, steps=STEPS // 2, learning_rate=rate, validate_every=STEPS // 2, **base)
                 run = {"run": "muP" if scaled else "one rate", "width": width, "rate": rate}
@@ -129,7 +129,7 @@ def plot():
         left.loglog(at, low[0] * (at / at[0]) ** -0.85, "0.6", ls=":", label="published: C^-0.85")
         print(f"exponent {slope:.3f}")
     left.set(xlabel="compute of training [floating-point operations]", ylabel="held-out mean squared error", title="Scaling")
-    left.legend(fontsize=8)
+    left.legend(fontsize=8, loc="lower left")
     for name in ("adamw", "muon"):
         found = sorted((r["rate"], r["curve"][-1]["mae"]) for r in runs if r["run"] == f"optimiser {name}")
         if found:
