@@ -200,7 +200,7 @@ def plot():
     import matplotlib.pyplot as plt
 
     entries = json.loads((RESULTS / "learning_curve.json").read_text())
-    figure, axis = plt.subplots(figsize=(9, 6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 7), layout="constrained")
     marks = dict(zip(EMULATORS, "ovs^^DDPXXX"))
     for i, name in enumerate(EMULATORS):
         found = [e for e in entries if e["emulator"] == name]
@@ -215,7 +215,7 @@ def plot():
     axis.set(xscale="log", yscale="log", xlabel="realistic training spectra", ylabel="mean absolute error of the flux at R = 40,000")
     axis.set_xticks([30, 60, 100, 200, 400, 800, 1065], ["30", "60", "100", "200", "400", "800", "1065"], minor=False)
     axis.minorticks_off()
-    axis.legend(fontsize=9, ncols=2)
+    figure.legend(loc="outside lower center", fontsize=9, ncols=3)
     axis.set_title("118 held-out Turbospectrum spectra; full lines: with LTE spectra of simple physics")
     figure.savefig(RESULTS / "learning_curve.png", dpi=130)
 

@@ -118,7 +118,7 @@ def plot():
     runs = json.loads((RESULTS / "scaling.json").read_text())
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
     compute, error = [], []
-    for run in (r for r in runs if r["run"].startswith("law")):
+    for run in sorted((r for r in runs if r["run"].startswith("law")), key=lambda r: r["width"]):
         c = np.array([p["step"] * run["flops_per_step"] for p in run["curve"]])
         mse = np.array([p["rmse"] for p in run["curve"]]) ** 2
         left.loglog(c, mse, ".-", label=f"{run['run'][4:]}, {run['parameters'] / 1e3:.0f} k weights")
@@ -129,7 +129,8 @@ def plot():
         left.loglog(at, low[0] * (at / at[0]) ** -0.85, "0.6", ls=":", label="published: C^-0.85")
         print(f"exponent {slope:.3f}")
     left.set(xlabel="compute of training [floating-point operations]", ylabel="held-out mean squared error", title="Scaling")
-    left.legend(fontsize=8, loc="lower left")
+    left.set_xlim(right=left.get_xlim()[1] * 60)  # room for the legend
+    left.legend(fontsize=8, loc="upper right")
     for name in ("adamw", "muon"):
         found = sorted((r["rate"], r["curve"][-1]["mae"]) for r in runs if r["run"] == f"optimiser {name}")
         if found:
