@@ -10,14 +10,16 @@ import numpy as np
 import typer
 
 from .cli_common import refuse_existing, telling, use_compilation_cache
-from .errors import EmuinferError, TrainingError
+from .cli_training import (
+    Blocks, Devices, Heads, Optimiser, Output, Overwrite, Pixels, Precision, Quiet, Spectra, Steps, Tokens, Warmup, Width,
+    described_parent, known_transformer, new_transformer, save_or_explain, stem_of,
+)  # fmt: skip
+from .errors import EmuinferError
 
 
 def train(
     grid: Annotated[Path, typer.Argument(help="Grid file of `emuinfer grid make` or `emuinfer grid import` (.h5).")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Emulator to write: OUTPUT.safetensors and its card, OUTPUT.json.")
-    ],
+    output: Output,
     init: Annotated[
         str | None, typer.Option(help="Start from the weights of this transformer (name or card), to fine-tune it.")
     ] = None,
@@ -28,22 +30,22 @@ def train(
         bool,
         typer.Option("--resume/--no-resume", help="Go on from the folder's checkpoint, or refuse if there is one."),
     ] = True,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 20_000,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps over which the learning rate rises.")] = 500,
+    steps: Steps = 20_000,
+    warmup: Warmup = 500,
     decay: Annotated[
         float, typer.Option(min=0, max=1, help="Last fraction of the steps, over which it falls to zero.")
     ] = 0.4,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-3,
     weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay of AdamW.")] = 1e-3,
-    spectra: Annotated[int, typer.Option(min=1, help="Spectra per step.")] = 16,
-    pixels: Annotated[int, typer.Option(min=1, help="Pixels per spectrum and step.")] = 1024,
+    spectra: Spectra = 16,
+    pixels: Pixels = 1024,
     held_out: Annotated[float, typer.Option(help="Fraction of the spectra kept for the errors of the card; the same for every seed.")] = 0.1,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
-    width: Annotated[int, typer.Option(min=1, help="Width of the transformer (without --init).")] = 64,
-    depth: Annotated[int, typer.Option(min=1, help="Blocks (without --init).")] = 2,
-    heads: Annotated[int, typer.Option(min=1, help="Attention heads (without --init).")] = 4,
-    tokens: Annotated[int, typer.Option(min=1, help="Label tokens (without --init).")] = 16,
+    width: Width = 64,
+    depth: Blocks = 2,
+    heads: Heads = 4,
+    tokens: Tokens = 16,
     label_hidden: Annotated[int, typer.Option(min=1, help="Width of the label networks (without --init).")] = 256,
     frequencies: Annotated[
         int, typer.Option(min=1, help="Sinusoids of the wavelength encoding (without --init).")
@@ -51,9 +53,9 @@ def train(
     rank: Annotated[
         int, typer.Option(min=0, help="Rank of the bilinear part, at most the training spectra less one (without --init).")
     ] = 128,
-    optimiser: Annotated[str, typer.Option(help="adamw, or muon for the matrices of the blocks.")] = "adamw",
-    precision: Annotated[str, typer.Option(help="Of the blocks' products: float32, or bfloat16 on an accelerator.")] = "float32",
-    devices: Annotated[int, typer.Option(min=1, help="Spread each step's spectra over this many devices.")] = 1,
+    optimiser: Optimiser = "adamw",
+    precision: Precision = "float32",
+    devices: Devices = 1,
     replay: Annotated[
         Path | None, typer.Option(help="Grid of an earlier stage, mixed in so that what was learned from it stays.")
     ] = None,
@@ -65,8 +67,8 @@ def train(
     ] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the first weights and of the batches.")] = 0,
     title: Annotated[str, typer.Option(help="Title of the card.")] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing emulator.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ):
     """Train an emulator on a grid. Started again after an interruption, it goes on from the last checkpoint.
 
@@ -81,7 +83,7 @@ def train(
       emuinfer train lte.h5 --steps 20000 --output lte-emulator
       emuinfer train realistic.h5 --init lte-emulator --learning-rate 1e-3 --steps 5000 --replay lte.h5 --output tuned
     """
-    stem = output.with_suffix("") if output.suffix in (".json", ".safetensors") else output
+    stem = stem_of(output)
     card_file = stem.with_name(stem.name + ".json")
     refuse_existing(card_file, overwrite)
     if not 0 < held_out <= 0.5:
@@ -89,12 +91,14 @@ def train(
     use_compilation_cache()
     from .grids import Grid
     from .grids.grid import split_rows
-    from .training import TrainConfig, error_table
+    from .training import TrainConfig, error_table, labels_for
     from .training import train as run
-    from .training import labels_for
+    from .training.data import require_pixels
 
     data = Grid.load(grid)
-    before = None if replay is None else _same_pixels(Grid.load(replay), replay, data, grid)
+    before = None if replay is None else Grid.load(replay)
+    if before is not None:
+        require_pixels(before.wavelength, str(replay), data.wavelength, str(grid))
     kept, test = data.split(held_out)
     directory = directory or stem.with_name(stem.name + ".run")
     if init is None:
@@ -102,7 +106,7 @@ def train(
                      frequencies=frequencies, rank=min(rank, len(kept) - 1))  # fmt: skip
         emulator = _new(data, kept, sizes, seed, directory, not quiet)
     else:
-        emulator = transformer(init)
+        emulator = known_transformer(init)
     labels = labels_for(emulator, data, f"'{init}'", str(grid))
     judges = test
     if patience:  # what chooses the weights may not measure their error
@@ -141,40 +145,21 @@ def train(
         )
     validation = error_table(trained, labels[test], data.flux[test], data.wavelength, resolutions=_resolutions(data))
     replayed = None if replay is None else {"file": replay.name, "hash": before.hash}
-    recipe = {**dataclasses.asdict(config), "held_out": held_out, "init": _parent(init), "replayed": replayed}
+    recipe = {**dataclasses.asdict(config), "held_out": held_out, "init": described_parent(init), "replayed": replayed}
     save_or_explain(trained, stem, _card(title, data, grid, recipe, validation))
     print(_figures(validation))
     print(f"Written to {card_file} and {stem.name}.safetensors beside it.")
 
 
-def _same_pixels(before, replay, data, grid):
-    """The replayed grid; raises `TrainingError` unless its wavelengths are those of the grid to train on."""
-    ours, theirs = data.wavelength, before.wavelength
-    if ours.shape != theirs.shape or np.abs(ours - theirs).max() > 1e-3:
-        raise TrainingError(
-            f"Replayed spectra must have the pixels of the grid: {replay} has {len(theirs)} from {theirs[0]:.3f} to {theirs[-1]:.3f} Å, "
-            f"{grid} {len(ours)} from {ours[0]:.3f} to {ours[-1]:.3f} Å. Make one of them on the other's wavelengths."
-        )
-    return before
-
-
 def _new(data, rows, sizes, seed, directory, progress):
     """An emulator with tables on the grid's pixels, its bilinear part set from the principal components of `rows` if the
     pixels are equally spaced, as the tables' nodes are. It is kept in `directory`, so that a resumed run finds it."""
-    import jax
-
-    from .emulators import TransformerConfig, TransformerPayne, load_emulator
+    from .emulators import load_emulator
     from .training.recipe import start_from_components
 
     wavelength = data.wavelength
-    # Periods below about two pixels would leave the emulator undetermined between them.
-    shortest = 2.4 * float(np.diff(np.log10(wavelength)).max())
-    longest = 2.0 * float(np.log10(wavelength[-1] / wavelength[0]))  # longer ones would all but be constants
-    config = TransformerConfig(shortest_period=shortest, longest_period=longest, table_nodes=len(wavelength), **sizes)
-    if config.width % config.heads:
-        raise EmuinferError(f"--width must be a multiple of --heads; got {config.width} and {config.heads}.")
-    span = (float(wavelength[0]), float(wavelength[-1]))
-    emulator = TransformerPayne(data.label_space, span, data.medium, config, key=jax.random.key(seed))
+    emulator = new_transformer(data.label_space, wavelength, data.medium, sizes, seed)
+    config, span = emulator.config, emulator.wavelength_range
     if not config.rank or np.abs(np.linspace(*span, len(wavelength)) - wavelength).max() > 1e-3:
         return emulator
     # Another seed, size or grid would be another start: the name tells them apart.
@@ -189,41 +174,11 @@ def _new(data, rows, sizes, seed, directory, progress):
     return emulator
 
 
-def transformer(name):
-    from .emulators import TransformerPayne, load_emulator
-
-    emulator = load_emulator(name)
-    if not isinstance(emulator, TransformerPayne):
-        raise TrainingError(f"'{name}' is a '{emulator.kind}' emulator; only transformers can be trained further.")
-    return emulator
-
-
-def save_or_explain(emulator, stem, card):
-    """Save an emulator; where the disk is full, leave nothing half-written and say what is safe."""
-    from .emulators import save_emulator
-
-    try:
-        save_emulator(emulator, stem, card)
-    except OSError as error:
-        raise TrainingError(
-            f"{stem.name}.safetensors and its card could not be written to {stem.parent.resolve()} ({error}). Free some space or "
-            "allow writing there, and start the same command again: it goes on from its last checkpoint."
-        ) from error
-
-
 def _resolutions(data):
     step = np.diff(data.wavelength)
     reach = 10 * data.wavelength[-1] / 40_000 / 2.355  # the line spread function, to 5 sigma on both sides
     uniform = np.ptp(step) < 2e-3 * step.mean()
     return (None, 40_000) if uniform and data.wavelength[-1] - data.wavelength[0] > 2 * reach else (None,)
-
-
-def _parent(init):
-    if init is None:
-        return None
-    from .emulators import load_card
-
-    return {"name": str(init), "hash": load_card(init)["hash"]}
 
 
 def _card(title, data, path, recipe, validation) -> dict:

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emuinfer import LabelSpace, TransformerPayne
+from emuinfer import Grid, LabelSpace, TransformerPayne
 from emuinfer.emulators import TransformerConfig
 from emuinfer.errors import TrainingError
 from emuinfer.training import TrainConfig, pretrain, train
 from emuinfer.training.data import Replay, StoredSpectra
 from emuinfer.training.endless import EndlessSpectra
 from emuinfer.training.optimiser import make_optimiser
-from emuinfer.training.train import in_precision
+from emuinfer.training.train import in_precision, placement  # noqa: F401 (used in another process)
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
 WAVELENGTH = 5000.0 + 0.05 * np.arange(60)
@@ -67,6 +67,8 @@ import dataclasses, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import jax, numpy as np, test_training_scale as t
 assert jax.device_count() == 4
+share, replicate = t.placement(4)
+assert [part.data.shape for part in share(np.zeros((8, 2))).addressable_shards] == 4 * [(2, 2)]
 labels, flux = t.stored()
 config = dataclasses.replace(t.SETTINGS, devices=4)
 emulator = t.train(t.new(), labels, flux, t.WAVELENGTH, config=config, progress=False, directory={str(tmp_path)!r})
@@ -226,8 +228,13 @@ def test_pretrain_on_the_command_line(cli, tmp_path, monkeypatch):
     monkeypatch.setattr("emuinfer.synthesis.synthesizer.NATIVE_WAVELENGTH", WAVELENGTH)
     sizes = ["--width", 8, "--heads", 2, "--depth", 1, "--tokens", 2, "--pixels", 16, "--spectra", 4]
     ring = ["--ring", 8, "--chunk", 4, "--steps", 6, "--every", 3, "--optimiser", "adamw"]
-    status, out, err = cli("pretrain", *sizes, *ring, "-q", "--output", tmp_path / "new")
+    labels, flux = stored(6)
+    Grid(labels, WAVELENGTH, flux, label_space=SPACE, medium="air").save(tmp_path / "grid.h5")
+    judged = ["--validation", tmp_path / "grid.h5"]
+    status, out, err = cli("pretrain", *sizes, *ring, *judged, "-q", "--output", tmp_path / "new")
     assert status == 0, err
+    last = json.loads((tmp_path / "new.run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 6 and 0 < last["mae"] < 1
     assert "new.json" in out
     emulator = load_emulator(tmp_path / "new")
     assert emulator.config.width == 8 and emulator.labels == SPACE.names

@@ -142,9 +142,10 @@ def fit_logit_pca(
         scaled_simple, flux_simple = check_spectra(label_space, *simple, wavelength)
         x_simple = depth_from_flux(flux_simple, epsilon)
         mean = x_simple.mean(0)
+        tune_rate = tune_rate or 1e-3 * min(1.0, len(x) / 1000)
         rows = np.sort(rng.permutation(len(x_simple))[:2500])
         _, basis, _ = principal_components(np.concatenate([x_simple[rows] - mean, x - x.mean(0)]), components)
-        sets = [(scaled_simple, x_simple, weight_decay, learning_rate), (scaled, x, weight_decay, tune_rate or 1e-3 * min(1.0, len(x) / 1000))]
+        sets = [(scaled_simple, x_simple, weight_decay, learning_rate), (scaled, x, weight_decay, tune_rate)]
     scale = ((sets[0][1] - mean) @ basis.T).std(0)
     grid = PixelGrid.from_wavelength(wavelength)
     emulator = LogitPCA(
@@ -152,8 +153,8 @@ def fit_logit_pca(
     )
     as_leaves = lambda **arrays: {k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()}
     emulator = replace_leaves(emulator, **as_leaves(mean=mean, basis=basis, scale=scale))
-    for inputs, x, decay, rate in sets:
-        if x is not sets[0][1]:
+    for stage, (inputs, x, decay, rate) in enumerate(sets):
+        if stage:
             predicted = jax.vmap(emulator.coefficients)(jnp.asarray(inputs, jnp.float32))
             mean = mean + ((x - mean) @ basis.T - np.asarray(predicted)).mean(0) @ basis
         target = jnp.asarray((x - mean) @ basis.T / scale, jnp.float32)
@@ -161,7 +162,7 @@ def fit_logit_pca(
         networks = [
             _train_network(
                 layers, jnp.asarray(inputs, jnp.float32), target, np.arange(len(x)), np.arange(0), jax.nn.silu, steps, rate,
-                len(x), seed, "adamw", jnp.asarray(scale**2 / (scale**2).mean(), jnp.float32), decay, x is not sets[0][1],
+                len(x), seed, "adamw", jnp.asarray(scale**2 / (scale**2).mean(), jnp.float32), decay, stage > 0,
             )
             for layers in emulator.networks
         ]  # fmt: skip

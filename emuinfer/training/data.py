@@ -20,7 +20,7 @@ class StoredSpectra:
     def batch(self, step: int, n: int):
         """Scaled labels `(n, n_labels)`, pixel indices `(n, p)` and flux `(n, p)`: a function of the step, so that a
         resumed run sees the same ones."""
-        rng = np.random.default_rng([self.config.seed, step] + [self.stream] * bool(self.stream))
+        rng = np.random.default_rng([self.config.seed, step, self.stream])
         rows = rng.integers(0, len(self.scaled), n)
         pixels = rng.integers(0, self.flux.shape[1], (n, self.config.pixels))
         return self.scaled[rows], pixels, self.flux[rows[:, None], pixels]
@@ -41,16 +41,29 @@ class Replay:
         return tuple(np.concatenate(part) for part in zip(*pair))
 
 
-def describe(emulator, labels, flux, wavelength) -> dict:
-    """Data and first weights in a few figures, so coarse that another machine's rounding does not change them."""
+def describe_weights(emulator) -> str:
+    """First weights in two figures, so coarse that another machine's rounding does not change them."""
     leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(eqx.filter(emulator, eqx.is_inexact_array))]
     size = sum(a.size for a in leaves)
+    return f"{size} weights, root mean square {np.sqrt(sum((a**2).sum() for a in leaves) / size):.5g}"
+
+
+def describe_spectra(emulator, labels, flux, wavelength) -> str:
+    """As `describe_weights`, for the data."""
     means = ", ".join(f"{n} {m:.5g}" for n, m in zip(emulator.labels, labels.mean(0)))
-    return {
-        "data": f"{flux.shape[0]} spectra of {flux.shape[1]} pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å, "
-        f"mean flux {flux.mean(dtype=np.float64):.5g}, mean {means}",
-        "start": f"{size} weights, root mean square {np.sqrt(sum((a**2).sum() for a in leaves) / size):.5g}",
-    }
+    return (
+        f"{flux.shape[0]} spectra of {flux.shape[1]} pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å, "
+        f"mean flux {flux.mean(dtype=np.float64):.5g}, mean {means}"
+    )
+
+
+def require_pixels(theirs, their_name: str, ours, our_name: str) -> None:
+    """Raise `TrainingError`, naming both sides, unless the wavelengths `theirs` and `ours` (Å) are the same."""
+    if np.shape(ours) != np.shape(theirs) or np.abs(ours - theirs).max() > 1e-3:
+        raise TrainingError(
+            f"{their_name} must have the pixels of {our_name}: it has {len(theirs)} from {theirs[0]:.3f} to {theirs[-1]:.3f} Å, "
+            f"{our_name} {len(ours)} from {ours[0]:.3f} to {ours[-1]:.3f} Å. Make one of them on the other's wavelengths."
+        )
 
 
 def labels_for(emulator, grid, emulator_name="the emulator", grid_name="the grid") -> np.ndarray:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import TrainingError
+from ..grids.design import sobol_design
 from .train import run
 
 
@@ -20,7 +21,7 @@ class EndlessSpectra:
     - `seed`: of labels, rows and pixels. What a step sees is a function of the step, so that a resumed run, which first fills the
       ring again, goes on exactly.
 
-    Labels are uniform in the domain. A spectrum that comes out not finite is replaced by its neighbour in the chunk;
+    Each chunk's labels are a scrambled Sobol design of the domain. A spectrum that comes out not finite is replaced by its neighbour in the chunk;
     `replaced` counts them. Raises `TrainingError` when a whole chunk is not finite.
     """
 
@@ -43,7 +44,7 @@ class EndlessSpectra:
         """Have the last chunks before number `made` in the ring."""
         first = max(made - self.chunks, 0 if self.made is None else self.made)
         for number in range(first, made):
-            labels = self._draw(number)
+            labels = sobol_design(self.space, self.chunk, seed=[self.seed, 0, number])
             flux, finite = _synthesize(self.synthesizer, jnp.asarray(labels, jnp.float32))
             finite = np.asarray(finite)
             if not finite.any():
@@ -55,16 +56,6 @@ class EndlessSpectra:
             self.labels[start : start + self.chunk] = np.asarray(self.space.scale(labels[source]), np.float32)
             self.flux = _replace(self.flux, flux[source], start)
         self.made = made
-
-    def _draw(self, number: int) -> np.ndarray:
-        rng = np.random.default_rng([self.seed, 0, number])
-        found = np.empty((0, len(self.space)))
-        for _ in range(1000):
-            points = rng.uniform(self.space.lower, self.space.upper, (4 * self.chunk, len(self.space)))
-            found = np.concatenate([found, points[self.space.contains(points, tolerance=0.0)]])
-            if len(found) >= self.chunk:
-                return found[: self.chunk]
-        raise TrainingError(f"The constraints {self.space.describe_constraints()} leave almost nothing of the bounding box.")
 
 
 @eqx.filter_jit

@@ -22,7 +22,10 @@ def rate_factor(path, config: TrainConfig, width: int, depth: int) -> float:
         return config.table_rate
     factor = 1.0
     if config.base_width and (names[0] == "head" or names[-1] in MATRICES):
-        factor *= config.base_width / width
+        # A step of Muon has full rank: at the same root mean square its norm grows as the root of the width, an Adam step's as
+        # the width.
+        muon = config.optimiser == "muon" and names[-1] in MATRICES
+        factor *= (config.base_width / width) ** (0.5 if muon else 1.0)
     if config.base_depth and names[-1] in ENDS_OF_BRANCHES:
         factor *= (config.base_depth / depth) ** 0.5
     return factor
@@ -33,13 +36,9 @@ def make_optimiser(config: TrainConfig, params):
     import jax
     import optax
 
-    sizes = getattr(params, "config", None)
-    width, depth = getattr(sizes, "width", 1), getattr(sizes, "depth", 1)
-
-    def group(path, _):
-        factor = rate_factor(path, config, width, depth)
-        muon = config.optimiser == "muon" and factor and getattr(path[-1], "name", None) in MATRICES
-        return ("muon" if muon else "adamw", factor)
+    def group(path):
+        muon = config.optimiser == "muon" and getattr(path[-1], "name", None) in MATRICES
+        return ("muon" if muon else "adamw", rate_factor(path, config, params.config.width, params.config.depth))
 
     def make(kind, factor):
         if not factor:
@@ -51,13 +50,13 @@ def make_optimiser(config: TrainConfig, params):
         # Steps of the root mean square of AdamW's, so that both take the same rates (Liu et al. 2025, arXiv:2502.16982).
         return optax.contrib.muon(rate, weight_decay=config.weight_decay, consistent_rms=0.2)
 
-    groups = {group(path, None) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]}
+    groups = {group(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]}
     # Names, as optax wants leaves; and a function, not its result: labels shaped like the emulator would be taken for one.
     name = lambda kind_factor: "{} × {:.6g}".format(*kind_factor)
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.multi_transform(
             {name(g): make(*g) for g in groups},
-            lambda tree: jax.tree_util.tree_map_with_path(lambda path, leaf: name(group(path, leaf)), tree),
+            lambda tree: jax.tree_util.tree_map_with_path(lambda path, leaf: name(group(path)), tree),
         ),
     )

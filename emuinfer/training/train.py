@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import TrainingError
 from .checkpoint import RunFolder
 from .config import TrainConfig
-from .data import Replay, StoredSpectra, check_data, describe
+from .data import Replay, StoredSpectra, check_data, describe_spectra, describe_weights
 from .optimiser import MATRICES, make_optimiser
 
 
@@ -130,11 +130,11 @@ def train(
     """
     labels, flux = check_data(emulator, labels, flux, wavelength)
     scale = lambda labels: np.asarray(emulator.label_space.scale(labels), np.float32)
-    source, described = StoredSpectra(scale(labels), flux, config), describe(emulator, labels, flux, wavelength)
+    source, described = StoredSpectra(scale(labels), flux, config), {"data": describe_spectra(emulator, labels, flux, wavelength)}
     if replay is not None:
         old_labels, old_flux = check_data(emulator, *replay, wavelength, "replayed")
         source = Replay(source, StoredSpectra(scale(old_labels), old_flux, config, stream=1), config.replay)
-        described["replay"] = describe(emulator, old_labels, old_flux, wavelength)["data"]
+        described["replay_data"] = describe_spectra(emulator, old_labels, old_flux, wavelength)
     return run(
         emulator, source, described, wavelength,
         config=config, held_out=held_out, directory=directory, resume=resume, progress=progress,
@@ -143,14 +143,14 @@ def train(
 
 def run(emulator, source, described: dict, wavelength, *, config, held_out=None, directory=None, resume=True, progress=True):
     """The training loop of `train` and `pretrain`: `source.batch(step, n)` gives labels, pixels and flux of `n` spectra, and
-    `described` says what makes this run another than one with the same settings."""
+    `described` says what, besides settings and first weights, makes this run another."""
     if held_out is not None:
         held_out = check_data(emulator, *held_out, wavelength, "held-out")
         held_out = np.asarray(emulator.label_space.scale(held_out[0]), np.float32), held_out[1]
     elif config.patience:
         raise TrainingError(f"patience = {config.patience} needs held-out spectra to judge by: give held_out.")
     share, replicate = placement(config.devices)
-    folder = RunFolder(directory, dataclasses.asdict(config) | described, resume)
+    folder = RunFolder(directory, dataclasses.asdict(config) | described | {"start": describe_weights(emulator)}, resume)
     params, static = eqx.partition(emulator, eqx.is_inexact_array)
     optimiser = make_optimiser(config, params)
     state = TrainState(_copy(params), _copy(params), jax.jit(optimiser.init)(params), jnp.zeros((), jnp.int32))

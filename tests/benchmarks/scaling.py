@@ -99,13 +99,18 @@ def optimisers(data, *_):
             yield {"run": f"optimiser {optimiser}", "rate": rate}, lambda s=settings: {"curve": learn(data, sizes(32, 2), s)}
 
 
+KINDS = {"muP": ("adamw", True), "one rate": ("adamw", False), "muP, Muon": ("muon", True)}
+
+
 def rates(data, *_):
-    for scaled in (True, False):
+    for kind, (optimiser, scaled) in KINDS.items():
         for width in (16, 64):
             for rate in (1e-3, 4e-3, 1.6e-2, 6.4e-2):
                 base = {"base_width": 32, "base_depth": 2} if scaled else {"base_width": 0, "base_depth": 0}
-                settings = dataclasses.replace(TRAIN, steps=STEPS // 2, learning_rate=rate, validate_every=STEPS // 2, **base)
-                run = {"run": "muP" if scaled else "one rate", "width": width, "rate": rate}
+                settings = dataclasses.replace(
+                    TRAIN, steps=STEPS // 2, learning_rate=rate, optimiser=optimiser, validate_every=STEPS // 2, **base
+                )
+                run = {"run": kind, "width": width, "rate": rate}
                 yield run, lambda s=settings, w=width: {"curve": learn(data, sizes(w, 2), s)}
 
 
@@ -137,7 +142,7 @@ def plot():
             middle.loglog(*zip(*found), "o-", label=name)
     middle.set(xlabel="learning rate", ylabel="held-out MAE", title=f"Optimisers, {STEPS} steps, 32 × 2")
     middle.legend()
-    for style, kind in (("-", "muP"), ("--", "one rate")):
+    for style, kind in zip(("-", "--", ":"), KINDS):
         for color, width in (("C0", 16), ("C1", 64)):
             found = sorted((r["rate"], r["curve"][-1]["mae"]) for r in runs if r["run"] == kind and r["width"] == width)
             if found:
