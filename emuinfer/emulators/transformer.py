@@ -117,19 +117,19 @@ class TransformerPayne(Emulator):
     the saturating link f = 1/(1 − ε + eˣ).
     """
 
-    encode: jax.Array
+    encode: jax.Array | None
     table: jax.Array | None
     trunk_mean: jax.Array | None
     trunk: jax.Array | None
     trunk_in: jax.Array | None
     branch: list
-    label_in: jax.Array
-    label_bias: jax.Array
-    label_out: jax.Array
-    token_bias: jax.Array
+    label_in: jax.Array | None
+    label_bias: jax.Array | None
+    label_out: jax.Array | None
+    token_bias: jax.Array | None
     blocks: list[Block]
-    norm_head: jax.Array
-    head: jax.Array
+    norm_head: jax.Array | None
+    head: jax.Array | None
     head_bias: jax.Array
     label_space: LabelSpace = eqx.field(static=True)
     wavelength_range: tuple[float, float] = eqx.field(static=True)
@@ -148,20 +148,22 @@ class TransformerPayne(Emulator):
             raise EmulatorError(f"branch_theta needs the label teff; the labels are {', '.join(label_space.names)}.")
         k = iter(jax.random.split(key, 10 + c.depth))
         n, d, hidden = len(label_space), c.width, c.label_hidden
-        self.encode = _dense(next(k), 2 * c.frequencies, d)
+        # Without blocks, what feeds them and what they feed is left out.
+        attends = c.depth > 0
+        self.encode = _dense(next(k), 2 * c.frequencies, d) if attends else None
         # Tables that start at zero would leave all wavelengths alike to the first steps of the optimiser.
-        self.table = 0.3 * jax.random.normal(next(k), (c.table_nodes, d)) if c.table_nodes else None
+        self.table = 0.3 * jax.random.normal(next(k), (c.table_nodes, d)) if attends and c.table_nodes else None
         self.trunk_mean = jnp.zeros(c.table_nodes) if c.rank else None
         self.trunk = 0.1 * jax.random.normal(next(k), (c.table_nodes, c.rank)) if c.rank else None
-        self.trunk_in = _dense(next(k), c.rank, d) if c.rank else None
+        self.trunk_in = _dense(next(k), c.rank, d) if attends and c.rank else None
         self.branch = init_network(next(k), self.branch_sizes(n, c)) if c.rank else []
-        self.label_in = _dense(next(k), n, hidden, 1.5)
-        self.label_bias = 0.5 * jax.random.normal(next(k), (hidden,))
-        self.label_out = _dense(next(k), hidden, c.tokens * d)
-        self.token_bias = 0.5 * jax.random.normal(next(k), (c.tokens, d))
+        self.label_in = _dense(next(k), n, hidden, 1.5) if attends else None
+        self.label_bias = 0.5 * jax.random.normal(next(k), (hidden,)) if attends else None
+        self.label_out = _dense(next(k), hidden, c.tokens * d) if attends else None
+        self.token_bias = 0.5 * jax.random.normal(next(k), (c.tokens, d)) if attends else None
         self.blocks = [Block(c, next(k)) for _ in range(c.depth)]
-        self.norm_head = jnp.ones(d)
-        self.head = _dense(next(k), d, 1, 0.1)
+        self.norm_head = jnp.ones(d) if attends else None
+        self.head = _dense(next(k), d, 1, 0.1) if attends else None
         self.head_bias = jnp.array([-3.0])
         self.label_space = label_space
         self.wavelength_range = (float(wavelength_range[0]), float(wavelength_range[1]))
@@ -199,7 +201,10 @@ class TransformerPayne(Emulator):
 
     def wavelength_features(self, query: WavelengthQuery):
         """What the network knows of the wavelengths: inputs of the blocks `(n_wave, width)`, and, if there is a bilinear
-        part, the trunk's mean `(n_wave, 1)` and features `(n_wave, rank)`."""
+        part, the trunk's mean `(n_wave, 1)` and features `(n_wave, rank)`. Without blocks their inputs are `(n_wave, 0)`."""
+        if not self.blocks:
+            trunk = interpolate(self.trunk, query)
+            return jnp.zeros((len(trunk), 0)), interpolate(self.trunk_mean[:, None], query), trunk
         x = jnp.concatenate([jnp.sin(query.phase), jnp.cos(query.phase)], axis=-1) @ self.encode
         if self.table is not None:
             x = x + interpolate(self.table, query)
@@ -225,6 +230,8 @@ class TransformerPayne(Emulator):
 
         `labels` in physical units, a mapping or `(n_labels,)`; `wavelength` `(n_wave,)` Å. For figures, not for fits.
         """
+        if not self.blocks:
+            raise EmulatorError("This TransformerPayne has no blocks (depth = 0): there is no attention to show.")
         scaled = self.label_space.scale(self.label_space.to_array(labels)).astype(np.float32)
         x, tokens = self.wavelength_features(self.prepare(self.check_wavelength(wavelength)))[0], self.tokens(scaled)
         shares = []

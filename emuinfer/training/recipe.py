@@ -86,8 +86,9 @@ def _with_components(emulator, mean, basis, layers):
     weight, bias = layers[-1]
     branch = [*layers[:-1], (weight / unit, bias / unit)]
     as32 = lambda a: jnp.asarray(a, jnp.float32)
-    return eqx.tree_at(
-        lambda e: (e.trunk_mean, e.trunk, e.branch, e.head, e.head_bias),
+    emulator = eqx.tree_at(
+        lambda e: (e.trunk_mean, e.trunk, e.branch, e.head_bias),
         emulator,
-        (as32(mean), as32(basis.T * unit), jax.tree.map(as32, branch), jnp.zeros_like(emulator.head), jnp.zeros(1)),
+        (as32(mean), as32(basis.T * unit), jax.tree.map(as32, branch), jnp.zeros(1)),
     )
+    return eqx.tree_at(lambda e: e.head, emulator, jnp.zeros_like(emulator.head)) if emulator.blocks else emulator
