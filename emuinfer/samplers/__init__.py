@@ -10,11 +10,12 @@ may have further settings of its own, and returns a `SamplerResult`.
 import difflib
 
 from ..errors import SamplingError
-from ._result import SamplerResult
+from ._result import Evidence, SamplerResult
+from .hmc import hmc
 from .nuts import nuts
 from .optimise import OptimiseResult, laplace_covariance, optimise
 
-SAMPLERS = {"nuts": nuts}
+SAMPLERS = {"nuts": nuts, "hmc": hmc}
 
 
 def get_sampler(name: str):

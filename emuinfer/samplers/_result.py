@@ -1,8 +1,16 @@
 """What every sampler returns."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Evidence(NamedTuple):
+    """Natural logarithm of the evidence and its standard error (NaN where a single run cannot tell)."""
+
+    log_evidence: float
+    error: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,14 +20,15 @@ class SamplerResult:
     **Attributes:**
 
     - `positions`: draws after warm-up, shape `(chains, draws, dim)`, float32, in the space of the log density.
-    - `stats`: arrays of shape `(chains, draws)` under ArviZ's names: `lp`, `diverging`, `energy`, `n_steps`,
-      `tree_depth`, `acceptance_rate`, `step_size`.
-    - `inverse_mass_matrix`: the adapted one in the space of the log density, shape `(dim, dim)` where the chains share
-      it, else `(chains, dim, dim)`.
-    - `warmup`: facts about the warm-up, such as `steps`, `step_size`, `gradients` and `divergences`.
+    - `stats`: arrays of shape `(chains, draws)` under ArviZ's names: always `lp`; of `diverging`, `energy`, `n_steps`,
+      `tree_depth`, `acceptance_rate`, `step_size` those that the method has.
+    - `inverse_mass_matrix`: the adapted one in the space of the log density, shape `(dim, dim)`; for methods that know
+      none, the covariance matrix that they have of the posterior.
+    - `warmup`: facts about what came before the draws, such as `steps`, `step_size`, `gradients` and `divergences`.
     - `seed`: the seed that reproduces the draws.
     - `timings`: seconds as `compile_s`, `warmup_s`, `sampling_s`; compilation is zero when it was done before.
     - `gradients`: gradient evaluations that were needed, warm-up included, summed over chains.
+    - `evidence`: log of the integral of exp(log density) and its standard error, from methods that give one, else `None`.
     - `notes`: plain sentences about what was repaired on the way; empty if nothing was.
     """
 
@@ -31,3 +40,4 @@ class SamplerResult:
     timings: dict
     gradients: int
     notes: tuple = ()
+    evidence: Evidence | None = None
