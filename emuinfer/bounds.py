@@ -5,82 +5,94 @@ flux with respect to the parameters. No unbiased estimate has a covariance below
 Sandford, Weisz & Ting 2020, ApJS 249, 24).
 """
 
-import dataclasses
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .emulators import reduce_emulator
+from .bounds_core import Bounds, invert, prior_information, step_sizes
+from .emulators import Emulator, reduce_emulator
 from .errors import EmuinferError
+from .forecast import Exposure, Forecast
+from .instruments import Instrument, load_instrument
 from .likelihoods import StellarSpectrum
 from .spectra import Observation
 from .spectra.operator import SpectrumOperator
 
 BROADENING_KMS = 3.0  # where the caller names no vbroad or vsini; the information vanishes at 0
-# Derivatives in float32 carry a noise of 1e-7 of the flux for one parameter, and 1e-5 where those of several cancel; less
-# information than such noise would hold is none.
-SILENT, SINGULAR = 1e-14, 1e-10
 SUN = {"teff": 5777.0, "logg": 4.44, "fe_h": 0.0, "vmic": 1.0}  # Teff, log g: Heiter et al. 2015, A&A 582, A49, rounded
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Bounds:
-    """Cramér–Rao bounds of the free parameters of a model at one set of labels.
+def cramer_rao(model_or_emulator, labels, instrument=None, snr=None, **options) -> Bounds:
+    """Cramér–Rao bounds for a star with these labels.
 
-    - `names`: parameters in the order of the matrices: labels, velocities, then `continuum[0]`, `continuum[1]`, …
-    - `labels`: the value of every parameter, by name, including those that are fixed.
-    - `fisher`: `(n, n)` information of data and Gaussian priors, in the parameters' units to the power −1.
-    - `covariance`: `(n, n)`, its inverse. `units`: unit strings by name.
-    - `marginal`: bound on the standard deviation by name, with all other free parameters unknown: √(F⁻¹)ᵢᵢ.
-    - `conditional`: the same with all other parameters known: 1/√Fᵢᵢ. Never above `marginal`.
+    `cramer_rao(model, labels)` is about the observation that a `StellarSpectrum` describes, see `model_bounds` for the
+    options. `cramer_rao(emulator, labels, instrument, snr)` is a forecast for a spectrum not yet taken, see
+    `forecast_bounds`.
     """
-
-    names: tuple[str, ...]
-    labels: dict[str, float]
-    fisher: np.ndarray
-    covariance: np.ndarray
-    units: dict[str, str]
-
-    @property
-    def marginal(self) -> dict[str, float]:
-        return dict(zip(self.names, np.sqrt(np.diag(self.covariance)).tolist()))
-
-    @property
-    def conditional(self) -> dict[str, float]:
-        return dict(zip(self.names, (1 / np.sqrt(np.diag(self.fisher))).tolist()))
-
-    @property
-    def correlation(self) -> np.ndarray:
-        """Correlations of the parameters at the bound, `(n, n)`."""
-        sd = np.sqrt(np.diag(self.covariance))
-        return self.covariance / np.outer(sd, sd)
-
-    def table(self, continuum: bool = False):
-        """An `astropy.table.Table` with the columns `label, unit, value, marginal, conditional`.
-
-        `continuum`: with rows for the coefficients of the continuum.
-        """
-        from astropy.table import Table
-
-        marginal, conditional = self.marginal, self.conditional
-        rows = [
-            (n, self.units[n], self.labels[n], marginal[n], conditional[n])
-            for n in self.names
-            if continuum or not n.startswith("continuum[")
-        ]
-        names = ("label", "unit", "value", "marginal", "conditional")
-        return Table(rows=rows, names=names, dtype=(str, str, float, float, float))
-
-    def __repr__(self):
-        table = self.table()
-        for column in table.colnames[2:]:
-            table[column].format = ".4g"
-        return "Cramér–Rao bounds (standard deviations)\n" + "\n".join(table.pformat(max_lines=-1, max_width=-1))
+    if isinstance(model_or_emulator, StellarSpectrum):
+        if instrument is not None or snr is not None:
+            raise EmuinferError(
+                "A StellarSpectrum has its own observation: give no instrument or S/N with it. For a forecast pass the emulator."
+            )
+        return model_bounds(model_or_emulator, labels, **options)
+    if not isinstance(model_or_emulator, Emulator):
+        raise EmuinferError(f"cramer_rao needs a StellarSpectrum or an Emulator; got {type(model_or_emulator).__name__}.")
+    if instrument is None:
+        raise EmuinferError("A forecast needs an instrument: an Instrument, the name of a shipped one, or exposures.")
+    return forecast_bounds(model_or_emulator, labels, instrument, snr, **options)
 
 
-def cramer_rao(
+def forecast_bounds(
+    emulator,
+    labels,
+    instrument,
+    snr=None,
+    *,
+    snr_per="pixel",
+    mask=(),
+    correlation_pixels=0.0,
+    continuum_terms=None,
+    priors=None,
+    rv=0.0,
+    vbroad=BROADENING_KMS,
+    vsini=BROADENING_KMS,
+    broadening="vbroad",
+    uncertainty="shipped",
+) -> Bounds:
+    """Cramér–Rao bounds of spectra not yet taken.
+
+    **Arguments:**
+
+    - `emulator`: any `Emulator`. Its derivatives are used, not those of a reduction, unless a `ReducedEmulator` is given.
+    - `labels`: mapping or array `(n_labels,)`; labels that `priors` fix may be left out of a mapping.
+    - `instrument`: an `Instrument`, the name of a shipped one (`list_instruments`), or an `Exposure` or several, which then
+      bring their own S/N, masks and continua.
+    - `snr`: at the continuum: a number, a function of the wavelength, or a pair of arrays (wavelength, S/N).
+    - `snr_per`: what it refers to: `"pixel"`, `"resolution_element"` or `"angstrom"`.
+    - `mask`, `correlation_pixels`, `continuum_terms`: see `Exposure`.
+    - `priors`, `rv`, `vbroad`, `vsini`, `broadening`: see `Forecast`.
+    - `uncertainty`: see `Forecast.bounds`.
+
+    **Raises:** `LabelError` on labels outside the emulator's domain, `EmuinferError` on bad numbers, on an instrument that
+    the emulator does not cover, and if the information is singular, naming the combination that stays undetermined.
+    """
+    if isinstance(instrument, str):
+        instrument = load_instrument(instrument)
+    exposures = instrument
+    if isinstance(instrument, Instrument):
+        if snr is None:
+            raise EmuinferError("A forecast needs a signal-to-noise ratio: give snr, and snr_per if it is not per pixel.")
+        exposures = Exposure(
+            instrument, snr, snr_per, mask=tuple(mask), correlation_pixels=correlation_pixels, continuum_terms=continuum_terms
+        )
+    elif snr is not None:
+        raise EmuinferError("Exposures bring their own S/N: give no snr with them.")
+    forecast = Forecast(emulator, labels, exposures, priors=priors, rv=rv, vbroad=vbroad, vsini=vsini, broadening=broadening)
+    return forecast.bounds(uncertainty=uncertainty)
+
+
+def model_bounds(
     model: StellarSpectrum,
     labels,
     *,
@@ -137,25 +149,20 @@ def cramer_rao(
     sigma = _sigma(model, data, jitter)
     terms = np.asarray(data.continuum.basis[: data.continuum.n_terms], float)
     jacobian = np.concatenate([columns * (coefficients @ terms), terms * flux])
-    prior = np.array([_curvature(priors[n], values[n]) for n in free] + list(1 / np.asarray(data.continuum.sd, float) ** 2))
+    prior = np.array([prior_information(priors[n], values[n]) for n in free] + list(1 / np.asarray(data.continuum.sd, float) ** 2))
     names = tuple(free) + tuple(f"continuum[{i}]" for i in range(len(terms)))
     values |= {f"continuum[{i}]": float(c) for i, c in enumerate(coefficients)}
-    unit = _step_sizes(space, names)
+    unit = step_sizes(space, names)
     whitened = jacobian / sigma * unit[:, None]
-    fisher, covariance = _invert(whitened @ whitened.T + np.diag(prior * unit**2), names)
+    fisher = whitened @ whitened.T + np.diag(prior * unit**2)
+    covariance = invert(fisher, names)
     units = {n: model.units.get(n, "") for n in names}
     return Bounds(names, values, fisher / np.outer(unit, unit), covariance * np.outer(unit, unit), units)
 
 
-def _step_sizes(space, names):
-    """Half the range of a label, 1 for everything else: in these units the information is well conditioned."""
-    half = dict(zip(space.names, space.half_width))
-    return np.array([half.get(n, 1.0) for n in names])
-
-
 def _derivatives(model, values, free, data):
     """Model flux before the continuum `(n_pix,)` and its derivatives by the free parameters `(n_free, n_pix)`, float64."""
-    unit = _step_sizes(model.label_space, free)
+    unit = step_sizes(model.label_space, free)
     start = {n: jnp.float32(v) for n, v in values.items()}
     flux, columns = _derivatives_jit(model.normalised_flux, tuple(free), jnp.asarray(unit, jnp.float32), start, data)
     return np.asarray(flux, float), np.asarray(columns, float) / unit[:, None]
@@ -190,34 +197,6 @@ def _continuum_at(model, values, data, jitter):
 @eqx.filter_jit
 def _coefficients_jit(log_likelihood, values, data):
     return log_likelihood(values, data)[1]
-
-
-def _curvature(prior, value):
-    second = float(jax.grad(jax.grad(lambda x: prior.log_prob(x)))(jnp.float32(value)))
-    return max(-second, 0.0) if np.isfinite(second) else 0.0
-
-
-def _invert(fisher, names):
-    """The information and its inverse; an error that names the combination without information if there is one."""
-    diagonal = np.diag(fisher)
-    silent = [n for n, d in zip(names, diagonal) if not d > SILENT * diagonal.max()]
-    if silent:
-        raise EmuinferError(
-            f"The spectrum holds no information on {', '.join(silent)} at these values. Fix it in the model's priors, give it "
-            "a Gaussian prior, or evaluate elsewhere (vbroad and vsini above 0)."
-        )
-    scale = 1 / np.sqrt(diagonal)
-    values, vectors = np.linalg.eigh(fisher * np.outer(scale, scale))
-    if values[0] < SINGULAR * values[-1]:
-        weakest = vectors[:, 0]
-        leading = [i for i in np.argsort(-np.abs(weakest)) if abs(weakest[i]) > 0.2][:5]
-        combination = " ".join(f"{weakest[i]:+.2f} {names[i]}" for i in leading)
-        raise EmuinferError(
-            f"The information matrix is singular (smallest relative eigenvalue {values[0] / values[-1]:.1g}): the spectrum "
-            f"does not determine the combination {combination} (each in units of its conditional bound). Fix one of them in "
-            "the model's priors, or give one a Gaussian prior."
-        )
-    return fisher, np.outer(scale, scale) * ((vectors / values) @ vectors.T)
 
 
 def solar_labels(label_space) -> dict[str, float]:
