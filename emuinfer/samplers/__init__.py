@@ -12,10 +12,15 @@ import difflib
 from ..errors import SamplingError
 from ._result import Evidence, SamplerResult
 from .hmc import hmc
+from .laplace import laplace
+from .mclmc import mclmc
+from .nested import nested
 from .nuts import nuts
 from .optimise import OptimiseResult, laplace_covariance, optimise
+from .pathfinder import pathfinder
+from .smc import smc
 
-SAMPLERS = {"nuts": nuts, "hmc": hmc}
+SAMPLERS = {f.__name__: f for f in (nuts, hmc, mclmc, smc, nested, pathfinder, laplace)}
 
 
 def get_sampler(name: str):
@@ -27,4 +32,7 @@ def get_sampler(name: str):
     return SAMPLERS[name]
 
 
-__all__ = ["SAMPLERS", "OptimiseResult", "SamplerResult", "get_sampler", "laplace_covariance", "nuts", "optimise"]
+__all__ = [
+    "SAMPLERS", "Evidence", "OptimiseResult", "SamplerResult", "get_sampler", "hmc", "laplace", "laplace_covariance", "mclmc",
+    "nested", "nuts", "optimise", "pathfinder", "smc",
+]

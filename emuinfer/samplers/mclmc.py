@@ -1,0 +1,139 @@
+"""Adjusted microcanonical Langevin Monte Carlo (Robnik, Cohn-Gordon & Seljak 2025, arXiv:2503.01707) by BlackJAX."""
+
+import time
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import SamplingError
+from ._chains import prepare_chains, split_time
+from ._compile import compile_once
+from ._progress import bar, clock
+from ._result import SamplerResult
+from ._setup import check_arguments, check_starts, known_covariance, start_candidates, whitened, whitening
+
+GRADIENTS = 2   # per step of the integrator of McLachlan that BlackJAX uses
+
+
+def mclmc(
+    log_density, initial, data, *, seed, chains=4, warmup=500, draws=1000, target_acceptance=0.9, covariance=None,
+    trajectory_steps=2.0, progress=True, chunk=50,
+) -> SamplerResult:
+    """Sample `log_density(z, data)` along paths of constant speed, with a Metropolis test, in the whitened space.
+
+    Use it in some tens of dimensions or more, where its step size falls more slowly with the number of dimensions than that
+    of `nuts` and `hmc`. Not in few dimensions, where `hmc` needs fewer gradients, nor where the covariance is unknown.
+
+    Each chain tunes its step size with BlackJAX's own tuning; the chains then share the median. They also share the random
+    number of steps of each path, so that none waits for another.
+
+    **Arguments:** `initial` and `draws` as for `nuts`, but a start per chain needs a `covariance`, and
+
+    - `warmup`: steps per chain for the tuning.
+    - `target_acceptance`: of the Metropolis test.
+    - `trajectory_steps`: mean number of integrator steps per path, of two gradients each; above 1.1.
+
+    `stats` hold no energy, because energies of this method say nothing of the mixing (there is no E-BFMI).
+    Raises `SamplingError` on bad shapes, in one dimension, or if the log density is finite at no start.
+    """
+    initial = np.asarray(initial, np.float32)
+    chains = check_arguments(initial, chains, warmup, draws, covariance, target_acceptance)
+    if initial.shape[-1] < 2:
+        raise SamplingError("'mclmc' moves at constant speed and needs at least two dimensions; use 'nuts' or 'hmc'.")
+    if not trajectory_steps > 1.1:
+        raise SamplingError(f"`trajectory_steps` must be above 1.1, usually 2; got {trajectory_steps}.")
+    if warmup < 10:
+        raise SamplingError(f"'mclmc' needs a `warmup` of at least 10 steps for its tuning, better 200; got {warmup}.")
+    covariance, notes = known_covariance(log_density, initial, data, covariance, progress, "mclmc")
+    affine, key = whitening(initial, covariance), jax.random.key(seed)
+
+    with clock("compiling", progress):
+        candidates = start_candidates(initial, affine, chains, seed)
+        prepare, compile_s = compile_once(prepare_chains, log_density, data, affine, candidates)
+        (states, _), finite = prepare(data, affine, candidates)
+        notes += check_starts(np.asarray(finite))
+        u = states.position
+        tune, seconds = compile_once(
+            _tune, log_density, data, affine, u, key, warmup=int(warmup), target=float(target_acceptance),
+            trajectory_steps=float(trajectory_steps),
+        )
+        compile_s += seconds
+    clocks = [(0, 0.0)]
+    begin = time.perf_counter()
+    with clock("tuning", progress):
+        states, step_size, tuning_steps = jax.block_until_ready(tune(data, affine, u, key))
+        step_size = jnp.median(step_size)
+        if not np.isfinite(step_size):
+            raise SamplingError("The tuning of 'mclmc' found no step size. Use 'nuts', or start at an optimum.")
+    warmup_s = time.perf_counter() - begin
+    with clock("compiling", progress):
+        chunk = int(min(max(chunk, 1), draws))
+        run, seconds = compile_once(
+            _advance, log_density, data, affine, states, key, np.int32(0), step_size, chunk=chunk,
+            trajectory_steps=float(trajectory_steps),
+        )
+        compile_s += seconds
+    begin, parts = time.perf_counter(), []
+    with bar(draws, "sampling", progress) as shown:
+        for first in range(0, draws, chunk):
+            states, part = run(data, affine, states, key, np.int32(first), step_size)
+            parts.append(jax.tree.map(np.asarray, part))
+            shown.update(min(chunk, draws - first))
+    sampling_s = time.perf_counter() - begin
+    positions, stats = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :draws], *parts)
+    tuned = int(GRADIENTS * tuning_steps.sum())
+    accepted = float(stats["acceptance_rate"].mean())
+    if accepted < 0.5:
+        notes += (f"Only {accepted:.0%} of the paths were accepted: the tuning failed. Lengthen the warm-up, or use 'nuts'.",)
+    return SamplerResult(
+        positions=positions, stats=stats, inverse_mass_matrix=affine[1] @ affine[1].T,
+        warmup={"steps": int(warmup), "step_size": float(step_size), "gradients": tuned},
+        seed=seed, timings={"compile_s": compile_s, "warmup_s": warmup_s, "sampling_s": sampling_s},
+        gradients=int(GRADIENTS * stats["n_steps"].sum()) + tuned, notes=notes,
+    )
+
+
+def _kernel():
+    def steps(key, mean):
+        return jnp.clip(jnp.ceil(jax.random.uniform(key) * (2 * mean - 1)), 1).astype(jnp.int32)
+
+    return blackjax.adjusted_mclmc_dynamic.build_kernel(integration_steps_fn=steps)
+
+
+def _tune(density, affine, positions, key, *, warmup, target, trajectory_steps):
+    """States after the tuning, step sizes `(chains,)`, and integrator steps taken `(chains,)`."""
+    inner, kernel = whitened(density, affine), _kernel()
+    start_key, *keys = jax.random.split(jax.random.fold_in(key, 1), len(positions) + 1)
+    states = jax.vmap(lambda u: blackjax.adjusted_mclmc_dynamic.init(u, inner, start_key))(positions)
+
+    def one(state, key):
+        # Two passes of two fifths adapt the step size; a fifth between them measures the scale to begin the second with.
+        state, found, taken = blackjax.adjusted_mclmc_find_L_and_step_size(
+            mclmc_kernel=kernel, logdensity_fn=inner, num_steps=warmup, state=state, rng_key=key, target=target,
+            frac_tune1=0.4, frac_tune2=0.2, diagonal_preconditioning=False, target_num_integration_steps=trajectory_steps,
+        )
+        return state, found.step_size, taken
+
+    return jax.vmap(one)(states, jnp.stack(keys))
+
+
+def _advance(density, affine, states, key, first, step_size, *, chunk, trajectory_steps):
+    """One chunk of steps of all chains; returns the states, and (positions, statistics)."""
+    inner, kernel = whitened(density, affine), _kernel()
+    chain_keys = jax.random.split(jax.random.fold_in(key, 2), states.position.shape[0])
+
+    def step(states, index):
+        keys = jax.vmap(lambda k: jax.random.fold_in(k, index))(chain_keys)
+        states, info = jax.vmap(
+            lambda k, s: kernel(k, s, inner, step_size, integration_steps_params=(trajectory_steps,))
+        )(keys, states)
+        stats = {
+            "lp": states.logdensity, "diverging": info.is_divergent, "n_steps": info.num_integration_steps,
+            "acceptance_rate": info.acceptance_rate, "step_size": jnp.broadcast_to(step_size, states.logdensity.shape),
+        }
+        return states, (affine[0] + states.position @ affine[1].T, stats)
+
+    states, record = jax.lax.scan(step, states, first + jnp.arange(chunk))
+    return states, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), record)
