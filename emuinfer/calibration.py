@@ -21,10 +21,11 @@ class ImportanceCheck(NamedTuple):
     message: str
 
 
-def importance_check(model, data, values: dict, *, n: int = 200, seed: int = 0, progress: bool = True) -> ImportanceCheck:
+def importance_check(model, data, values: dict, *, star=None, n: int = 200, seed: int = 0, progress: bool = True) -> ImportanceCheck:
     """Evaluate the full emulator at `n` draws and weigh them by the ratio of the two likelihoods.
 
-    `data` is what the draws were sampled with; `values` maps parameters to draws `(total,)`. Priors cancel in the ratio.
+    `data` is what the draws were sampled with, or, with the compressed likelihood `star`, what that was made from; `values`
+    maps parameters to draws `(total,)`. Priors cancel in the ratio.
     """
     total = len(next(iter(values.values())))
     index = np.sort(np.random.default_rng([seed, 5]).choice(total, min(n, total), replace=False))
@@ -38,6 +39,6 @@ def importance_check(model, data, values: dict, *, n: int = 200, seed: int = 0, 
     ratio = np.empty(len(index))
     for i, row in enumerate(rows):
         at = model.complete({k: jnp.float32(v[row]) for k, v in values.items()})
-        ratio[i] = float(one(at, full)) - float(one(at, data))
+        ratio[i] = float(one(at, full)) - float(one(at, data if star is None else star))
     log_weights, k_hat, ess = pareto_smoothed_weights(ratio)
     return ImportanceCheck(index, log_weights, k_hat, ess, *verify_flag(k_hat, ess, len(index)))

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .emulators import ReducedEmulator, emulator_hash, fit_local
+from .emulators import emulator_hash, fit_local
 from .errors import LabelError, SamplingError
 from .grids.design import sobol_design
 from .likelihoods import StellarSpectrum
+from .likelihoods.compressed import CompressedStar, compress
 from .samplers import get_sampler, laplace_covariance, optimise
 
 SCREENED = 256  # Sobol points of the domain whose density is looked at to choose the optimiser's starts
@@ -128,14 +129,15 @@ def _inside(prior, transform):
 
 @dataclasses.dataclass
 class Fit:
-    """An optimum of a model: `z` `(dim,)`, parameter `values`, the `data` it holds for (weights, anchor), `log_density`."""
+    """An optimum of a model: `z` `(dim,)`, parameter `values`, the `data` it holds for (weights, model errors, local
+    surrogate), `log_density`; and `star`, the same likelihood compressed, which is what samplers take for `data`."""
 
     z: np.ndarray
     values: dict
     data: object
     log_density: float
     density: Unconstrained
-    notes: tuple = ()
+    star: CompressedStar
 
 
 def find_optimum(model: StellarSpectrum, *, start: dict | None = None, seed: int = 0, progress: bool = True) -> Fit:
@@ -155,14 +157,29 @@ def find_optimum(model: StellarSpectrum, *, start: dict | None = None, seed: int
     else:
         position = _given(model, density, start)
         data = _update_noise(model, _values(density, position, model.data), model.data)
-    if not isinstance(model.full, ReducedEmulator):
-        _say(progress, f"fitting a local surrogate to {LOCAL} spectra of the full emulator around the optimum")
-        local = _localise(model, density, position, data, seed)
-        data = eqx.tree_at(lambda d: d.emulator, data, local, is_leaf=lambda x: x is data.emulator)
-        data = _update_noise(model, _values(density, position, data), data)
-    if start is not None or not isinstance(model.full, ReducedEmulator):
-        final = search(position[None], data)
-    return Fit(final.position, _values(density, final.position, data), data, final.log_density, density)
+    _say(progress, f"fitting a local surrogate to {LOCAL} spectra of the full emulator around the optimum")
+    local = _localise(model, density, position, data, seed)
+    data = eqx.tree_at(lambda d: d.emulator, data, local, is_leaf=lambda x: x is data.emulator)
+    data = _update_noise(model, _values(density, position, data), data)
+    final = search(position[None], data)
+    return _finished(model, density, final.position, final.log_density, data)
+
+
+def _finished(model, density, z, log_density, data):
+    """The `Fit` at `z`, with the factors of the emulator's error, which the search did without."""
+    values = _values(density, z, data)
+    data = model.with_model_errors(values, data)
+    return Fit(z, values, data, log_density, density, compress_star(model, values, data))
+
+
+def compress_star(model, values: dict, data) -> CompressedStar:
+    """The likelihood of `data`, whose emulator is a `LocalSpectrum`, compressed at `values`."""
+    return _compress(model.log_likelihood, model.normalised_flux, {k: jnp.float32(v) for k, v in model.complete(values).items()}, data)
+
+
+@eqx.filter_jit
+def _compress(log_likelihood, flux_of, values, data):
+    return compress(data.emulator, data, log_likelihood(values, data)[1], flux_of(values, data))
 
 
 def _given(model, density, start):
@@ -194,7 +211,8 @@ def _localise_again(model, fit, positions, seed):
     centre = flat.mean(0)
     local = _localise_at(model, fit.density, centre + WIDEN * (flat[rows] - centre), fit.data)
     data = eqx.tree_at(lambda d: d.emulator, fit.data, local, is_leaf=lambda x: x is fit.data.emulator)
-    return dataclasses.replace(fit, data=_update_noise(model, fit.values, data), z=centre.astype(np.float32)), np.cov(flat.T)
+    data = _update_noise(model, fit.values, data)
+    return _finished(model, fit.density, centre.astype(np.float32), fit.log_density, data), np.cov(flat.T)
 
 
 def local_surrogate(model, values: dict, data):
@@ -213,7 +231,7 @@ def _flux_jit(flux_of, values, data):
 
 
 def _update_noise(model, values, data):
-    """The data with the model's variance and the outlier weights for `values`."""
+    """The data with the variance of the model's errors (without factors) and the outlier weights for `values`."""
     data = eqx.tree_at(lambda d: d.model_variance, data, model.model_variance(values, data))
     if model.robust:
         data = eqx.tree_at(lambda d: d.weight, data, model.reweight(values, data))
@@ -291,15 +309,15 @@ def sample(
     optimum_s = time.perf_counter() - clock
     for attempt in range(2):
         result = run(
-            fit.density.log_density, fit.z, fit.data,
+            fit.density.log_density, fit.z, fit.star,
             seed=seed, chains=chains, warmup=warmup, draws=draws, covariance=covariance, progress=progress,
             **{"target_acceptance": 0.9, **options},
         )
         values = _constrain_all(fit.density, result.positions, fit.data)
         clock = time.perf_counter()
-        check = importance_check(model, fit.data, values, n=verify, seed=seed, progress=progress) if verify else None
+        check = importance_check(model, fit.data, values, star=fit.star, n=verify, seed=seed, progress=progress) if verify else None
         verify_s = time.perf_counter() - clock
-        if attempt or not check or check.flag != "fail" or isinstance(model.full, ReducedEmulator):
+        if attempt or not check or check.flag != "fail":
             break
         _say(progress, "the surrogate does not hold over the whole posterior: making one from its draws, and sampling again")
         fit, covariance = _localise_again(model, fit, result.positions, seed)

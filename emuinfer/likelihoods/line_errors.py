@@ -26,32 +26,30 @@ class LineErrors:
     **Attributes:**
 
     - `wavelength` `(n,)` Å at rest in `medium`; `relative` `(n,)`: error of the depth 1 − f in units of the depth, from the
-      calibrating star; `emulator` `(n,)`: the part that the emulator itself adds, from its held-out spectra.
+      calibrating star.
     - `fe_h`: [Fe/H] of the calibrating star. `per_dex`: relative error to be added in quadrature per dex of distance from it (see
       `PER_DEX`).
     - `meta`: how the table was made, with credit.
     """
 
-    def __init__(self, wavelength, relative, emulator, *, fe_h, per_dex, medium, meta):
-        self.wavelength, self.relative, self.emulator = wavelength, relative, emulator
+    def __init__(self, wavelength, relative, *, fe_h, per_dex, medium, meta):
+        self.wavelength, self.relative = wavelength, relative
         self.fe_h, self.per_dex, self.medium, self.meta = float(fe_h), float(per_dex), medium, meta
 
-    def at(self, wavelength, fe_h: float, emulator_error: bool = True) -> np.ndarray:
-        """Relative error of the depth at rest wavelengths, `(n,)`, for a star of metallicity `fe_h`.
-
-        Outside the table the median is taken.
-        """
+    def relative_at(self, wavelength) -> np.ndarray:
+        """`relative` at rest wavelengths, `(n,)`; outside the table its median."""
         middle = np.median(self.relative)
-        line = np.interp(wavelength, self.wavelength, self.relative, left=middle, right=middle)
-        own = np.interp(wavelength, self.wavelength, self.emulator) if emulator_error else 0.0
-        return np.sqrt(line**2 + own**2 + (self.per_dex * (fe_h - self.fe_h)) ** 2)
+        return np.interp(wavelength, self.wavelength, self.relative, left=middle, right=middle)
+
+    def at(self, wavelength, fe_h: float) -> np.ndarray:
+        """Relative error of the depth at rest wavelengths, `(n,)`, for a star of metallicity `fe_h`."""
+        return np.sqrt(self.relative_at(wavelength) ** 2 + (self.per_dex * (fe_h - self.fe_h)) ** 2)
 
     def save(self, path):
         np.savez_compressed(
             path,
             wavelength=self.wavelength.astype(np.float32),
             relative=self.relative.astype(np.float16),
-            emulator=self.emulator.astype(np.float16),
             meta=json.dumps({"fe_h": self.fe_h, "per_dex": self.per_dex, "medium": self.medium, **self.meta}),
         )
 
@@ -59,7 +57,7 @@ class LineErrors:
     def load(cls, path) -> "LineErrors":
         with np.load(path, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
-            arrays = [file[k].astype(np.float64) for k in ("wavelength", "relative", "emulator")]
+            arrays = [file[k].astype(np.float64) for k in ("wavelength", "relative")]
         return cls(*arrays, fe_h=meta.pop("fe_h"), per_dex=meta.pop("per_dex"), medium=meta.pop("medium"), meta=meta)
 
     @classmethod
@@ -80,15 +78,6 @@ def resolve(line_errors, emulator) -> LineErrors | None:
     if line_errors == "shipped":
         return LineErrors.shipped(emulator)
     raise EmulatorError(f"line_errors must be 'shipped', None or a LineErrors table; got {line_errors!r}.")
-
-
-def coherence(sigma_kms: float, pixel_kms: float) -> float:
-    """Pixels over which an error in a line's strength is the same, at least 1.
-
-    Treating them as independent would count the same error many times; the variance is multiplied by their number. A line
-    of Gaussian width `sigma_kms` has the equivalent width √(2π) σ.
-    """
-    return max(1.0, np.sqrt(2 * np.pi) * sigma_kms / pixel_kms)
 
 
 def measure_line_errors(emulator, *, example="hd41248", teff=5713.0, logg=4.49, fe_h=-0.37, per_dex=PER_DEX, smooth_kms=3.5):
@@ -117,4 +106,4 @@ def measure_line_errors(emulator, *, example="hd41248", teff=5713.0, logg=4.49, 
         "star": observation.name, "teff": teff, "logg": logg, "credit": example_credit(example),
         "median": float(np.median(relative)), "smooth_kms": smooth_kms,
     }
-    return LineErrors(rest, relative, np.zeros_like(rest), fe_h=fe_h, per_dex=per_dex, medium=emulator.medium, meta=meta)
+    return LineErrors(rest, relative, fe_h=fe_h, per_dex=per_dex, medium=emulator.medium, meta=meta)

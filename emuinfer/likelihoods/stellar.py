@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..emulators import Emulator, LocalSpectrum, ReducedEmulator, reduce_emulator
-from ..emulators.base import SPEED_OF_LIGHT
+from ..emulators.uncertainty import EmulatorUncertainty, shipped_uncertainty
 from ..errors import LabelError, ObservationError
 from ..spectra.continuum import Continuum, log_likelihood_constant
 from ..spectra.operator import SpectrumOperator, usable_pixels
 from ..spectra.quality import rough_continuum
-from .line_errors import coherence, resolve
+from .compressed import CompressedStar
+from .line_errors import resolve
+from .model_errors import ModelErrors
 from .priors import checked_prior, domain_penalty, jitter_prior, label_priors
 
 NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": ""}
-THERMAL_KMS = 1.5  # typical thermal and microturbulent width of an iron line
 BROADENING = ("vbroad", "vsini", "both", "none")
 
 
@@ -30,6 +31,9 @@ class StarData(eqx.Module):
     flux: jax.Array  # (n_pix,), scaled to a continuum near 1
     variance: jax.Array  # (n_pix,), of the data, in units of the scaled flux squared
     model_variance: jax.Array  # (n_pix,), of the model: errors of its lines and of the emulator
+    factors: jax.Array  # (rank, n_pix), errors of the emulator that many pixels share, relative to the continuum
+    errors: ModelErrors
+    frame: jax.Array  # km/s from which `rv` is counted: 0, or a first guess where one model serves many stars
     level: jax.Array  # (n_pix,), a rough continuum of the scaled flux: the jitter is a fraction of it
     weight: jax.Array  # (n_pix,), 0 for pixels not to be used, below 1 for outliers
     reference_ivar: jax.Array  # (n_pix,)
@@ -66,7 +70,8 @@ class StellarSpectrum:
     - `rv_range`: km/s, searched for the star's velocity.
     - `continuum_terms`: Chebyshev terms; one per 25 Å by default.
     - `line_errors`: `"shipped"`, a `LineErrors` table, or None: how wrong the lines of the model are, in the variance.
-    - `emulator_error`: include the emulator's and the reduction's own errors in the variance.
+    - `emulator_error`: the emulator's own error as a covariance, diagonal and low rank: True for the one that ships with the
+      emulator (if there is one) and the surrogate's error, an `EmulatorUncertainty`, or False to see what it does.
     - `robust`: down-weight outliers.
 
     The object is a plain NumPyro model: call it, or hand it to `numpyro.infer.MCMC`, `Predictive` or handlers.
@@ -105,7 +110,9 @@ class StellarSpectrum:
         self.label_space = emulator.label_space
         self.broadening = broadening
         self.robust, self.degrees_of_freedom = robust, float(degrees_of_freedom)
-        self.line_errors, self.emulator_error = resolve(line_errors, emulator), emulator_error
+        self.line_errors, self.emulator_error = resolve(line_errors, emulator), bool(emulator_error)
+        given = isinstance(emulator_error, EmulatorUncertainty)
+        self.uncertainty = emulator_error if given else shipped_uncertainty(emulator) if emulator_error else None
         self.observation = observation
         self._split_priors(dict(priors or {}))
         self.rv_guess = self._find_velocity(rv_range)
@@ -174,6 +181,12 @@ class StellarSpectrum:
             flux=as32(flux),
             variance=as32(variance),
             model_variance=jnp.zeros(len(variance)),
+            factors=jnp.zeros((0, len(variance))),
+            errors=ModelErrors(
+                grid, self.wavelength, self.resolution, lines=self.line_errors, uncertainty=self.uncertainty,
+                reduction=self.reduced.error if self.emulator_error else None,
+            ),
+            frame=jnp.float32(0.0),
             level=as32(level / self.scale),
             weight=as32(good),
             reference_ivar=as32(1 / variance),
@@ -203,17 +216,27 @@ class StellarSpectrum:
         numpyro.factor("spectrum", self.log_likelihood(values, data)[0])
 
     def log_likelihood(self, values: dict, data: StarData):
-        """Log likelihood relative to `constant`, and continuum coefficients, at one value per parameter (physical units)."""
+        """Log likelihood relative to `constant`, and continuum coefficients, at one value per parameter (physical units).
+
+        For a `CompressedStar` in place of `data` the coefficients are None.
+        """
+        if isinstance(data, CompressedStar):
+            return data.log_likelihood(self.local_parameters(values), values["log10_jitter"]), None
         model = self.normalised_flux(values, data)
         ivar = self._ivar(values, data)
-        return data.continuum.log_likelihood(model, data.flux, ivar, data.reference_ivar)
+        factors = data.factors * data.level
+        return data.continuum.log_likelihood(model, data.flux, ivar, data.reference_ivar, factors)
 
     def normalised_flux(self, values: dict, data: StarData) -> jax.Array:
         """Model flux at the pixels before the continuum, `(n_pix,)`."""
         if isinstance(data.emulator, LocalSpectrum):
             return data.emulator(self.local_parameters(values))
         flux = data.emulator.grid_flux(self.scaled_labels(values))
-        return data.operator(flux, values["rv"], values.get("vbroad", 0), values.get("vsini", 0))
+        return self._operate(values, data)(flux)
+
+    def _operate(self, values, data):
+        rv = values["rv"] + data.frame
+        return lambda flux: data.operator(flux, rv, values.get("vbroad", 0), values.get("vsini", 0))
 
     def local_parameters(self, values: dict) -> jax.Array:
         """What the flux at the pixels depends on, as one vector: scaled labels, velocity and broadening."""
@@ -234,7 +257,10 @@ class StellarSpectrum:
         """The star's data with another emulator (`LocalSpectrum`, or `FullOnGrid`)."""
         return eqx.tree_at(lambda d: d.emulator, self.data, grid_emulator, is_leaf=lambda x: x is self.data.emulator)
 
-    def full_on_grid(self) -> FullOnGrid:
+    def full_on_grid(self):
+        """The full emulator, to be evaluated on the reduced one's grid."""
+        if isinstance(self.full, ReducedEmulator):
+            return self.full
         grid = self.reduced.config.wavelength
         return FullOnGrid(self.full, self.full.prepare(self.full.check_wavelength(grid)))
 
@@ -243,34 +269,35 @@ class StellarSpectrum:
         fixed = {n: p for n, p in {**self.priors, **self.nuisance_priors}.items() if isinstance(p, float | int)}
         return {**{k: jnp.float32(v) for k, v in fixed.items()}, **values}
 
-    def model_variance(self, values: dict, data: StarData) -> jax.Array:
-        """Variance `(n_pix,)` that the likelihood gives to `model_error`, relative to a continuum of 1.
+    def model_errors(self, values: dict, data: StarData):
+        """`(variance, factors, error)` of `ModelErrors.at` at `values`: `(n_pix,)`, `(rank, n_pix)`, `(n_pix,)`. Pure JAX.
 
-        An error of a line is the same over the whole line, so its variance counts once per line and not once per pixel
-        (`coherence`).
+        In units of the scaled flux; `error` is that of single pixels, for figures.
         """
-        pixel_kms = SPEED_OF_LIGHT * np.median(np.diff(self.wavelength)) / np.median(self.wavelength)
-        lsf = SPEED_OF_LIGHT / np.median(self.resolution) / 2.3548
-        star = float(values.get("vbroad", 0.0)) + 0.5 * float(values.get("vsini", 0.0))
-        sigma = np.hypot(np.hypot(lsf, star), THERMAL_KMS)
-        return jnp.asarray(self.model_error(values, data) ** 2 * coherence(sigma, pixel_kms), jnp.float32)
+        local = isinstance(data.emulator, LocalSpectrum)
+        scaled = self.scaled_labels(values)
+        flux = (self.reduced if local else data.emulator).grid_flux(scaled)
+        own = (data.emulator.error if self.emulator_error else jnp.zeros_like(data.flux)) if local else None
+        broadening = jnp.float32(values.get("vbroad", 0.0)) + 0.5 * jnp.float32(values.get("vsini", 0.0))
+        fe_h = jnp.float32(values.get("fe_h", 0.0))
+        variance, factors, error = data.errors.at(scaled, fe_h, flux, self._operate(values, data), broadening, own)
+        return variance * data.level**2, factors, error * data.level
+
+    def with_model_errors(self, values: dict, data: StarData) -> StarData:
+        """`data` with the variance and the factors of the model's errors at `values`."""
+        variance, factors, _ = _model_errors(self.model_errors, self._float32(values), data)
+        return eqx.tree_at(lambda d: (d.model_variance, d.factors), data, (variance, factors))
+
+    def model_variance(self, values: dict, data: StarData) -> jax.Array:
+        """Variance `(n_pix,)` of the model's errors, in units of the scaled flux: the diagonal part of `model_errors`."""
+        return _model_errors(self.model_errors, self._float32(values), data)[0]
 
     def model_error(self, values: dict, data: StarData) -> np.ndarray:
-        """Error `(n_pix,)` of the normalised model flux at `values`: of its lines, relative to their depths, and of the
-        emulator and its surrogate."""
-        values = {k: jnp.float32(v) for k, v in self.complete(values).items()}
-        grid = self.reduced.config.wavelength
-        relative = np.zeros(len(grid))
-        if self.line_errors is not None:
-            relative = self.line_errors.at(grid, float(values["fe_h"]) if "fe_h" in values else 0.0, self.emulator_error)
-        local = isinstance(data.emulator, LocalSpectrum)
-        error = getattr(data.emulator, "error", None) if self.emulator_error else None
-        floor = np.asarray(error, float) if error is not None else 0.0
-        emulator = self.data.emulator if local else data.emulator
-        depth = 1.0 - np.asarray(_grid_flux(emulator, self.scaled_labels(values)), float)
-        on_grid = np.hypot(relative * depth, 0.0 if local else floor)
-        seen = _operate(data.operator, jnp.asarray(1.0 - on_grid, jnp.float32), values["rv"], values.get("vbroad", 0))
-        return np.hypot(1.0 - np.asarray(seen, float), floor if local else 0.0)
+        """Standard deviation `(n_pix,)` of the model's errors at single pixels, in units of the scaled flux."""
+        return np.asarray(_model_errors(self.model_errors, self._float32(values), data)[2], float)
+
+    def _float32(self, values):
+        return {k: jnp.float32(v) for k, v in self.complete(values).items()}
 
     def scaled_labels(self, values: dict) -> jax.Array:
         """Labels of `values` scaled to [-1, 1], `(n_labels,)`."""
@@ -279,7 +306,7 @@ class StellarSpectrum:
 
     def residual_and_depth(self, values: dict, data: StarData):
         """Data minus model, over the continuum, and the model's depth 1 − f; NumPy, both `(n_pix,)`."""
-        values = {k: jnp.float32(v) for k, v in self.complete(values).items()}
+        values = self._float32(values)
         residual, _ = _residuals(self, values, data)
         flux, continuum = _flux_and_continuum(self.log_likelihood, self.normalised_flux, values, data)
         return np.asarray(residual / continuum, float), 1.0 - np.asarray(flux, float)
@@ -290,16 +317,20 @@ class StellarSpectrum:
         r is the residual in units of the total standard deviation. Divided by the weights' mean for Gaussian residuals and
         cut at 1, so that good data keep nearly all of theirs; pixels that are not to be used keep 0.
         """
-        residual, sigma = _residuals(self, {k: jnp.float32(v) for k, v in self.complete(values).items()}, data)
-        used = np.asarray(data.weight) > 0
-        return jnp.asarray(np.where(used, _t_weights(np.asarray(residual / sigma), self.degrees_of_freedom), 0.0), jnp.float32)
+        residual, sigma = _residuals(self, self._float32(values), data)
+        return jnp.where(data.weight > 0, t_weights(residual / sigma, self.degrees_of_freedom), 0.0)
 
 
-def _t_weights(r, nu):
-    weight = (nu + 1) / (nu + r**2)
-    # The mean of the weight over a unit Gaussian, by quadrature.
+def t_weights(r, nu: float):
+    """Weights (ν + 1) / (ν + r²) over their mean for unit Gaussian `r`, at most 1."""
     nodes, share = np.polynomial.hermite_e.hermegauss(40)
-    return np.minimum(weight / np.sum(share * (nu + 1) / (nu + nodes**2)) * share.sum(), 1.0)
+    mean = np.sum(share * (nu + 1) / (nu + nodes**2)) / share.sum()
+    return jnp.minimum((nu + 1) / (nu + r**2) / np.float32(mean), 1.0)
+
+
+@eqx.filter_jit
+def _model_errors(errors_of, values, data):
+    return errors_of(values, data)
 
 
 @eqx.filter_jit
@@ -318,11 +349,6 @@ def _residuals(model, values, data):
 @eqx.filter_jit
 def _flux_and_continuum(log_likelihood, flux_of, values, data):
     return flux_of(values, data), data.continuum(log_likelihood(values, data)[1])
-
-
-@eqx.filter_jit
-def _operate(operator, flux, rv, vbroad):
-    return operator(flux, rv, vbroad)
 
 
 @eqx.filter_jit

@@ -70,7 +70,7 @@ class Continuum(eqx.Module):
         """The continuum at the pixels, `(n_pix,)`, for `coefficients` `(n_terms,)`."""
         return _series(coefficients, self.basis)
 
-    def log_likelihood(self, model, data, ivar, reference_ivar):
+    def log_likelihood(self, model, data, ivar, reference_ivar, factors=None):
         """Log marginal likelihood of `data` and the mean of the coefficients given the data.
 
         `model`, `data`, `ivar`, `reference_ivar`: `(n_pix,)`. `ivar` are the inverse variances, 0 where a pixel is not
@@ -79,10 +79,39 @@ class Continuum(eqx.Module):
         where `ivar` is), that is without the constant `0.5 sum log(reference_ivar / 2 pi)` over the used pixels, which
         for 20,000 pixels would cost float32 two digits. See `log_likelihood_constant`.
 
+        `factors` `(rank, n_pix)`: errors shared by pixels, with unit Gaussian coefficients that are integrated out as the
+        continuum's are, so that the noise has the covariance diag(1 / ivar) + factorsᵀ factors.
+
         Returns `(log_likelihood, coefficients)` with shapes `()` and `(n_terms,)`. The coefficients carry no gradient.
         """
+        if factors is not None and factors.shape[0]:
+            return self._with_factors(model, data, ivar, reference_ivar, factors)
         terms = self.basis, self.mean, self.sd
         return _marginal(*jax.lax.stop_gradient(terms), model, data, ivar, reference_ivar)
+
+
+    def _with_factors(self, model, data, ivar, reference_ivar, factors):
+        used = ivar > 0
+        w = jnp.where(used, ivar, 0.0)
+        rows = jnp.concatenate([self.basis[: self.n_terms] * model, factors])
+        ones = jnp.ones(len(factors))
+        precision = jnp.concatenate([1.0 / self.sd**2, ones])
+        prior = jnp.concatenate([self.mean, 0.0 * ones])
+        h = (rows * w) @ rows.T + jnp.diag(precision)
+        scale = 1.0 / jnp.sqrt(jnp.diagonal(h))
+        h = h * scale[:, None] * scale
+        factor = jax.scipy.linalg.cholesky(h + 1e-6 * jnp.eye(len(h)), lower=True)
+        solve = lambda b: scale * jax.scipy.linalg.cho_solve((factor, True), scale * b)
+        # As without factors: what float32 leaves of the slope at the first solution is removed by a second step.
+        slope = lambda c, r: rows @ (w * r) - (c - prior) * precision
+        guess = jax.lax.stop_gradient(prior + solve(slope(prior, data - prior @ rows)))
+        r = data - guess @ rows
+        b = slope(guess, r)
+        step = solve(b)
+        pixels = jnp.where(used, w * r**2 - jnp.log(jnp.where(used, ivar / reference_ivar, 1.0)), 0.0)
+        chi2 = _sum(pixels) + jnp.sum((guess - prior) ** 2 * precision) - b @ step
+        log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)) - jnp.log(scale)) - jnp.sum(jnp.log(precision))
+        return -0.5 * (chi2 + log_det), jax.lax.stop_gradient((guess + step)[: self.n_terms])
 
 
 def _gram(moments, sd):

@@ -30,6 +30,7 @@ def fit_logit_gp(
     noise=1e-5,
     rows_for_lengths=1200,
     iterations=30,
+    lengths=None,
     seed=0,
 ) -> LogitGP:
     """Gaussian processes with Matérn 5/2 kernels for the principal components of x = log(1/f − 1 + ε).
@@ -45,12 +46,14 @@ def fit_logit_gp(
       enough for float32 (at 1e-6 rounding costs 2 % of the error).
     - `rows_for_lengths`: length scales are found on at most this many spectra of a set, drawn at random with `seed`,
       in at most `iterations` steps.
+    - `lengths`: length scales of each group, `(groups, n_inputs)`, to be kept instead of found: those of an earlier fit
+      of nearly the same spectra. With `simple`, those of simple physics.
 
     Raises `TrainingError` as `fit_polynomial` does.
     """
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
     x, inputs = depth_from_flux(flux, epsilon), gp_features(label_space, scaled, np)
-    rng, settings = np.random.default_rng(seed), (noise, iterations)
+    rng, settings = np.random.default_rng(seed), (noise, iterations, lengths)
     if simple is None:
         mean, basis, target = principal_components(x, components)
         sizes = group_sizes(groups, len(basis))
@@ -94,14 +97,17 @@ def _slices(sizes):
     return [slice(end - size, end) for size, end in zip(sizes, ends)]
 
 
-def _fit_groups(inputs, target, sizes, rows, noise, iterations):
+def _fit_groups(inputs, target, sizes, rows, noise, iterations, known_lengths):
     """Length scales and weights K⁻¹ y of each group."""
     from scipy.linalg import cho_factor, cho_solve
 
     lengths, weights = [], []
-    for part in _slices(sizes):
-        start = lengths[-1] if lengths else None
-        lengths.append(fit_lengths(inputs[rows], target[rows, part], noise, iterations, start))
+    for i, part in enumerate(_slices(sizes)):
+        if known_lengths is None:
+            start = lengths[-1] if lengths else None
+            lengths.append(fit_lengths(inputs[rows], target[rows, part], noise, iterations, start))
+        else:
+            lengths.append(np.asarray(known_lengths[i], float))
         factor = cho_factor(kernel_matrix(inputs, inputs, lengths[-1], noise), lower=True, overwrite_a=True)
         weights.append(cho_solve(factor, target[:, part]))
     return lengths, weights
@@ -115,7 +121,7 @@ def _joint_basis(x_simple, x, components, rng, most: int = 2500):
     return mean, principal_components(both, components)[1]
 
 
-def _fit_two_groups(inputs_simple, inputs, target_simple, target, sizes, rows, noise, iterations):
+def _fit_two_groups(inputs_simple, inputs, target_simple, target, sizes, rows, noise, iterations, known_lengths):
     """Two kernel sums `(inputs, lengths, weights)`, of simple physics over all spectra and of the difference over
     `inputs`, and the constant part of the difference `(components,)`.
 
@@ -125,9 +131,12 @@ def _fit_two_groups(inputs_simple, inputs, target_simple, target, sizes, rows, n
     from scipy.linalg import cholesky, solve_triangular
 
     first, second, offset = [], [], []
-    for part in _slices(sizes):
-        start = first[-1][0] if first else None
-        length = fit_lengths(inputs_simple[rows], target_simple[rows, part], noise, iterations, start)
+    for i, part in enumerate(_slices(sizes)):
+        if known_lengths is None:
+            start = first[-1][0] if first else None
+            length = fit_lengths(inputs_simple[rows], target_simple[rows, part], noise, iterations, start)
+        else:
+            length = np.asarray(known_lengths[i], float)
         factor = cholesky(
             kernel_matrix(inputs_simple, inputs_simple, length, noise), lower=True, overwrite_a=True, check_finite=False
         )

@@ -3,7 +3,9 @@
     python -m emuinfer.training.uncertainty optical-fgk --simple lte.h5 --realistic turbospectrum.npz --residuals cv.npz
 
 makes the cross-validated residuals of the Gaussian-process emulator (or goes on with them, or reads them), fits
-`EmulatorUncertainty`, saves it beside the emulator, and prints its coverage of the held-out tenth of the grid.
+`EmulatorUncertainty`, saves it beside the emulator, and prints its coverage of the held-out tenth of the grid. For an
+emulator that learned from Gaussian processes, `--teacher` names these: the residuals are then those of the teacher's
+refits, with its length scales, plus what the emulator departs from its teacher.
 """
 
 import argparse
@@ -298,29 +300,37 @@ def main(argv=None):
     parser.add_argument("--simple-spectra", type=int, default=3000, help="how many spectra of simple physics")
     parser.add_argument("--components", type=int, default=160, help="of the Gaussian-process emulator")
     parser.add_argument("--noise", type=float, default=2e-4, help="its nugget")
+    parser.add_argument("--teacher", help="path of the Gaussian processes that the emulator learned from")
     args = parser.parse_args(argv)
     grid = import_npz(args.realistic, label_space=OPTICAL_FGK, medium="air")
     train, test = fixed_split(len(grid))
     labels, flux = np.asarray(grid.labels), np.asarray(grid.flux)
 
+    teacher = load_emulator(args.teacher) if args.teacher else None
+    components = len(teacher.basis) if teacher else args.components
+    lengths = 1 / np.asarray(teacher.sums[0].inverse_length, float) if teacher else None
+
     def fit(labels, flux):
-        lte, settings = Grid.load(args.simple), {"components": args.components, "noise": args.noise}
+        lte, settings = Grid.load(args.simple), {"components": components, "noise": args.noise, "lengths": lengths}
         simple = tuple(np.asarray(a)[: args.simple_spectra] for a in (lte.labels, lte.flux))
         return fit_logit_gp(OPTICAL_FGK, labels, flux, grid.wavelength, medium="air", simple=simple, **settings)
 
     seen = cross_validated_flux(
         fit, labels[train], flux[train], grid.wavelength, folds=args.folds, path=args.residuals, progress=True
     )
+    emulator = load_emulator(args.emulator)
+    if teacher:
+        departure = predict(emulator, labels[train], grid.wavelength) - predict(teacher, labels[train], grid.wavelength)
+        seen = seen + departure
     uncertainty = fit_uncertainty(
         OPTICAL_FGK, labels[train], seen - flux[train], seen, grid.wavelength, rank=args.rank, medium="air"
     )
-    emulator = load_emulator(args.emulator)
     predicted = predict(emulator, labels[test], grid.wavelength)
     table = coverage(uncertainty, labels[test], predicted - flux[test], predicted, grid.wavelength)
     card = {
         "title": f"Error of {args.emulator}: diagonal and {uncertainty.rank} factors",
         "learned_on": f"{args.folds}-fold cross-validation of the recipe on its {len(train)} realistic spectra",
-        "recipe": {k: getattr(args, k) for k in ("components", "simple_spectra", "noise")},
+        "recipe": {"components": components, "simple_spectra": args.simple_spectra, "noise": args.noise},
         "realistic_grid": {"file": Path(args.realistic).name, "hash": grid.hash},
         "held_out_coverage": table,
         "limits": "The error with respect to the realistic grid, not that of the grid with respect to stars.",

@@ -1,0 +1,108 @@
+"""A star's likelihood as a quadratic form of a few numbers: exact where the surrogate is, and independent of the pixels.
+
+Around a star the model flux is `mean + a(p) @ basis` (`LocalSpectrum`), and the continuum moves by a fraction of the
+noise. With the continuum C and the flux m of the optimum, the residual of the data d is
+
+    r(a, θ) = d − C (mean + a @ basis) − θ @ Z,   Z = [m T_0, m T_1, …; emulator factors × level]
+
+linear in a and in θ, the changes of the continuum's coefficients and the coefficients of the emulator's error, both with
+Gaussian priors. So the likelihood with θ integrated out, for diagonal noise W⁻¹, is exp(−½ A Q A) with A = (1, a) and a
+small matrix Q (Woodbury identity; Golub & Van Loan 2013, section 2.1.4). Only the jitter changes W: Q is tabulated over
+its logarithm and interpolated by a cubic spline. Products of changes of m and of C are left out: they are
+second order in the noise, and the verification of a fit, which uses all pixels, contains them.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..emulators.local import quadratic_terms
+
+LOWEST, HIGHEST, NODES = -4.5, -0.7, 64  # log10 of the jitter: below it counts as none
+PAD = 2  # knots beyond the ends
+
+
+class CompressedStar(eqx.Module):
+    """Log likelihood of one star as a function of local parameters and jitter; see the module's docstring."""
+
+    centre: jax.Array  # (n_parameters,)
+    whiten: jax.Array  # (n_parameters, n_free)
+    coefficients: jax.Array  # (n_terms, components)
+    quadratic: jax.Array  # (NODES, 1 + components, 1 + components), spline coefficients
+    noise: jax.Array  # (NODES,), spline coefficients of the information on log10 of the jitter
+
+    def components(self, parameters) -> jax.Array:
+        """A = (1, a), `(1 + components,)`, at `(n_parameters,)`."""
+        a = quadratic_terms((parameters - self.centre) @ self.whiten) @ self.coefficients
+        return jnp.concatenate([jnp.ones(1, a.dtype), a])
+
+    def log_likelihood(self, parameters, log10_jitter) -> jax.Array:
+        a = self.components(parameters)
+        return -0.5 * a @ spline(self.quadratic, log10_jitter) @ a
+
+    def metric(self, log10_jitter):
+        """Q, and the information on log10 of the jitter."""
+        return spline(self.quadratic, log10_jitter), spline(self.noise, log10_jitter)
+
+
+def compress(local, data, coefficients, model_flux) -> CompressedStar:
+    """The compressed likelihood of `data` (a `StarData` with variances, weights and factors set).
+
+    `local`: the `LocalSpectrum`; `coefficients` `(n_terms,)` of the continuum and `model_flux` `(n_pix,)` at the optimum.
+    Pure JAX.
+    """
+    terms, continuum = data.continuum.basis[: data.continuum.n_terms], data.continuum(coefficients)
+    x = jnp.concatenate([(local.mean * continuum - data.flux)[None], local.basis * continuum])
+    z = jnp.concatenate([terms * model_flux, data.factors * data.level])
+    rows = jnp.concatenate([x, z])
+    precision = jnp.concatenate([1.0 / data.continuum.sd**2, jnp.ones(len(data.factors))])
+    shift = jnp.concatenate([data.continuum.mean - coefficients, jnp.zeros(len(data.factors))])
+    k = len(x)
+
+    def at(log10_jitter):
+        variance = data.variance + data.model_variance + (10.0**log10_jitter * data.level) ** 2
+        used = data.weight > 0
+        w = data.weight / variance
+        gram = (rows * w) @ rows.T
+        h = gram[k:, k:] + jnp.diag(precision)
+        scale = 1.0 / jnp.sqrt(jnp.diagonal(h))
+        factor = jax.scipy.linalg.cholesky(h * scale[:, None] * scale + 1e-6 * jnp.eye(len(h)), lower=True)
+        y = (gram[k:, :k] - jnp.zeros((len(h), k)).at[:, 0].set(precision * shift)) * scale[:, None]
+        y = jax.scipy.linalg.solve_triangular(factor, y, lower=True)
+        log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)) - jnp.log(scale)) - jnp.sum(jnp.log(precision))
+        log_noise = jnp.sum(jnp.where(used, jnp.log(jnp.where(used, w / data.reference_ivar, 1.0)), 0.0))
+        constant = jnp.sum(precision * shift**2) + log_det - log_noise
+        slope = 2.0 * np.log(10.0) * (10.0**log10_jitter * data.level) ** 2 / variance
+        return (gram[:k, :k] - y.T @ y).at[0, 0].add(constant), 0.5 * jnp.sum(used * slope**2)
+
+    quadratic, noise = jax.lax.map(at, jnp.asarray(nodes(), jnp.float32))
+    inverse = jnp.asarray(_spline_inverse(), jnp.float32)
+    return CompressedStar(
+        local.centre, local.whiten, local.coefficients,
+        jnp.einsum("ij,jkl->ikl", inverse, quadratic), inverse @ noise,
+    )
+
+
+def nodes() -> np.ndarray:
+    return np.linspace(LOWEST, HIGHEST, NODES)
+
+
+def _spline_inverse() -> np.ndarray:
+    """From values at the nodes to coefficients of uniform cubic B-splines, with zero slope at both ends."""
+    matrix = np.zeros((NODES, NODES))
+    for i in range(NODES):
+        for j, w in ((i - 1, 1 / 6), (i, 4 / 6), (i + 1, 1 / 6)):
+            matrix[i, abs(j) if j < NODES else 2 * (NODES - 1) - j] += w
+    return np.linalg.inv(matrix)
+
+
+def spline(coefficients, x):
+    """The spline of `_spline_inverse` at `x`, constant beyond its ends; `coefficients` `(NODES, …)`."""
+    position = jnp.clip((x - LOWEST) * ((NODES - 1) / (HIGHEST - LOWEST)), 0.0, NODES - 1.0)
+    first = jnp.clip(jnp.floor(position), 0, NODES - 2).astype(jnp.int32)
+    t = position - first
+    weights = jnp.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6.0
+    index = jnp.abs(first + jnp.arange(-1, 3))
+    index = jnp.where(index > NODES - 1, 2 * (NODES - 1) - index, index)
+    return jnp.tensordot(weights, coefficients[index], axes=1)

@@ -1,0 +1,98 @@
+"""How wrong a model spectrum is expected to be at a star's pixels: its lines, the emulator, the surrogate. Pure JAX."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..emulators.uncertainty import EmulatorUncertainty, UncertaintyQuery, correlation_integral, label_terms
+from ..spectra.doppler import SPEED_OF_LIGHT
+from ..spectra.lsf import FWHM_PER_SIGMA
+
+THERMAL_KMS = 1.5  # typical thermal and microturbulent width of an iron line
+RATIOS = np.geomspace(0.02, 500.0, 120)  # of a line spread function's width to the lag of the errors' correlation
+
+
+class ModelErrors(eqx.Module):
+    """The error of the model flux: a variance per pixel, and factors that are common to many pixels.
+
+    - Lines: an error of a line's strength is a fraction of its depth, and the same over the whole line. Its variance
+      therefore counts once per line and not once per pixel (`coherence`).
+    - Emulator: `EmulatorUncertainty`, seen through the line spread function. Its diagonal part averages out as far as
+      neighbouring errors are not correlated, and counts once per correlation length; its factors stay factors.
+    - Surrogate: the root-mean-square error of the reduction or of the local surrogate in use.
+    """
+
+    lines: jax.Array | None  # (n_grid,), relative errors of the depth
+    line_fe_h: float = eqx.field(static=True)
+    line_per_dex: float = eqx.field(static=True)
+    reduction: jax.Array  # (n_grid,), error of the whole-domain reduction in flux
+    uncertainty: EmulatorUncertainty | None
+    query: UncertaintyQuery | None
+    damping: jax.Array | None  # at RATIOS
+    instrument_kms: jax.Array
+    pixel_kms: float = eqx.field(static=True)
+    wavelength: float = eqx.field(static=True)
+
+    def __init__(self, grid_wavelength, wavelength, resolution, *, lines=None, reduction=None, uncertainty=None):
+        """`grid_wavelength` `(n_grid,)` at rest, `wavelength` `(n_pix,)` observed, both Å; `lines` a `LineErrors`."""
+        self.lines = None if lines is None else jnp.asarray(lines.relative_at(grid_wavelength), jnp.float32)
+        self.line_fe_h, self.line_per_dex = (0.0, 0.0) if lines is None else (lines.fe_h, lines.per_dex)
+        self.reduction = jnp.zeros(len(grid_wavelength)) if reduction is None else jnp.asarray(reduction, jnp.float32)
+        self.uncertainty = uncertainty
+        self.query = None if uncertainty is None else uncertainty.prepare(grid_wavelength)
+        self.damping = None
+        if uncertainty is not None:
+            rho = np.asarray(uncertainty.correlation)
+            self.damping = jnp.asarray([correlation_integral(rho, 1.0, r) for r in RATIOS], jnp.float32)
+        self.instrument_kms = jnp.float32(SPEED_OF_LIGHT / np.median(resolution) / FWHM_PER_SIGMA)
+        self.wavelength = float(np.median(wavelength))
+        self.pixel_kms = float(SPEED_OF_LIGHT * np.median(np.diff(wavelength)) / self.wavelength)
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.uncertainty is None else self.uncertainty.rank
+
+    def line_coherence(self, broadening_kms):
+        """Pixels over which an error in a line's strength is the same, at least 1.
+
+        A line of Gaussian width σ has the equivalent width √(2π) σ.
+        """
+        sigma = jnp.sqrt(self.instrument_kms**2 + broadening_kms**2 + THERMAL_KMS**2)
+        return jnp.maximum(1.0, np.sqrt(2 * np.pi) * sigma / self.pixel_kms)
+
+    def at(self, scaled_labels, fe_h, grid_flux, operate, broadening_kms, local_error=None):
+        """`(variance, factors, error)` at the pixels: `(n_pix,)`, `(rank, n_pix)`, and the error `(n_pix,)` of one pixel.
+
+        Relative to a continuum of 1. `grid_flux` `(n_grid,)`: the emulated flux at rest; `operate`: what turns it into
+        pixels; `broadening_kms`: Gaussian width of the star's own broadening; `local_error` `(n_pix,)`: of the local
+        surrogate, which then stands for the reduction.
+        """
+        see = lambda x: 1.0 - operate(1.0 - x)  # linear in x
+        depth = 1.0 - grid_flux
+        of_lines = jnp.zeros_like(depth)
+        if self.lines is not None:
+            of_lines = depth * jnp.sqrt(self.lines**2 + (self.line_per_dex * (fe_h - self.line_fe_h)) ** 2)
+        if local_error is None:
+            smooth = see(jnp.sqrt(of_lines**2 + self.reduction**2)) ** 2
+        else:
+            smooth = see(of_lines) ** 2 + local_error**2
+        variance = smooth * self.line_coherence(broadening_kms)
+        if self.uncertainty is None:
+            return variance, jnp.zeros((0, variance.shape[0])), jnp.sqrt(smooth)
+        sd, factors = self.uncertainty.evaluate(scaled_labels, self.query, grid_flux)
+        damping, coherence = self._diagonal(scaled_labels, broadening_kms)
+        single = jnp.maximum(damping * see(sd**2), 0.0)
+        factors = jax.vmap(see)(factors)
+        return variance + single * coherence, factors, jnp.sqrt(smooth + single + (factors**2).sum(0))
+
+    def _diagonal(self, scaled_labels, broadening_kms):
+        """What the kernels leave of the diagonal variance, and over how many pixels the rest is the same."""
+        u = self.uncertainty
+        step = u.grid.step * jnp.exp(label_terms(u.label_space, scaled_labels) @ u.stretch)
+        width = jnp.sqrt(self.instrument_kms**2 + broadening_kms**2)
+        sigma = width * self.wavelength / SPEED_OF_LIGHT
+        damping = jnp.interp(jnp.log(sigma / step), jnp.log(jnp.asarray(RATIOS, jnp.float32)), self.damping)
+        length = step * (2.0 * u.correlation.sum() - u.correlation[0])
+        pixel = self.pixel_kms * self.wavelength / SPEED_OF_LIGHT
+        return damping, jnp.maximum(1.0, length / (damping * pixel))
