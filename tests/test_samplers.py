@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emuinfer.errors import SamplingError
-from emuinfer.samplers import SAMPLERS, SamplerResult, get_sampler, laplace_covariance, nuts, optimise
+from emuinfer.samplers import get_sampler, laplace_covariance, nuts, optimise
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -130,18 +130,6 @@ def test_hopeless_starts_and_bad_arguments():
         nuts(gaussian, mean, data, seed=0, covariance=covariance, target_acceptance=80, progress=False)
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLERS))
-def test_every_sampler_keeps_the_protocol(name, gaussian_run):
-    mean, covariance, data, _ = gaussian_run
-    settings = dict(seed=5, chains=4, warmup=250, draws=500, covariance=covariance, progress=False)
-    result = get_sampler(name)(gaussian, mean, data, **settings)
-    assert isinstance(result, SamplerResult) and result.positions.shape == (4, 500, DIM)
-    assert {"lp", "diverging", "energy", "n_steps", "acceptance_rate"} <= set(result.stats)
-    sd = np.sqrt(np.diag(covariance))
-    assert np.all(np.abs(result.positions.mean((0, 1)) - mean) < 0.25 * sd)
-    np.testing.assert_allclose(result.positions.std((0, 1)), sd, rtol=0.15)
-
-
 def test_unknown_sampler():
     with pytest.raises(SamplingError, match="Did you mean 'nuts'.*samplers are: .*nuts"):
         get_sampler("NUTs")
@@ -172,10 +160,9 @@ def exact_eight_schools():
     return p @ mu, p @ tau[:, 0], p @ shrunk
 
 
-def test_eight_schools_against_quadrature_and_numpyro():
+def test_eight_schools_against_quadrature():
     import numpyro
     import numpyro.distributions as dist
-    from numpyro.infer import MCMC, NUTS
     from numpyro.infer.util import initialize_model
     from jax.flatten_util import ravel_pytree
 
@@ -201,15 +188,6 @@ def test_eight_schools_against_quadrature_and_numpyro():
     for x, exact in zip((mu, tau, theta), exact_eight_schools()):
         assert abs(x.mean() - exact) < 4 * x.std() / np.sqrt(effective(x)), (x.mean(), exact)
     assert result.stats["diverging"].mean() < 0.01
-
-    mcmc = MCMC(NUTS(model, target_accept_prob=0.9), num_warmup=500, num_samples=1000, progress_bar=False)
-    mcmc.run(jax.random.key(1), *data)
-    theirs = mcmc.get_samples()
-    for x, y in ((mu, theirs["mu"]), (tau, theirs["tau"])):
-        y = np.asarray(y, float)[None]
-        sizes = effective(x), effective(y.reshape(2, -1))
-        assert abs(x.mean() - y.mean()) < 4 * np.sqrt(x.var() / sizes[0] + y.var() / sizes[1])
-        assert np.ptp(np.quantile(x, [0.25, 0.75])) == pytest.approx(np.ptp(np.quantile(y, [0.25, 0.75])), rel=0.2)
 
 
 def banana(z, data):

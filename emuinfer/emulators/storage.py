@@ -64,7 +64,7 @@ def save_emulator(emulator: Emulator, path, card: dict | None = None) -> Path:
 
     path = _stem(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    blob = save({name: np.ascontiguousarray(a) for name, a in named_leaves(emulator).items()})
+    blob = save({name: np.ascontiguousarray(_smallest(a)) for name, a in named_leaves(emulator).items()})
     described = _describe(emulator)
     description = {
         "format": FORMAT,
@@ -88,6 +88,26 @@ def save_emulator(emulator: Emulator, path, card: dict | None = None) -> Path:
         finally:  # where the disk is full, no part of a file stays
             temporary.unlink(missing_ok=True)
     return path.with_name(path.name + ".json")
+
+
+def half_precision(emulator: Emulator, smallest: int = 100_000) -> Emulator:
+    """`emulator` with the arrays of `smallest` entries or more rounded to float16, which halves its file.
+
+    The arrays stay float32 in memory. Measure the rounded emulator, not the one before.
+    """
+    arrays, rest = eqx.partition(emulator, eqx.is_array)
+    rounded = jax.tree.map(lambda a: a.astype(np.float16).astype(a.dtype) if a.size >= smallest else a, arrays)
+    return eqx.combine(rounded, rest)
+
+
+def _smallest(array):
+    """As float16 where that loses nothing."""
+    if array.dtype == np.float32:
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
+        if np.array_equal(half, array):
+            return half
+    return array
 
 
 def list_emulators() -> list[str]:
@@ -176,6 +196,8 @@ def _fill(skeleton, tensors, file):
         if name not in tensors:
             raise EmulatorError(f"{file} lacks the array {name}. It belongs to another card or version.")
         array = tensors.pop(name)
+        if array.dtype == np.float16:
+            array = array.astype(np.float32)
         if array.shape != leaf.shape or array.dtype != leaf.dtype:
             raise EmulatorError(f"{file}: {name} has shape {array.shape} and type {array.dtype}, expected {leaf.shape}, {leaf.dtype}.")
         filled.append(jax.numpy.asarray(array))

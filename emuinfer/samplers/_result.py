@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Evidence(NamedTuple):
-    """Natural logarithm of the evidence and its standard error (NaN where a single run cannot tell)."""
+    """Natural logarithm of the evidence and its standard error."""
 
     log_evidence: float
     error: float

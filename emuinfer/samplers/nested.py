@@ -46,6 +46,8 @@ def nested(
     inner_steps = max(5, 2 * initial.shape[-1]) if inner_steps is None else inner_steps
     check_whole("live", live, 20)
     check_whole("inner_steps", inner_steps)
+    if not 0 < precision < 1:
+        raise SamplingError(f"`precision` must lie between 0 and 1, usually 0.02; got {precision}.")
     target = Target(log_density, initial, data, split, covariance, progress, "nested")
     settings = dict(delete=max(int(live) // 10, 1), inner=int(inner_steps))
     u, key = target.draw(int(live), [seed, 0]), jax.random.key(seed)
@@ -85,17 +87,23 @@ def _climb(step, all_data, state, key, precision, progress):
     """The last live points, a list of dead ones, and the number of likelihoods evaluated."""
     dead, evaluations = [], len(state.particles.loglikelihood)
     with clock("climbing", progress):
-        while float(state.integrator.logZ_live - np.logaddexp(state.integrator.logZ, state.integrator.logZ_live)) > np.log(precision):
+        while _left(state.integrator) > precision:
             if len(dead) >= MOST:
                 raise SamplingError(
-                    f"The live points still hold more than {precision:.0%} of the evidence after {MOST} replacements. Check that "
-                    "the likelihood is bounded, or give a narrower prior."
+                    f"The live points still hold more than {precision:.1%} of the evidence after {MOST} replacements. Check "
+                    "that the likelihood is bounded, or give a narrower prior."
                 )
             state, info = step(all_data, state, jax.random.fold_in(key, len(dead)))
             dead.append(info)
             slices = info.update_info
             evaluations += int(np.sum(slices.num_expansions) + np.sum(slices.num_shrink))
     return state, dead, evaluations
+
+
+def _left(integrator):
+    """Fraction of the evidence that the live points hold."""
+    dead, live = float(integrator.logZ), float(integrator.logZ_live)
+    return np.exp(live - np.logaddexp(dead, live))
 
 
 def _algorithm(pair, delete, inner):

@@ -44,8 +44,8 @@ def smc(
     - `batch`: particles moved at once (memory).
     - `warmup`: not used; there, as all samplers are called alike.
 
-    The result's `evidence` has log Z, the mean of Z over populations, and its error from their scatter. Raises
-    `SamplingError` on bad shapes or a bad split, or if the density is finite at no draw of the prior.
+    The result's `evidence` has log Z, the mean of Z over populations, and its error: from their scatter or from the scatter
+    of the weights, whichever is larger, because a scatter among four is itself uncertain. Raises `SamplingError` on bad shapes or a bad split, or if the density is finite at no draw of the prior.
     """
     initial = np.asarray(initial, np.float32)
     check_arguments(initial, chains, 1, draws, covariance, target_acceptance)
@@ -67,7 +67,8 @@ def smc(
     with bar(chains, "populations", progress) as shown:
         for chain in range(chains):
             shown.set_description(f"population {chain + 1}")
-            runs.append(_population(target, both, move, [seed, 1 + chain], draws, target_ess, target_acceptance, max_steps, moves))
+            settings = draws, target_ess, target_acceptance, int(max_steps), int(moves)
+            runs.append(_population(target, both, move, [seed, 1 + chain], *settings))
             shown.update(1)
     timings = {"compile_s": seconds, "warmup_s": 0.0, "sampling_s": time.perf_counter() - begin}
     return _result(runs, target, seed, timings)
@@ -76,11 +77,10 @@ def smc(
 def _result(runs, target, seed, timings):
     positions = np.stack([target.to_z(r["u"]) for r in runs])
     log_z = np.array([r["log_z"] for r in runs])
-    weights = np.exp(log_z - log_z.max())
-    evidence = Evidence(
-        float(log_z.max() + np.log(weights.mean())),
-        float(weights.std(ddof=1) / weights.mean() / np.sqrt(len(runs))) if len(runs) > 1 else float("nan"),
-    )
+    z = np.exp(log_z - log_z.max())
+    scatter = z.var(ddof=1) / z.mean() ** 2 if len(runs) > 1 else 0.0
+    variance = max(scatter, np.mean([r["variance"] for r in runs])) / len(runs)
+    evidence = Evidence(float(log_z.max() + np.log(z.mean())), float(np.sqrt(variance)))
     notes = target.notes
     if len(runs) > 1 and log_z.std(ddof=1) > 0.5:
         notes += (
@@ -109,7 +109,7 @@ def _population(target, both, move, seed, draws, target_ess, acceptance, max_ste
             f"The log density is finite at none of {draws} draws of the prior. Check the split, that the data hold no NaN and "
             "no zero uncertainties, and that prior and likelihood agree on units."
         )
-    power, log_z, step_size, gradients, temperatures = 0.0, 0.0, 0.5, 0, 0
+    power, log_z, variance, step_size, gradients, temperatures = 0.0, 0.0, 0.0, 0.5, 0, 0
     while power < 1:
         temperatures += 1
         if temperatures > MOST:
@@ -121,6 +121,7 @@ def _population(target, both, move, seed, draws, target_ess, acceptance, max_ste
         log_w = (new - power) * likelihood
         log_z += np.logaddexp.reduce(log_w) - np.log(draws)
         weights = np.exp(log_w - np.logaddexp.reduce(log_w))
+        variance += np.sum(weights**2) - 1 / draws   # of the mean weight, relative, for independent particles
         centre, root = _scale(u, weights)
         u, power = u[systematic(rng, weights, draws)], new
         for _ in range(REPEATS):
@@ -137,7 +138,7 @@ def _population(target, both, move, seed, draws, target_ess, acceptance, max_ste
             if accepted > LOW:
                 break
     stats = {**stats, "lp": (prior + likelihood).astype(np.float32)}
-    return dict(u=u, log_z=log_z, stats=stats, gradients=gradients, temperatures=temperatures)
+    return dict(u=u, log_z=log_z, variance=variance, stats=stats, gradients=gradients, temperatures=temperatures)
 
 
 def _next_power(likelihood, power, target_ess):

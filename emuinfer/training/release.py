@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..emulators import load_card, load_emulator, save_emulator
-from ..emulators.storage import ZOO
+from ..emulators.storage import ZOO, half_precision
 from ..grids import import_npz
 from ..labels import OPTICAL_FGK
 from .evaluate import error_table, predict
@@ -52,7 +52,7 @@ def main(argv=None):
     parser.add_argument("--realistic", required=True)
     parser.add_argument("--controls", default="tests/benchmarks/results/controls.json")
     args = parser.parse_args(argv)
-    emulator = load_emulator(args.emulator)
+    emulator = half_precision(load_emulator(args.emulator))
     grid = import_npz(args.realistic, label_space=OPTICAL_FGK, medium="air")
     train, test = fixed_split(len(grid))
     labels, flux = np.asarray(grid.labels)[test], np.asarray(grid.flux)[test]
