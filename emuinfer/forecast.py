@@ -98,7 +98,7 @@ class Spectrum:
 
     - `wavelength`, `flux`, `sigma` `(n_pix,)`: normalised flux of the model, and standard deviation of the noise.
     - `jacobian` `(n_shared, n_pix)`: derivatives by the labels, velocity and broadening that are free, in their units.
-    - `terms` `(n_terms, n_pix)`: derivatives by the continuum's coefficients. `terms_sd`: their prior.
+    - `basis` `(n_terms, n_pix)`: Chebyshev polynomials of the continuum; `terms_sd`: prior of their coefficients.
     - `correlation` `(n_pix - 1,)` with the pixel before, or None. `operator`, `keep`: from the grid to the pixels.
     """
 
@@ -107,12 +107,17 @@ class Spectrum:
     flux: np.ndarray
     sigma: np.ndarray
     jacobian: np.ndarray
-    terms: np.ndarray
+    basis: np.ndarray
     terms_sd: float
     correlation: np.ndarray | None
     resolution: float
     operator: SpectrumOperator
     keep: np.ndarray
+
+    @property
+    def terms(self) -> np.ndarray:
+        """Derivatives by the continuum's coefficients, `(n_terms, n_pix)`."""
+        return self.basis * self.flux
 
     def whitened(self, snr_factor=1.0):
         """Whitened derivatives by shared parameters and by the continuum, `(n_shared, n_pix)`, `(n_terms, n_pix)`."""
@@ -228,13 +233,13 @@ class Forecast:
         n = default_terms(wavelength) if n is None else int(n)
         if n > len(wavelength) // 4:
             raise EmuinferError(f"A continuum of {n} terms for {len(wavelength)} pixels; give 0 to {len(wavelength) // 4}.")
-        terms = chebyshev_basis(wavelength, n) * flux if n else np.zeros((0, len(wavelength)))
+        basis = chebyshev_basis(wavelength, n) if n else np.zeros((0, len(wavelength)))
         correlation = None
         if exposure.correlation_pixels:
             gap = np.diff(np.log(wavelength)) / arm.pixel_step
             correlation = np.exp(-gap / exposure.correlation_pixels)
         return Spectrum(
-            f"{name} {wavelength[0]:.0f}–{wavelength[-1]:.0f} Å", wavelength, flux, 1 / snr, jacobian, terms,
+            f"{name} {wavelength[0]:.0f}–{wavelength[-1]:.0f} Å", wavelength, flux, 1 / snr, jacobian, basis,
             exposure.continuum_sd, correlation, arm.resolution, operator, keep,
         )
 

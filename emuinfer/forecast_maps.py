@@ -1,0 +1,245 @@
+"""Bounds over many stars, S/N, resolving powers and windows."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .bounds_core import invert, step_sizes
+from .errors import EmuinferError
+from .forecast import Exposure, Forecast, pixel_flux
+from .instruments import Instrument
+from .spectra.continuum import chebyshev_basis, default_terms
+
+BATCH = 8  # stars whose derivatives are held at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoundsMap:
+    """Bounds of many stars: `names` of the shared parameters, `labels` `(n, n_labels)`, `covariance` `(n, n_shared, n_shared)`
+    and `conditional` `(n, n_shared)`; NaN where the information is singular."""
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    covariance: np.ndarray
+    conditional: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    @property
+    def marginal(self) -> np.ndarray:
+        """`(n, n_shared)`."""
+        return np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2))
+
+    def of(self, name: str) -> np.ndarray:
+        """Marginal bounds on one parameter, `(n,)`."""
+        if name not in self.names:
+            raise EmuinferError(f"'{name}' is not a free parameter; there are {', '.join(self.names)}.")
+        return self.marginal[:, self.names.index(name)]
+
+
+def bounds_map(emulator, labels, exposures, *, batch: int = BATCH, **options) -> BoundsMap:
+    """Cramér–Rao bounds of many stars seen by the same exposures, in one compiled program.
+
+    - `labels`: `(n, n_labels)`, all in the emulator's domain.
+    - `exposures`, `options`: as for `Forecast`; Gaussian priors have the same curvature for all stars.
+    - `batch`: stars whose derivatives are held in memory at once, each (free parameters × pixels) floats several times over.
+
+    On the device the whitened derivatives are reduced to the triangular factor of their QR decomposition: in float32 its
+    error grows with the condition number of the derivatives, while that of their product would with its square.
+    """
+    labels = np.atleast_2d(np.asarray(labels, float))
+    space = emulator.label_space
+    space.check(labels)
+    forecast = Forecast(emulator, labels[0], exposures, **options)
+    unit = step_sizes(space, forecast.names)
+    spectra = tuple(_device_spectrum(s) for s in forecast.spectra)
+    kernels = {n: jnp.float32(forecast.values[n]) for n in forecast.kernels}
+    scale = jnp.asarray(unit[: len(forecast.shared)], jnp.float32)
+    triangles = _triangles(
+        forecast._flux_of, spectra, jnp.asarray(labels, jnp.float32), kernels, scale, forecast.shared, space, int(batch)
+    )
+    prior = np.r_[forecast.prior, *(np.full(len(s.basis), s.terms_sd**-2.0) for s in forecast.spectra)] * unit**2
+    n = len(forecast.shared)
+    covariance, conditional = np.full((len(labels), n, n), np.nan), np.full((len(labels), n), np.nan)
+    for i, r in enumerate(np.asarray(triangles, float)):
+        fisher = r.T @ r + np.diag(prior)
+        try:
+            covariance[i] = (invert(fisher, forecast.names) * np.outer(unit, unit))[:n, :n]
+        except EmuinferError:
+            continue
+        conditional[i] = unit[:n] / np.sqrt(np.diag(fisher)[:n])
+    return BoundsMap(forecast.shared, labels, covariance, conditional, forecast.notes)
+
+
+def _device_spectrum(s):
+    as32 = lambda a: None if a is None else jnp.asarray(a, jnp.float32)
+    return s.operator, as32(s.basis), as32(1 / s.sigma), as32(s.correlation)
+
+
+@eqx.filter_jit
+def _triangles(flux_of, spectra, labels, kernels, unit, shared, space, batch):
+    """Upper triangular factors `(n, k, k)` of the whitened derivatives of every star by its k free parameters."""
+
+    def one(row):
+        start = {**space.to_dict(row), **kernels}
+
+        def flux(step):
+            at = {**start, **{n: start[n] + unit[i] * step[i] for i, n in enumerate(shared)}}
+            return [pixel_flux(flux_of, operator, at, space) for operator, *_ in spectra]
+
+        zero = jnp.zeros(len(shared), jnp.float32)
+        blocks, total = [], sum(len(basis) for _, basis, *_ in spectra)
+        before = 0
+        for model, rows, (_, basis, root, rho) in zip(flux(zero), jax.jacfwd(flux)(zero), spectra):
+            terms = jnp.zeros((total, len(model))).at[before : before + len(basis)].set(basis * model)
+            white = jnp.concatenate([rows.T, terms]) * root
+            if rho is not None:
+                changed = (white[:, 1:] - rho * white[:, :-1]) / jnp.sqrt(1 - rho**2)
+                white = jnp.concatenate([white[:, :1], changed], axis=1)
+            blocks.append(white)
+            before += len(basis)
+        return jnp.linalg.qr(jnp.concatenate(blocks, axis=1).T, mode="r")
+
+    return jax.lax.map(one, labels, batch_size=batch)
+
+
+def teff_logg_grid(label_space, teff, logg, **others):
+    """Labels `(n_teff, n_logg, n_labels)` over two axes; the rest solar unless given. NaN outside the domain."""
+    from .bounds import solar_labels
+
+    others = {**solar_labels(label_space), **others}
+    label_space.require_names(list(others))
+    axes = np.meshgrid(np.asarray(teff, float), np.asarray(logg, float), indexing="ij")
+    columns = {**others, "teff": axes[0], "logg": axes[1]}
+    grid = label_space.to_array(columns)
+    grid[~label_space.contains(grid)] = np.nan
+    return grid
+
+
+def map_teff_logg(emulator, teff, logg, exposures, *, others=None, **kwargs) -> tuple[BoundsMap, np.ndarray]:
+    """`bounds_map` over a grid of Teff `(n_teff,)` and log g `(n_logg,)`; and where the grid's nodes are in it.
+
+    `others`: further labels by name, the Sun's by default. Returns the map of the nodes inside the domain and their mask
+    `(n_teff, n_logg)`.
+    """
+    grid = teff_logg_grid(emulator.label_space, teff, logg, **(others or {}))
+    inside = np.isfinite(grid).all(-1)
+    if not inside.any():
+        raise EmuinferError("No node of the grid of Teff and log g lies in the emulator's domain.")
+    return bounds_map(emulator, grid[inside], exposures, **kwargs), inside
+
+
+# Scans for one star
+
+
+def against_snr(forecast: Forecast, factors, *, uncertainty=None) -> dict[str, np.ndarray]:
+    """Bounds by name, `(n,)`, with every S/N of the forecast multiplied by `factors` `(n,)`; with an `uncertainty` the
+    `limited` ones."""
+    rows = [forecast.bounds(float(f), uncertainty=uncertainty) for f in factors]
+    rows = [b.marginal if b.emulator_covariance is None else b.limited for b in rows]
+    return {n: np.array([r[n] for r in rows]) for n in forecast.shared}
+
+
+def snr_needed(forecast: Forecast, name: str, precision: float = 0.1, *, uncertainty=None, most: float = 1e5) -> float:
+    """The factor on every S/N of the forecast with which the bound on `name` is `precision`; the S/N itself where the
+    forecast was made with `snr=1`.
+
+    With an `uncertainty` the emulator's floor counts too. Infinite where no S/N up to `most` times the present suffices;
+    0 where the priors alone are as sharp.
+    """
+    from scipy.optimize import brentq
+
+    if not (np.isfinite(precision) and precision > 0):
+        raise EmuinferError(f"precision = {precision} must be a positive number.")
+
+    def excess(log_factor):
+        bounds = forecast.bounds(float(np.exp(log_factor)), uncertainty=uncertainty)
+        values = bounds.marginal if bounds.emulator_covariance is None else bounds.limited
+        if name not in forecast.shared:
+            raise EmuinferError(f"'{name}' is not a free parameter; there are {', '.join(forecast.shared)}.")
+        return np.log(values[name] / precision)
+
+    low, high = np.log(1e-3), np.log(most)
+    if excess(high) > 0:
+        return float("inf")
+    if excess(low) < 0:
+        return 0.0
+    return float(np.exp(brentq(excess, low, high, xtol=1e-4)))
+
+
+def against_resolution(emulator, labels, resolutions, window, snr, *, snr_per="angstrom", pixels_per_fwhm=3.0, **options):
+    """Bounds by name, `(n,)`, at resolving powers `(n,)` over one `window` (lo, hi) in Å of the emulator's medium.
+
+    With the S/N per ångström, every resolving power gets the same photons. `options`: for `Forecast`.
+    """
+    rows = []
+    for resolution in resolutions:
+        instrument = Instrument.single(*window, float(resolution), pixels_per_fwhm, medium=emulator.medium)
+        forecast = Forecast(emulator, labels, Exposure(instrument, snr, snr_per), **options)
+        rows.append(forecast.bounds(uncertainty=None).marginal)
+    return {n: np.array([r[n] for r in rows]) for n in forecast.shared}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Windows:
+    """Bounds on one parameter from windows of one width: `centre` (Å) and `bound`, both `(n,)`; `best` (lo, hi) in Å."""
+
+    name: str
+    width: float
+    centre: np.ndarray
+    bound: np.ndarray
+
+    @property
+    def best(self) -> tuple[float, float]:
+        c = float(self.centre[np.nanargmin(self.bound)])
+        return c - 0.5 * self.width, c + 0.5 * self.width
+
+
+def best_window(forecast: Forecast, name: str, width: float, *, n: int = 80) -> Windows:
+    """Bounds on `name` if only a window of `width` Å of the forecast's pixels were used, at `n` places.
+
+    Each window has a continuum of its own (one term per 25 Å). NaN where a window alone does not determine all parameters;
+    fix some by priors then. `EmuinferError` where the width is not positive or exceeds every spectrum.
+    """
+    if name not in forecast.shared:
+        raise EmuinferError(f"'{name}' is not a free parameter; there are {', '.join(forecast.shared)}.")
+    if not (np.isfinite(width) and width > 0):
+        raise EmuinferError(f"width = {width} must be a positive number.")
+    centres, bounds = [], []
+    for s in forecast.spectra:
+        lo, hi = s.wavelength[[0, -1]]
+        if hi - lo < width:
+            continue
+        for centre in np.linspace(lo + 0.5 * width, hi - 0.5 * width, n):
+            cut = _cut(s, np.abs(s.wavelength - centre) <= 0.5 * width)
+            centres.append(centre)
+            bounds.append(_bound_from(forecast, cut, name))
+    if not centres:
+        raise EmuinferError(f"No spectrum of the forecast is as wide as {width:g} Å.")
+    return Windows(name, float(width), np.array(centres), np.array(bounds))
+
+
+def _cut(s, inside):
+    wavelength = s.wavelength[inside]
+    basis = chebyshev_basis(wavelength, default_terms(wavelength)) if len(s.basis) else np.zeros((0, len(wavelength)))
+    first = np.flatnonzero(inside)[0]
+    correlation = None if s.correlation is None else s.correlation[first : first + len(wavelength) - 1]
+    return dataclasses.replace(
+        s, wavelength=wavelength, flux=s.flux[inside], sigma=s.sigma[inside], jacobian=s.jacobian[:, inside], basis=basis,
+        correlation=correlation,
+    )
+
+
+def _bound_from(forecast, spectrum, name):
+    shared, terms = spectrum.whitened()
+    n, k = len(shared), len(terms)
+    rows = np.concatenate([shared, terms])
+    fisher = rows @ rows.T + np.diag(np.r_[forecast.prior, np.full(k, spectrum.terms_sd**-2.0)])
+    names = (*forecast.shared, *(f"continuum[{i}]" for i in range(k)))
+    unit, i = step_sizes(forecast.space, names), forecast.shared.index(name)
+    try:
+        return float(np.sqrt(invert(fisher * np.outer(unit, unit), names)[i, i]) * unit[i])
+    except EmuinferError:
+        return np.nan
