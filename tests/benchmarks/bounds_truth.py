@@ -76,24 +76,26 @@ def spectra_at(flux_of, operator, rows, space):
 
 
 @eqx.filter_jit
-def fitted(star, start, unit, noise):
-    """Parameters `(r, n)` that fit the spectra flux + noise `(r, n_pix)` best; continuum coefficients last. Gauss–Newton."""
-    n, terms = len(unit), star.continuum.basis[: star.continuum.n_terms]
+def fitted(star, start, unit, covariance, noise):
+    """Parameters `(r, n)` that fit the spectra flux + noise `(r, n_pix)` best, as steps from `start` in `unit`.
+
+    The steps are Gauss–Newton's with the information at the truth, and the slope of χ² where the iteration stands.
+    """
+    n, terms = len(start), star.continuum.basis[: star.continuum.n_terms]
     root = jnp.sqrt(star.ivar)
 
     def one(noise):
         data = star.flux + noise
 
         def residual(step):
-            model = star.local(start + unit * step[:n]) * (step[n:] @ terms)
-            return jnp.concatenate([root * (model - data), (step[n:] - star.continuum.mean) / star.continuum.sd])
+            model = star.local(start + unit * step[:n]) * ((star.continuum.mean + step[n:]) @ terms)
+            return jnp.concatenate([root * (model - data), step[n:] / star.continuum.sd])
 
         def newton(step, _):
-            q, r = jnp.linalg.qr(jax.jacfwd(residual)(step))
-            return step - jax.scipy.linalg.solve_triangular(r, q.T @ residual(step)), None
+            value, back = jax.vjp(residual, step)
+            return step - covariance @ back(value)[0], None
 
-        first = jnp.concatenate([jnp.zeros(n), star.continuum.mean])
-        return jax.lax.scan(newton, first, None, length=8)[0]
+        return jax.lax.scan(newton, jnp.zeros(len(covariance)), None, length=12)[0][:n]
 
     return jax.lax.map(one, noise, batch_size=10)
 
@@ -125,7 +127,10 @@ def run_star(emulator, labels, snr, density, seed, draws):
     own, full = (np.asarray(x) for x in log_likelihoods(star, jnp.asarray(some), jnp.asarray(exact(some))))
     sd = np.sqrt(np.diag(covariance))
     noise = rng.standard_normal((REALISATIONS, len(flux))) / snr
-    fits = np.asarray(fitted(star, jnp.asarray(truth), jnp.asarray(sd, jnp.float32), jnp.asarray(noise, jnp.float32)))[:, :n]
+    own_unit = np.r_[sd * unit, np.ones(len(bounds.names) - n)]  # fits step in bounds, the continuum's coefficients in 1
+    as32 = lambda a: jnp.asarray(a, jnp.float32)
+    inverse = as32(bounds.covariance / np.outer(own_unit, own_unit))
+    fits = np.asarray(fitted(star, as32(truth), as32(sd), inverse, as32(noise)))
     clock.append(time.perf_counter())
     edge = np.minimum(*(np.abs(s - truth[: len(space)]) for s in (-1.0, 1.0))) / sd[: len(space)]
     return {
