@@ -1,15 +1,28 @@
 """Draws of an approximation, weighted and resampled: what `laplace` and `pathfinder` end with."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import SamplingError
 from ..pareto import pareto_smoothed_weights
 
 
+def in_batches(function, rows, batch):
+    """`function` of each row of a pytree of arrays, `batch` at once; the last batch is filled up with the first row.
+
+    `jax.lax.map` with `batch_size` would compile the function twice, once for what is left over.
+    """
+    n = len(jax.tree.leaves(rows)[0])
+    batch = min(batch, n)
+    index = jnp.concatenate([jnp.arange(n), jnp.zeros(-n % batch, int)]).reshape(-1, batch)
+    out = jax.lax.map(jax.vmap(function), jax.tree.map(lambda x: x[index], rows))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n], out)
+
+
 def densities(density, positions, *, batch):
     """Log densities of `positions` `(n, dim)`, `batch` of them at once."""
-    return jax.lax.map(density, positions, batch_size=batch)
+    return in_batches(density, positions, batch)
 
 
 def systematic(rng, weights, n):

@@ -6,14 +6,16 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from blackjax.mcmc.dynamic_hmc import DynamicHMCState
 
 from ..errors import SamplingError
-from ._chains import prepare_chains, split_time
+from ._chains import prepare_chains
 from ._compile import compile_once
 from ._progress import bar, clock
 from ._result import SamplerResult
 from ._setup import check_arguments, check_starts, known_covariance, start_candidates, whitened, whitening
 
+ROUNDS = 5      # parts of the warm-up: three to tune, and two between them to measure the covariance
 GRADIENTS = 2   # per step of the integrator of McLachlan that BlackJAX uses
 
 
@@ -26,12 +28,13 @@ def mclmc(
     Use it in some tens of dimensions or more, where its step size falls more slowly with the number of dimensions than that
     of `nuts` and `hmc`. Not in few dimensions, where `hmc` needs fewer gradients, nor where the covariance is unknown.
 
-    Each chain tunes its step size with BlackJAX's own tuning; the chains then share the median. They also share the random
-    number of steps of each path, so that none waits for another.
+    Each chain tunes its step size with BlackJAX's own tuning; the chains then share the median. The space is whitened anew
+    twice, with the covariance of all chains' draws, and the step size tuned again. The chains also share the random number of
+    steps of each path, so that none waits for another.
 
     **Arguments:** `initial` and `draws` as for `nuts`, but a start per chain needs a `covariance`, and
 
-    - `warmup`: steps per chain for the tuning.
+    - `warmup`: steps per chain for the tuning, at least 50.
     - `target_acceptance`: of the Metropolis test.
     - `trajectory_steps`: mean number of integrator steps per path, of two gradients each; above 1.1.
 
@@ -44,8 +47,8 @@ def mclmc(
         raise SamplingError("'mclmc' moves at constant speed and needs at least two dimensions; use 'nuts' or 'hmc'.")
     if not trajectory_steps > 1.1:
         raise SamplingError(f"`trajectory_steps` must be above 1.1, usually 2; got {trajectory_steps}.")
-    if warmup < 10:
-        raise SamplingError(f"'mclmc' needs a `warmup` of at least 10 steps for its tuning, better 200; got {warmup}.")
+    if warmup < 50:
+        raise SamplingError(f"'mclmc' needs a `warmup` of at least 50 steps for its tuning, better 300; got {warmup}.")
     covariance, notes = known_covariance(log_density, initial, data, covariance, progress, "mclmc")
     affine, key = whitening(initial, covariance), jax.random.key(seed)
 
@@ -56,26 +59,22 @@ def mclmc(
         notes += check_starts(np.asarray(finite))
         u = states.position
         tune, seconds = compile_once(
-            _tune, log_density, data, affine, u, key, warmup=int(warmup), target=float(target_acceptance),
+            _tune, log_density, data, affine, u, key, warmup=-(-int(warmup) // ROUNDS), target=float(target_acceptance),
             trajectory_steps=float(trajectory_steps),
         )
         compile_s += seconds
-    clocks = [(0, 0.0)]
+    with clock("compiling", progress):
+        chunk = int(min(max(chunk, 1), draws, -(-warmup // ROUNDS)))
+        states = DynamicHMCState(u, states.logdensity, states.logdensity_grad, jax.random.split(key, chains))   # for shapes
+        run, seconds = compile_once(
+            _advance, log_density, data, affine, states, key, np.int32(0), np.float32(1), chunk=chunk,
+            trajectory_steps=float(trajectory_steps),
+        )
+        compile_s += seconds
     begin = time.perf_counter()
     with clock("tuning", progress):
-        states, step_size, tuning_steps = jax.block_until_ready(tune(data, affine, u, key))
-        step_size = jnp.median(step_size)
-        if not np.isfinite(step_size):
-            raise SamplingError("The tuning of 'mclmc' found no step size. Use 'nuts', or start at an optimum.")
-    warmup_s = time.perf_counter() - begin
-    with clock("compiling", progress):
-        chunk = int(min(max(chunk, 1), draws))
-        run, seconds = compile_once(
-            _advance, log_density, data, affine, states, key, np.int32(0), step_size, chunk=chunk,
-            trajectory_steps=float(trajectory_steps),
-        )
-        compile_s += seconds
-    begin, parts = time.perf_counter(), []
+        affine, states, step_size, tuned = _warm_up(tune, run, data, affine, u, key, warmup, chunk)
+    warmup_s, begin, parts = time.perf_counter() - begin, time.perf_counter(), []
     with bar(draws, "sampling", progress) as shown:
         for first in range(0, draws, chunk):
             states, part = run(data, affine, states, key, np.int32(first), step_size)
@@ -83,7 +82,6 @@ def mclmc(
             shown.update(min(chunk, draws - first))
     sampling_s = time.perf_counter() - begin
     positions, stats = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :draws], *parts)
-    tuned = int(GRADIENTS * tuning_steps.sum())
     accepted = float(stats["acceptance_rate"].mean())
     if accepted < 0.5:
         notes += (f"Only {accepted:.0%} of the paths were accepted: the tuning failed. Lengthen the warm-up, or use 'nuts'.",)
@@ -93,6 +91,35 @@ def mclmc(
         seed=seed, timings={"compile_s": compile_s, "warmup_s": warmup_s, "sampling_s": sampling_s},
         gradients=int(GRADIENTS * stats["n_steps"].sum()) + tuned, notes=notes,
     )
+
+
+def _warm_up(tune, run, data, affine, u, key, warmup, chunk):
+    """Whitening, states, step size and the gradients taken, after three tunings and two measurements of the covariance."""
+    tunings, gradients = ROUNDS // 2 + 1, 0
+    for i in range(tunings):
+        round_key = jax.random.fold_in(key, 1000 + i)
+        states, step_size, taken = jax.block_until_ready(tune(data, affine, u, round_key))
+        gradients += int(GRADIENTS * taken.sum())
+        step_size = jnp.float32(jnp.nanmedian(step_size))
+        if not np.isfinite(step_size):
+            raise SamplingError("The tuning of 'mclmc' found no step size. Use 'nuts', or start at an optimum.")
+        if i == tunings - 1:
+            return affine, states, step_size, gradients
+        parts = []
+        for first in range(0, -(-warmup // ROUNDS), chunk):
+            states, (z, stats) = run(data, affine, states, round_key, np.int32(first), step_size)
+            parts.append(np.asarray(z, float))
+            gradients += int(GRADIENTS * stats["n_steps"].sum())
+        z = np.concatenate(parts, axis=1)
+        affine = _whiten_again(affine, z.reshape(-1, z.shape[-1]))
+        u = np.linalg.solve(affine[1].astype(float), (z[:, -1] - affine[0]).T).T.astype(np.float32)
+
+
+def _whiten_again(affine, z):
+    """Centre and root of draws `z` `(n, dim)`, their covariance drawn towards the earlier one as in Stan's warm-up."""
+    root, n = affine[1].astype(float), len(z)
+    covariance = (n * np.atleast_2d(np.cov(z.T)) + 5 * root @ root.T) / (n + 5)
+    return z.mean(0).astype(np.float32), np.linalg.cholesky(covariance).astype(np.float32)
 
 
 def _kernel():

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._chains import prepare_chains
 from ._compile import compile_once
-from ._importance import resample
+from ._importance import in_batches, resample
 from ._progress import clock
 from ._result import SamplerResult
 from ._setup import check_arguments, check_starts, check_whole, known_covariance, start_candidates, whitened, whitening
@@ -86,6 +86,6 @@ def _paths(density, affine, starts, key, *, each, elbo_draws, max_iterations):
         path_key, draw_key = jax.random.split(key)
         state, _ = blackjax.pathfinder.approximate(path_key, safe, start, elbo_draws, maxiter=max_iterations, maxls=30)
         u, log_q = blackjax.pathfinder.sample(draw_key, state, each)
-        return affine[0] + u @ affine[1].T, jax.lax.map(inner, u, batch_size=64), log_q
+        return affine[0] + u @ affine[1].T, in_batches(inner, u, 64), log_q
 
     return jax.lax.map(one, (starts, jax.random.split(key, len(starts))))

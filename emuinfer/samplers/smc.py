@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import SamplingError
 from ._compile import compile_once
-from ._importance import systematic
+from ._importance import in_batches, systematic
 from ._progress import bar, clock
 from ._result import Evidence, SamplerResult
 from ._setup import check_arguments, check_whole
@@ -172,7 +172,7 @@ def _neutral(u):
 
 
 def _both(pair, u, *, batch):
-    return jax.lax.map(pair, u, batch_size=batch)
+    return in_batches(pair, u, batch)
 
 
 def _move(pair, u, centre, root, power, step_size, steps, key, *, moves, batch):
@@ -197,4 +197,4 @@ def _move(pair, u, centre, root, power, step_size, steps, key, *, moves, batch):
         return end, *pair(end), stats
 
     v = jax.scipy.linalg.solve_triangular(root, (u - centre).T, lower=True).T
-    return jax.lax.map(one, (v, jax.random.split(key, len(u))), batch_size=batch)
+    return in_batches(one, (v, jax.random.split(key, len(u))), batch)
