@@ -20,8 +20,8 @@ SAMPLING, FAST, SLOW = -1, 0, 1   # stages; the last two as in Stan's schedule
 
 
 def run_chains(
-    method, transition, settings, schedule, log_density, initial, data, *, seed, chains, warmup, draws, target, covariance,
-    prior_scale, notes, progress, chunk, checkpoint,
+    method, transition, settings, schedule, log_density, initial, data, *, seed, chains, warmup, draws, target,
+    covariance, prior_scale, notes, progress, chunk, checkpoint,
 ) -> SamplerResult:
     """Warm up and sample; arguments are those of the samplers, checked, and
 
@@ -30,8 +30,10 @@ def run_chains(
     - `prior_scale`: the variance in the whitened space towards which the estimated inverse mass matrix is drawn.
     """
     affine, key, total = whitening(initial, covariance), jax.random.key(seed), warmup + draws
-    facts = dict(method=method, seed=int(seed), chains=chains, warmup=warmup, draws=draws, target_acceptance=float(target),
-                 settings=list(settings))
+    facts = {
+        "method": method, "seed": int(seed), "chains": chains, "warmup": warmup, "draws": draws,
+        "target_acceptance": float(target), "settings": list(settings),
+    }
     stored = Checkpoint.open(checkpoint, facts, log_density, data, (initial, *affine))
     with clock("compiling", progress):
         candidates = start_candidates(initial, affine, chains, seed)

@@ -32,7 +32,8 @@ def systematic(rng, weights, n):
 
 
 def resample(rng, positions, lp, log_q, chains, draws, what):
-    """Positions `(chains, draws, dim)`, statistics, facts and notes from draws of an approximation with density `log_q`.
+    """Positions `(chains, draws, dim)`, statistics, facts and notes from draws of an approximation with density
+    `log_q`.
 
     The weights are Pareto-smoothed; k-hat and the effective number of draws are among facts and notes. Raises
     `SamplingError` if the log density is finite at no draw.
@@ -41,14 +42,14 @@ def resample(rng, positions, lp, log_q, chains, draws, what):
     usable = np.isfinite(lp) & np.isfinite(log_q)
     if usable.sum() < 2:
         raise SamplingError(
-            f"The log density is finite at {int(usable.sum())} of {len(lp)} draws of {what}. Start at an optimum inside the "
-            "priors (`optimise`), or use 'nuts'."
+            f"The log density is finite at {int(usable.sum())} of {len(lp)} draws of {what}. Start at an optimum "
+            "inside the priors (`optimise`), or use 'nuts'."
         )
     log_weights, k_hat, ess = pareto_smoothed_weights(np.where(usable, lp - np.where(usable, log_q, 0), -np.inf))
     rows = systematic(rng, np.exp(log_weights), chains * draws)
     note = f"Draws of {what}, importance-resampled: Pareto k-hat {k_hat:.2f}, effective draws {ess:.0f} of {len(lp)}."
     if not (k_hat <= 0.7 and ess >= 10) and ess < 0.99 * len(lp):   # limits as for the verification
-        note += " The approximation does not hold (k-hat must be below 0.7): use these draws as starts only, and run 'nuts'."
+        note += " The approximation does not hold (k-hat must be below 0.7): use these as starts only, and run 'nuts'."
     return (
         np.asarray(positions)[rows].reshape(chains, draws, -1).astype(np.float32),
         {"lp": lp[rows].reshape(chains, draws).astype(np.float32)},

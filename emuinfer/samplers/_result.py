@@ -28,7 +28,8 @@ class SamplerResult:
     - `seed`: the seed that reproduces the draws.
     - `timings`: seconds as `compile_s`, `warmup_s`, `sampling_s`; compilation is zero when it was done before.
     - `gradients`: gradient evaluations that were needed, warm-up included, summed over chains.
-    - `evidence`: log of the integral of exp(log density) and its standard error, from methods that give one, else `None`.
+    - `evidence`: log of the integral of exp(log density) and its standard error, from methods that give one, else
+      `None`.
     - `notes`: plain sentences about what was repaired on the way; empty if nothing was.
     """
 

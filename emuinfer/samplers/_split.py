@@ -17,8 +17,8 @@ WIDE = 3.0   # standard deviations of the Gaussian reference, in those of `covar
 class Target:
     """Prior and likelihood in coordinates `u` with `z = centre + root @ u`.
 
-    `pair(u, all_data)` gives log prior and log likelihood as densities in `z`; `all_data` is `(data, centre, root, shift)`.
-    `draw(n, seed)` gives draws of the prior in `u`, `(n, dim)`, float32.
+    `pair(u, all_data)` gives log prior and log likelihood as densities in `z`; `all_data` is `(data, centre, root,
+    shift)`. `draw(n, seed)` gives draws of the prior in `u`, `(n, dim)`, float32.
     """
 
     def __init__(self, log_density, initial, data, split, covariance, progress, method):
@@ -52,8 +52,8 @@ class Target:
         z = np.asarray(call(self.data, keys), float)
         if z.shape != (n, self.dim):
             raise SamplingError(
-                f"`draw_prior(key, data)` of the split must return a position of shape ({self.dim},), as `initial` has; "
-                f"{n} draws have the shape {z.shape}."
+                f"`draw_prior(key, data)` of the split must return a position of shape ({self.dim},), as `initial` "
+                f"has; {n} draws have the shape {z.shape}."
             )
         if not np.isfinite(z).all():
             raise SamplingError("`draw_prior(key, data)` of the split returns positions that are not finite.")

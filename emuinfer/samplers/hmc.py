@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo with trajectories of one length (Duane et al. 1987; Neal 2011, arXiv:1206.1901) by BlackJAX."""
+"""Hamiltonian Monte Carlo with trajectories of one length (Duane et al. 1987; Neal 2011, arXiv:1206.1901), BlackJAX."""
 
 import blackjax
 import jax
@@ -23,33 +23,34 @@ def hmc(
     needs fewer gradients than `nuts`, a shorter warm-up, and no chain waits for another. Not where the posterior is
     strongly curved or heavy-tailed, because one length does not suit all of it: use `nuts`, and compare.
 
-    **Arguments:** `initial`, `covariance`, `draws`, `chunk` and `checkpoint` as for `nuts`, but a start per chain needs a
-    `covariance`, and
+    **Arguments:** `initial`, `covariance`, `draws`, `chunk` and `checkpoint` as for `nuts`, but a start per chain needs
+    a `covariance`, and
 
     - `warmup`: steps per chain in which dual averaging adapts the step size.
     - `adapt_metric`: estimate the mass matrix anew, half-way through the warm-up, from the draws of all chains.
     - `target_acceptance`: of the step size adaptation, at the jittered steps.
-    - `trajectory`: length of a trajectory in posterior standard deviations, by default a quarter of a Gaussian's period.
-      The number of leapfrog steps is this over the step size, rounded up, at most `max_steps`.
+    - `trajectory`: length of a trajectory in posterior standard deviations, by default a quarter of a Gaussian's
+      period. The number of leapfrog steps is this over the step size, rounded up, at most `max_steps`.
 
-    Raises `SamplingError` on bad shapes, if the log density is finite at no start, or if the checkpoint is of another run.
+    Raises `SamplingError` on bad shapes, if the log density is finite at no start, or if the checkpoint is of another
+    run.
     """
     initial = np.asarray(initial, np.float32)
     chains = check_arguments(initial, chains, warmup, draws, covariance, target_acceptance)
     check_whole("max_steps", max_steps)
     if not 0 < trajectory < np.inf:
-        raise SamplingError(f"`trajectory` must be a positive number of standard deviations, about 1.6; got {trajectory}.")
+        raise SamplingError(f"`trajectory` must be a positive number of standard deviations, as 1.6; got {trajectory}.")
     covariance, notes = known_covariance(log_density, initial, data, covariance, progress, "hmc")
     return run_chains(
-        "hmc", _transition, (float(trajectory), int(max_steps), bool(adapt_metric)), _schedule(int(warmup), adapt_metric),
-        log_density, initial, data, seed=seed, chains=chains, warmup=int(warmup), draws=int(draws),
-        target=target_acceptance, covariance=covariance, prior_scale=np.float32(1.0), notes=notes, progress=progress,
-        chunk=chunk, checkpoint=checkpoint,
+        "hmc", _transition, (float(trajectory), int(max_steps), bool(adapt_metric)),
+        _schedule(int(warmup), adapt_metric), log_density, initial, data, seed=seed, chains=chains, warmup=int(warmup),
+        draws=int(draws), target=target_acceptance, covariance=covariance, prior_scale=np.float32(1.0), notes=notes,
+        progress=progress, chunk=chunk, checkpoint=checkpoint,
     )
 
 
 def _schedule(warmup, adapt_metric):
-    """A fifth of the warm-up to settle, to the half of it for the mass matrix, the rest for the step size that suits it."""
+    """A fifth of the warm-up to settle, up to its half for the mass matrix, the rest for the step size."""
     schedule = np.zeros((warmup, 2), np.int32)
     schedule[:, 0] = FAST
     if adapt_metric and warmup >= 20:
@@ -60,7 +61,7 @@ def _schedule(warmup, adapt_metric):
 
 
 def _transition(keys, states, density, adapted, trajectory, max_steps, adapt_metric):
-    """One trajectory of all chains. `adapt_metric` acts through the schedule, and is here so that it is in checkpoints."""
+    """One trajectory of all chains. `adapt_metric` acts in the schedule; it is here to be in checkpoints."""
     kernel = blackjax.hmc.build_kernel()
     steps = jnp.clip(jnp.ceil(trajectory / adapted.step_size), 1, max_steps).astype(jnp.int32)
 

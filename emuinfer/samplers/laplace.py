@@ -18,8 +18,8 @@ def laplace(
 ) -> SamplerResult:
     """Draws of the Gaussian around an optimum, resampled with Pareto-smoothed importance weights.
 
-    Use it for a first look: it takes no gradients, and `warmup["k_hat"]`, also in the notes, tells whether it holds. Not
-    for results where k-hat is above 0.7, nor with several modes, of which it sees one and does not notice.
+    Use it for a first look: it takes no gradients, and `warmup["k_hat"]`, also in the notes, tells whether it holds.
+    Not for results where k-hat is above 0.7, nor with several modes, of which it sees one and does not notice.
 
     **Arguments:**
 

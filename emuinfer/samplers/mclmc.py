@@ -25,12 +25,13 @@ def mclmc(
 ) -> SamplerResult:
     """Sample `log_density(z, data)` along paths of constant speed, with a Metropolis test, in the whitened space.
 
-    Use it in some tens of dimensions or more, where its step size falls more slowly with the number of dimensions than that
-    of `nuts` and `hmc`. Not in few dimensions, where `hmc` needs fewer gradients, nor where the covariance is unknown.
+    Use it in some tens of dimensions or more, where its step size falls more slowly with the number of dimensions than
+    that of `nuts` and `hmc`. Not in few dimensions, where `hmc` needs fewer gradients, nor where the covariance is
+    unknown.
 
-    Each chain tunes its step size with BlackJAX's own tuning; the chains then share the median. The space is whitened anew
-    twice, with the covariance of all chains' draws, and the step size tuned again. The chains also share the random number of
-    steps of each path, so that none waits for another.
+    Each chain tunes its step size with BlackJAX's own tuning; the chains then share the median. The space is whitened
+    anew twice, with the covariance of all chains' draws, and the step size tuned again. The chains also share the
+    random number of steps of each path, so that none waits for another.
 
     **Arguments:** `initial` and `draws` as for `nuts`, but a start per chain needs a `covariance`, and
 
@@ -65,7 +66,8 @@ def mclmc(
         compile_s += seconds
     with clock("compiling", progress):
         chunk = int(min(max(chunk, 1), draws, -(-warmup // ROUNDS)))
-        states = DynamicHMCState(u, states.logdensity, states.logdensity_grad, jax.random.split(key, chains))   # for shapes
+        # Of the right shapes for compiling; the tuning gives the values.
+        states = DynamicHMCState(u, states.logdensity, states.logdensity_grad, jax.random.split(key, chains))
         run, seconds = compile_once(
             _advance, log_density, data, affine, states, key, np.int32(0), np.float32(1), chunk=chunk,
             trajectory_steps=float(trajectory_steps),
@@ -84,7 +86,9 @@ def mclmc(
     positions, stats = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :draws], *parts)
     accepted = float(stats["acceptance_rate"].mean())
     if accepted < 0.5:
-        notes += (f"Only {accepted:.0%} of the paths were accepted: the tuning failed. Lengthen the warm-up, or use 'nuts'.",)
+        notes += (
+            f"Only {accepted:.0%} of the paths were accepted: the tuning failed. Lengthen the warm-up, or use 'nuts'.",
+        )
     return SamplerResult(
         positions=positions, stats=stats, inverse_mass_matrix=affine[1] @ affine[1].T,
         warmup={"steps": int(warmup), "step_size": float(step_size), "gradients": tuned},
@@ -94,7 +98,7 @@ def mclmc(
 
 
 def _warm_up(tune, run, data, affine, u, key, warmup, chunk):
-    """Whitening, states, step size and the gradients taken, after three tunings and two measurements of the covariance."""
+    """Whitening, states, step size and the gradients taken, after three tunings and two measured covariances."""
     tunings, gradients = ROUNDS // 2 + 1, 0
     for i in range(tunings):
         round_key = jax.random.fold_in(key, 1000 + i)
@@ -136,10 +140,11 @@ def _tune(density, affine, positions, key, *, warmup, target, trajectory_steps):
     states = jax.vmap(lambda u: blackjax.adjusted_mclmc_dynamic.init(u, inner, start_key))(positions)
 
     def one(state, key):
-        # Two passes of two fifths adapt the step size; a fifth between them measures the scale to begin the second with.
+        # Two passes of two fifths adapt the step size; a fifth between measures the scale to begin the second with.
         state, found, taken = blackjax.adjusted_mclmc_find_L_and_step_size(
             mclmc_kernel=kernel, logdensity_fn=inner, num_steps=warmup, state=state, rng_key=key, target=target,
-            frac_tune1=0.4, frac_tune2=0.2, diagonal_preconditioning=False, target_num_integration_steps=trajectory_steps,
+            frac_tune1=0.4, frac_tune2=0.2, diagonal_preconditioning=False,
+            target_num_integration_steps=trajectory_steps,
         )
         return state, found.step_size, taken
 

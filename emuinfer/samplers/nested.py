@@ -19,14 +19,14 @@ MOST = 5000   # replacements of a tenth of the live points: a compression by exp
 
 
 def nested(
-    log_density, initial, data, *, seed, chains=4, warmup=1, draws=1000, target_acceptance=None, covariance=None, split=None,
-    live=500, inner_steps=None, precision=0.02, progress=True,
+    log_density, initial, data, *, seed, chains=4, warmup=1, draws=1000, target_acceptance=None, covariance=None,
+    split=None, live=500, inner_steps=None, precision=0.02, progress=True,
 ) -> SamplerResult:
     """Live points that climb the likelihood from the prior, by BlackJAX's nested slice sampling.
 
-    Use it for evidences, with an error, and for a few separate modes, where no gradients exist or `smc` is to be checked.
-    Not in more than some 20 dimensions, nor where only draws of one mode are wanted: it takes 10 to 100 times the
-    evaluations of `nuts`.
+    Use it for evidences, with an error, and for a few separate modes, where no gradients exist or `smc` is to be
+    checked. Not in more than some 20 dimensions, nor where only draws of one mode are wanted: it takes 10 to 100 times
+    the evaluations of `nuts`.
 
     **Arguments:**
 
@@ -34,12 +34,12 @@ def nested(
     - `live`: live points; the error of log Z falls as the inverse root of them.
     - `inner_steps`: slice moves per replaced point, by default `max(5, 2 dim)`.
     - `precision`: it ends when the live points hold less than this fraction of the evidence.
-    - `chains`, `draws`: shape of the result. The draws are resampled from all points with their weights, so that the chains
-      do not measure convergence; `warmup["ess"]` is the effective number of all of them together.
+    - `chains`, `draws`: shape of the result. The draws are resampled from all points with their weights, so that the
+      chains do not measure convergence; `warmup["ess"]` is the effective number of all of them together.
     - `warmup`, `target_acceptance`: not used; there, as all samplers are called alike.
 
-    `gradients` is 0; `warmup["evaluations"]` counts log likelihoods. The result's `evidence` has log Z and its error, from
-    simulated prior volumes. Raises `SamplingError` as `smc` does.
+    `gradients` is 0; `warmup["evaluations"]` counts log likelihoods. The result's `evidence` has log Z and its error,
+    from simulated prior volumes. Raises `SamplingError` as `smc` does.
     """
     initial = np.asarray(initial, np.float32)
     check_arguments(initial, chains, 1, draws, covariance)
@@ -56,8 +56,8 @@ def nested(
         state = start(target.all_data, u)
         if not np.isfinite(state.particles.loglikelihood).any():
             raise SamplingError(
-                f"The log likelihood is finite at none of {live} draws of the prior. Check the split, and that the data hold "
-                "no NaN and no zero uncertainties."
+                f"The log likelihood is finite at none of {live} draws of the prior. Check the split, and that the "
+                "data hold no NaN and no zero uncertainties."
             )
         step, seconds = compile_once(_step, target.pair, target.all_data, state, key, **settings)
     begin = time.perf_counter()
@@ -90,8 +90,8 @@ def _climb(step, all_data, state, key, precision, progress):
         while _left(state.integrator) > precision:
             if len(dead) >= MOST:
                 raise SamplingError(
-                    f"The live points still hold more than {precision:.1%} of the evidence after {MOST} replacements. Check "
-                    "that the likelihood is bounded, or give a narrower prior."
+                    f"The live points still hold more than {precision:.1%} of the evidence after {MOST} replacements. "
+                    "Check that the likelihood is bounded, or give a narrower prior."
                 )
             state, info = step(all_data, state, jax.random.fold_in(key, len(dead)))
             dead.append(info)

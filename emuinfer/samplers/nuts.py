@@ -18,8 +18,8 @@ def nuts(
 ) -> SamplerResult:
     """Sample `log_density(z, data)` with several chains in one compiled program.
 
-    Use it where little is known of the posterior: it chooses the length of each trajectory itself, and copes with curved
-    and moderately heavy-tailed posteriors. Not for several separate modes (`smc`, `nested`).
+    Use it where little is known of the posterior: it chooses the length of each trajectory itself, and copes with
+    curved and moderately heavy-tailed posteriors. Not for several separate modes (`smc`, `nested`).
 
     Warm-up follows Stan's schedule (a fast window, slow windows of growing length, a fast window), but the chains
     advance together and share one step size and one dense mass matrix, estimated from all of them.
@@ -35,10 +35,11 @@ def nuts(
     - `max_tree_depth`: no trajectory is longer than `2**max_tree_depth - 1` steps. All chains advance together, so the
       longest trajectory sets the pace.
     - `chunk`: steps between two updates of the progress bar; it does not change the result.
-    - `checkpoint`: a file that is renewed after each chunk. A run that was killed goes on from it when called again with
-      the same arguments, and gives the same draws; where the run had ended, they are read.
+    - `checkpoint`: a file that is renewed after each chunk. A run that was killed goes on from it when called again
+      with the same arguments, and gives the same draws; where the run had ended, they are read.
 
-    Raises `SamplingError` on bad shapes, if the log density is finite at no start, or if the checkpoint is of another run.
+    Raises `SamplingError` on bad shapes, if the log density is finite at no start, or if the checkpoint is of another
+    run.
     """
     initial = np.asarray(initial, np.float32)
     chains, notes = check_arguments(initial, chains, warmup, draws, covariance, target_acceptance), ()
@@ -56,7 +57,7 @@ def nuts(
 
 
 def _schedule(warmup, settle):
-    """Stan's windows. `settle` steps come first without adaptation of the mass matrix: 75, fewer in a whitened space."""
+    """Stan's windows. `settle` steps come first without adaptation of the mass matrix: 75, fewer if whitened."""
     schedule = np.array(build_schedule(int(warmup), initial_buffer_size=settle), np.int32)
     schedule[-1, 1] = 1   # the last window ends with the averaged step size
     return schedule

@@ -59,8 +59,8 @@ def pathfinder(
     with clock("following paths", progress):
         z, lp, log_q = (np.asarray(x) for x in run(data, affine, states.position, key))
     positions, stats, facts, said = resample(
-        np.random.default_rng([seed, 1]), z.reshape(-1, z.shape[-1]), lp.ravel(), log_q.ravel(), int(chains), int(draws),
-        "Pathfinder",
+        np.random.default_rng([seed, 1]), z.reshape(-1, z.shape[-1]), lp.ravel(), log_q.ravel(), int(chains),
+        int(draws), "Pathfinder",
     )
     found = np.cov(positions.reshape(-1, positions.shape[-1]).T.astype(float))
     return SamplerResult(
@@ -73,7 +73,7 @@ def pathfinder(
 
 
 def _paths(density, affine, starts, key, *, each, elbo_draws, max_iterations):
-    """Draws `(paths, each, dim)`, their log densities and those of the path that each was drawn from, `(paths, each)`."""
+    """Draws `(paths, each, dim)`, their log densities and those under the path of each, `(paths, each)`."""
     inner = whitened(density, affine)
     at_start = jax.lax.stop_gradient(inner(starts[0]))
 

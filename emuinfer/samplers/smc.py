@@ -1,4 +1,4 @@
-"""Sequential Monte Carlo from prior to posterior (Del Moral, Doucet & Jasra 2006, JRSS B 68, 411), moved by BlackJAX's HMC."""
+"""Sequential Monte Carlo from prior to posterior (Del Moral, Doucet & Jasra 2006, JRSS B 68, 411), moved by HMC."""
 
 import time
 
@@ -23,29 +23,32 @@ MOST = 500            # temperatures
 
 
 def smc(
-    log_density, initial, data, *, seed, chains=4, warmup=1, draws=1000, target_acceptance=0.8, covariance=None, split=None,
-    target_ess=0.6, moves=6, max_steps=16, batch=64, progress=True,
+    log_density, initial, data, *, seed, chains=4, warmup=1, draws=1000, target_acceptance=0.8, covariance=None,
+    split=None, target_ess=0.6, moves=6, max_steps=16, batch=64, progress=True,
 ) -> SamplerResult:
     """Populations of particles that are led from the prior to the posterior by raising the power of the likelihood.
 
-    Use it for posteriors with several modes and for evidences. Not for a single mode where only the draws are wanted: `nuts`
-    and `hmc` need far fewer gradients. A mode that no prior draw comes near is missed: let `draws` be large.
+    Use it for posteriors with several modes and for evidences. Not for a single mode where only the draws are wanted:
+    `nuts` and `hmc` need far fewer gradients. A mode that no prior draw comes near is missed: let `draws` be large.
 
     **Arguments:**
 
-    - `split`: `(log_prior, log_likelihood, draw_prior)`, functions `log_prior(z, data)` (normalised, or else the evidence
-      is not), `log_likelihood(z, data)` and `draw_prior(key, data) -> z`. It takes the place of `log_density`, and
-      `initial` only gives the number of dimensions. Without it, the reference is a Gaussian around `initial`, three times
-      as wide as `covariance`, and the evidence is the integral of exp(log_density); modes beyond this Gaussian are missed.
-    - `chains`: independent populations of `draws` particles each. R-hat between them, and the scatter of their evidences,
-      are honest; particles of one population are not quite independent.
+    - `split`: `(log_prior, log_likelihood, draw_prior)`, functions `log_prior(z, data)` (normalised, or else the
+      evidence is not), `log_likelihood(z, data)` and `draw_prior(key, data) -> z`. It takes the place of `log_density`,
+      and `initial` only gives the number of dimensions. Without it, the reference is a Gaussian around `initial`, three
+      times as wide as `covariance`, and the evidence is the integral of exp(log_density); modes beyond this Gaussian
+      are missed.
+    - `chains`: independent populations of `draws` particles each. R-hat between them, and the scatter of their
+      evidences, are honest; particles of one population are not quite independent.
     - `target_ess`: the next power is chosen such that the weights keep this fraction of effective particles.
-    - `moves`: Hamiltonian trajectories per power; `target_acceptance` of these; at most `max_steps` leapfrog steps each.
+    - `moves`: Hamiltonian trajectories per power; `target_acceptance` of these; at most `max_steps` leapfrog steps
+      each.
     - `batch`: particles moved at once (memory).
     - `warmup`: not used; there, as all samplers are called alike.
 
-    The result's `evidence` has log Z, the mean of Z over populations, and its error: from their scatter or from the scatter
-    of the weights, whichever is larger, because a scatter among four is itself uncertain. Raises `SamplingError` on bad shapes or a bad split, or if the density is finite at no draw of the prior.
+    The result's `evidence` has log Z, the mean of Z over populations, and its error: from their scatter or from the
+    scatter of the weights, whichever is larger, because a scatter among four is itself uncertain. Raises
+    `SamplingError` on bad shapes or a bad split, or if the density is finite at no draw of the prior.
     """
     initial = np.asarray(initial, np.float32)
     check_arguments(initial, chains, 1, draws, covariance, target_acceptance)
@@ -84,11 +87,11 @@ def _result(runs, target, seed, timings):
     notes = target.notes
     if len(runs) > 1 and log_z.std(ddof=1) > 0.5:
         notes += (
-            f"The evidences of the {len(runs)} populations scatter by {log_z.std(ddof=1):.1f} in log Z: there are too few "
-            "particles or moves. Raise `draws` or `moves`.",
+            f"The evidences of the {len(runs)} populations scatter by {log_z.std(ddof=1):.1f} in log Z: there are too "
+            "few particles or moves. Raise `draws` or `moves`.",
         )
     if min(r["stats"]["acceptance_rate"].mean() for r in runs) < 0.3:
-        notes += ("Few of the particles' last moves were accepted; the draws repeat. Raise `moves` or `target_acceptance`.",)
+        notes += ("Few of the particles' moves were accepted; draws repeat. Raise `moves` or `target_acceptance`.",)
     stats = {k: np.stack([r["stats"][k] for r in runs]) for k in runs[0]["stats"]}
     flat = positions.reshape(-1, positions.shape[-1]).astype(float)
     gradients = sum(r["gradients"] for r in runs)
@@ -106,16 +109,16 @@ def _population(target, both, move, seed, draws, target_ess, acceptance, max_ste
     prior, likelihood = (np.asarray(x, float) for x in both(target.all_data, u))
     if not (np.isfinite(prior) & np.isfinite(likelihood)).any():
         raise SamplingError(
-            f"The log density is finite at none of {draws} draws of the prior. Check the split, that the data hold no NaN and "
-            "no zero uncertainties, and that prior and likelihood agree on units."
+            f"The log density is finite at none of {draws} draws of the prior. Check the split, that the data hold no "
+            "NaN and no zero uncertainties, and that prior and likelihood agree on units."
         )
     power, log_z, variance, step_size, gradients, temperatures = 0.0, 0.0, 0.0, 0.5, 0, 0
     while power < 1:
         temperatures += 1
         if temperatures > MOST:
             raise SamplingError(
-                f"The likelihood still has the power {power:.3g} after {MOST} temperatures: its ridge is too narrow for the "
-                "particles. Raise `draws` or `moves`, or lower `target_ess`."
+                f"The likelihood still has the power {power:.3g} after {MOST} temperatures: its ridge is too narrow "
+                "for the particles. Raise `draws` or `moves`, or lower `target_ess`."
             )
         new = _next_power(likelihood, power, target_ess)
         log_w = (new - power) * likelihood
@@ -129,7 +132,9 @@ def _population(target, both, move, seed, draws, target_ess, acceptance, max_ste
             key = jax.random.key(int(rng.integers(2**31)))
             u, prior, likelihood, stats = (
                 jax.tree.map(np.asarray, x)
-                for x in move(target.all_data, u, centre, root, np.float32(power), np.float32(step_size), np.int32(steps), key)
+                for x in move(
+                    target.all_data, u, centre, root, np.float32(power), np.float32(step_size), np.int32(steps), key
+                )
             )
             prior, likelihood = prior.astype(float), likelihood.astype(float)
             gradients += draws * (1 + moves * steps)
@@ -159,7 +164,7 @@ def _next_power(likelihood, power, target_ess):
 
 
 def _scale(u, weights):
-    """Centre and root, float32, of the weighted particles' covariance, which gets a thousandth of its diagonal added."""
+    """Centre and root, float32, of the weighted particles' covariance, with a thousandth of its diagonal added."""
     centre = weights @ u.astype(float)
     covariance = np.atleast_2d(np.cov(u.astype(float).T, aweights=np.maximum(weights, 1e-300)))
     covariance += np.diag(1e-3 * np.diag(covariance) + 1e-12)
