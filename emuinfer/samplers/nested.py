@@ -35,7 +35,8 @@ def nested(
     - `inner_steps`: slice moves per replaced point, by default `max(5, 2 dim)`.
     - `precision`: it ends when the live points hold less than this fraction of the evidence.
     - `chains`, `draws`: shape of the result. The draws are resampled from all points with their weights, so that the
-      chains do not measure convergence; `warmup["ess"]` is the effective number of all of them together.
+      chains do not measure convergence. `warmup["ess"]`, from the weights, is the most that all of them together are
+      worth; points share ancestors, and means were found to scatter twice as widely as it says (300 live points).
     - `warmup`, `target_acceptance`: not used; there, as all samplers are called alike.
 
     `gradients` is 0; `warmup["evaluations"]` counts log likelihoods. The result's `evidence` has log Z and its error,
@@ -72,7 +73,7 @@ def nested(
     u, lp = np.asarray(whole.particles.position), np.asarray(whole.particles.loglikelihood + whole.particles.logdensity)
     ess, notes = float(1 / np.sum(weights**2)), target.notes
     if ess < chains * draws:
-        notes += (f"The {chains * draws} draws are resampled from {ess:.0f} effective ones. Raise `live` for more.",)
+        notes += (f"The {chains * draws} draws are resampled from {ess:.0f} effective ones at most. Raise `live`.",)
     z = target.to_z(u)
     return SamplerResult(
         positions=z[rows].reshape(chains, draws, -1), stats={"lp": lp[rows].reshape(chains, draws)},
