@@ -31,7 +31,7 @@ def emulator_covariance(forecast, uncertainty, covariance, snr_factor=1.0) -> np
     scaled = np.asarray(forecast.space.scale(np.array([forecast.values[n] for n in forecast.space.names])), np.float32)
     lo, hi = uncertainty.grid.range
     wavelength = np.clip(forecast.grid, lo, hi)
-    flux = np.asarray(_grid(forecast._flux_of, jnp.asarray(scaled)))
+    flux = np.asarray(forecast.grid_flux)
     sd, factors = (np.asarray(a, float) for a in uncertainty.at(scaled, wavelength, flux))
     # Of the part with a correlation over wavelength, all pairs of grid points count, by a product in Fourier space.
     lag = np.median(np.diff(forecast.grid)) * np.arange(len(forecast.grid))
@@ -48,7 +48,9 @@ def grid_response(forecast, covariance, snr_factor=1.0) -> np.ndarray:
     for s in forecast.spectra:
         shared, terms = s.whitened(snr_factor)
         weighted = unwhiten_transposed(np.concatenate([shared, terms]), s.sigma / snr_factor, s.correlation)
-        back = _transposed(s.operator, forecast._device_values(), jnp.zeros(len(forecast.grid)), weighted)
+        everywhere = np.zeros((len(weighted), len(s.keep)))
+        everywhere[:, s.keep] = weighted
+        back = _transposed(s.operator, forecast._device_values(), jnp.zeros(len(forecast.grid)), everywhere)
         on_grid[:n] += back[:n]
         on_grid[start : start + len(terms)] += back[n:]
         start += len(terms)
@@ -67,11 +69,6 @@ def _transposed_jit(operator, values, grid, rows):
     depth = lambda f: operator(f, values["rv"], values.get("vbroad", 0), values.get("vsini", 0))
     _, back = jax.vjp(depth, grid)
     return jax.lax.map(lambda row: back(row)[0], rows)
-
-
-@eqx.filter_jit
-def _grid(flux_of, scaled):
-    return flux_of(scaled)
 
 
 def _toeplitz(rows, rho):

@@ -99,7 +99,8 @@ class Spectrum:
     - `wavelength`, `flux`, `sigma` `(n_pix,)`: normalised flux of the model, and standard deviation of the noise.
     - `jacobian` `(n_shared, n_pix)`: derivatives by the labels, velocity and broadening that are free, in their units.
     - `basis` `(n_terms, n_pix)`: Chebyshev polynomials of the continuum; `terms_sd`: prior of their coefficients.
-    - `correlation` `(n_pix - 1,)` with the pixel before, or None. `operator`, `keep`: from the grid to the pixels.
+    - `correlation` `(n_pix - 1,)` with the pixel before, or None. `operator`: from the grid to all pixels, of which `keep`
+      `(n_all,)` are used.
     """
 
     name: str
@@ -155,7 +156,10 @@ def grid_flux(emulator, lo, hi):
         parts = lambda e: (e.mean, e.basis)
         cut = eqx.tree_at(parts, emulator, (emulator.mean[first:last], emulator.basis[:, first:last]))
         return grid[first:last], ReducedGridFlux(cut)
-    lo, hi = max(lo, emulator.wavelength_range[0]), min(hi, emulator.wavelength_range[1])
+    ends = emulator.wavelength_range
+    lo, hi = max(lo, ends[0]), min(hi, ends[1])
+    if hi - lo > 0.5 * (ends[1] - ends[0]):  # nearly all: then all, for which one compiled program serves
+        lo, hi = ends
     grid = np.clip(log_grid(lo, hi, STEP_KMS), lo, hi)
     return grid, GridFlux(emulator, emulator.prepare(emulator.check_wavelength(grid)))
 
@@ -174,7 +178,8 @@ class Forecast:
       `"both"` or `"none"`.
 
     **Attributes:** `shared`: names of the free labels, velocity and broadening; `values`: all values by name; `spectra`: a
-    `Spectrum` per arm; `prior`: information of the priors `(n_shared,)`; `notes`: what was left out; `grid`: Å, rest frame.
+    `Spectrum` per arm; `prior`: information of the priors `(n_shared,)`; `notes`: what was left out; `grid` `(n_grid,)`: Å, rest frame;
+    `grid_flux` `(n_grid,)` and `grid_rows` `(n_labels, n_grid)`: flux and its derivatives by the scaled labels there.
 
     **Raises:** `LabelError` on labels outside the domain, `EmuinferError` on bad arguments and where nothing is covered.
     """
@@ -195,6 +200,8 @@ class Forecast:
         lo = min(a.lo * (1 - 2 * r / SPEED_OF_LIGHT) for (_, _, a), r in zip(arms, reach))
         hi = max(a.hi * (1 + 2 * r / SPEED_OF_LIGHT) for (_, _, a), r in zip(arms, reach))
         self.grid, self._flux_of = grid_flux(emulator, lo, hi)
+        scaled = self.space.scale(np.array([self.values[n] for n in self.space.names]))
+        self.grid_flux, self.grid_rows = grid_derivatives(self._flux_of, jnp.asarray(scaled, jnp.float32))
         self.spectra = tuple(s for (e, n, a), r in zip(arms, reach) if (s := self._spectrum(e, n, a, r)) is not None)
         if not self.spectra:
             raise EmuinferError("No pixel is left after masks and the ends of the emulator's range. Widen the range.")
@@ -220,21 +227,27 @@ class Forecast:
         wavelength = arm.pixels()
         own = _in_medium(wavelength, self.emulator.medium, exposure.instrument.medium)
         rv = self.values["rv"]
-        keep = usable_pixels(self.grid, wavelength, (rv, rv), reach)
+        usable = usable_pixels(self.grid, wavelength, (rv, rv), reach)
+        wavelength, own = wavelength[usable], own[usable]
+        keep = np.ones(len(own), bool)
         for lo, hi in exposure.mask:
             keep &= (own < lo) | (own > hi)
         if not keep.any():
             return None
-        wavelength, snr = wavelength[keep], exposure.snr_per_pixel(arm, own)[keep]
+        snr = exposure.snr_per_pixel(arm, own)
         operator = SpectrumOperator(self.grid, wavelength, arm.resolution)
-        unit = step_sizes(self.space, self.shared)
-        flux, jacobian = derivatives(self._flux_of, operator, self._device_values(), self.shared, unit, self.space)
+        kernel = {n: jnp.float32(self.values[n]) for n in self.kernels}
+        flux, rows = (np.asarray(a, float) for a in pixel_derivatives(operator, self.grid_flux, self.grid_rows, kernel))
+        order = (*self.space.names, *self.kernels)
+        rows = rows / step_sizes(self.space, order)[:, None]
+        rows = rows[[order.index(n) for n in self.shared]]
+        flux, jacobian, wavelength, snr = flux[keep], rows[:, keep], wavelength[keep], snr[keep]
         n = exposure.continuum_terms
         n = default_terms(wavelength) if n is None else int(n)
         if n > len(wavelength) // 4:
             raise EmuinferError(f"A continuum of {n} terms for {len(wavelength)} pixels; give 0 to {len(wavelength) // 4}.")
         basis = chebyshev_basis(wavelength, n) if n else np.zeros((0, len(wavelength)))
-        correlation = None
+        correlation = None  # over a masked gap, by its width
         if exposure.correlation_pixels:
             gap = np.diff(np.log(wavelength)) / arm.pixel_step
             correlation = np.exp(-gap / exposure.correlation_pixels)
@@ -325,24 +338,29 @@ class Forecast:
         return out
 
 
-def derivatives(flux_of, operator, values, free, unit, space):
-    """Flux at the pixels `(n_pix,)` and its derivatives by the free parameters `(n_free, n_pix)`, float64, per own unit.
+@eqx.filter_jit
+def grid_derivatives(flux_of, scaled):
+    """Flux `(n_grid,)` and its derivatives by the scaled labels, `(n_labels, n_grid)`, in forward mode.
 
-    Forward mode, one direction after another: all at once would hold a transformer's activations once per label.
+    One direction after another: all at once would hold a transformer's activations once per label.
     """
-    flux, rows = _derivatives(flux_of, operator, values, tuple(free), jnp.asarray(unit, jnp.float32), space)
-    return np.asarray(flux, float), np.asarray(rows, float) / unit[:, None]
+    rows = jax.lax.map(lambda v: jax.jvp(flux_of, (scaled,), (v,))[1], jnp.eye(len(scaled), dtype=scaled.dtype))
+    return flux_of(scaled), rows
 
 
 @eqx.filter_jit
-def _derivatives(flux_of, operator, values, free, unit, space):
-    def flux(step):
-        at = {**values, **{n: values[n] + unit[i] * step[i] for i, n in enumerate(free)}}
-        return pixel_flux(flux_of, operator, at, space)
+def pixel_derivatives(operator, flux, rows, kernel):
+    """What `operator` makes of flux and derivatives on the grid: `(n_pix,)`, and `(n_labels + len(kernel), n_pix)`, the
+    derivatives by the values of `kernel` (rv, vbroad, vsini in this order) last."""
+    names = [n for n in KERNELS if n in kernel]
 
-    zero = jnp.zeros(len(free), jnp.float32)
-    rows = jax.lax.map(lambda v: jax.jvp(flux, (zero,), (v,))[1], jnp.eye(len(free), dtype=jnp.float32))
-    return flux(zero), rows
+    def see(flux, at):
+        return operator(flux, at["rv"], at.get("vbroad", 0), at.get("vsini", 0))
+
+    # The operator is linear in 1 − flux.
+    by_label = jax.lax.map(lambda row: 1.0 - see(1.0 - row, kernel), rows)
+    own = [jax.jvp(lambda v, n=n: see(flux, {**kernel, n: v}), (kernel[n],), (jnp.ones_like(kernel[n]),))[1] for n in names]
+    return see(flux, kernel), jnp.concatenate([by_label, jnp.stack(own)])
 
 
 def pixel_flux(flux_of, operator, values, space):

@@ -14,7 +14,7 @@ import numpy as np
 
 from .bounds_core import Bounds, step_sizes
 from .errors import EmuinferError
-from .forecast import Exposure, Forecast, derivatives
+from .forecast import Exposure, Forecast
 from .instruments import Instrument
 from .spectra.continuum import default_terms
 from .spectra.doppler import SPEED_OF_LIGHT
@@ -129,14 +129,13 @@ class _Problem(eqx.Module):
             raise EmuinferError(f"{', '.join(missing)} is fixed by the priors and cannot be a target.")
         unit = step_sizes(forecast.space, names)
         spectrum = forecast.spectra[0]
-        identity = lambda flux, *_: flux
-        flux, rows = derivatives(forecast._flux_of, identity, forecast._device_values(), names, unit, forecast.space)
+        rows = forecast.grid_rows[jnp.asarray([forecast.space.index(n) for n in names])]
         log_wavelength = np.log(spectrum.wavelength)
         middle, half = 0.5 * (log_wavelength[0] + log_wavelength[-1]), 0.5 * np.ptp(log_wavelength)
         width = np.exp(middle) * camera.pixels / (np.sqrt(resolutions[0] * resolutions[1]) * camera.pixels_per_fwhm)
         as32 = lambda a: jnp.asarray(a, jnp.float32)
         return cls(
-            as32(flux), as32(rows * unit[:, None]), spectrum.operator, as32(log_wavelength - middle),
+            forecast.grid_flux, rows, spectrum.operator, as32(log_wavelength - middle),
             as32([v / unit[names.index(n)] for n, v in targets.items()]),
             jnp.asarray([names.index(n) for n in targets], jnp.int32), as32(forecast.prior[: len(names)] * unit**2), as32(half),
             camera, resolutions, float(middle), float(vbroad), min(default_terms([0.0, width]), 10),

@@ -75,7 +75,7 @@ def bounds_map(emulator, labels, exposures, *, batch: int = BATCH, **options) ->
 
 def _device_spectrum(s):
     as32 = lambda a: None if a is None else jnp.asarray(a, jnp.float32)
-    return s.operator, as32(s.basis), as32(1 / s.sigma), as32(s.correlation)
+    return s.operator, as32(s.basis), as32(1 / s.sigma), as32(s.correlation), jnp.asarray(np.flatnonzero(s.keep))
 
 
 @eqx.filter_jit
@@ -87,12 +87,12 @@ def _triangles(flux_of, spectra, labels, kernels, unit, shared, space, batch):
 
         def flux(step):
             at = {**start, **{n: start[n] + unit[i] * step[i] for i, n in enumerate(shared)}}
-            return [pixel_flux(flux_of, operator, at, space) for operator, *_ in spectra]
+            return [pixel_flux(flux_of, operator, at, space)[keep] for operator, *_, keep in spectra]
 
         zero = jnp.zeros(len(shared), jnp.float32)
         blocks, total = [], sum(len(basis) for _, basis, *_ in spectra)
         before = 0
-        for model, rows, (_, basis, root, rho) in zip(flux(zero), jax.jacfwd(flux)(zero), spectra):
+        for model, rows, (_, basis, root, rho, _) in zip(flux(zero), jax.jacfwd(flux)(zero), spectra):
             terms = jnp.zeros((total, len(model))).at[before : before + len(basis)].set(basis * model)
             white = jnp.concatenate([rows.T, terms]) * root
             if rho is not None:

@@ -18,8 +18,8 @@ AT = {"rv": RV, "vbroad": VBROAD}
 
 
 @pytest.fixture(scope="module")
-def reduced():
-    return reduced_lines(line_emulator())
+def reduced(tiny_emulator):
+    return tiny_emulator
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_sampler_finds_the_bound(model, bounds):
 
     start = {n: jnp.float32(bounds.labels[n]) for n in model.names}
     kernel = NUTS(model, init_strategy=init_to_value(values=start), dense_mass=True, max_tree_depth=5)
-    mcmc = MCMC(kernel, num_warmup=200, num_samples=600, progress_bar=False)
+    mcmc = MCMC(kernel, num_warmup=150, num_samples=500, progress_bar=False)
     mcmc.run(jax.random.key(3), model.data)
     draws = mcmc.get_samples()
     for name in model.names:

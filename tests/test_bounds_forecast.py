@@ -13,6 +13,7 @@ from emuinfer.bounds_core import Bounds, unwhiten_transposed, whiten
 from emuinfer.bounds_emulator import emulator_covariance, grid_response
 from emuinfer.emulators import EmulatorUncertainty
 from emuinfer.emulators.controls_pixels import PixelGrid
+from emuinfer.emulators.uncertainty import label_terms
 from emuinfer.errors import EmuinferError, LabelError
 from emuinfer.forecast import Exposure, Forecast, pixel_flux
 from emuinfer.forecast_maps import against_snr, best_window, bounds_map, snr_needed
@@ -145,8 +146,7 @@ def test_information_spectra_sum_to_the_bounds(forecast, bounds):
 def uncertainty_of(emulator, size=0.02, rho=(1.0,)):
     """Errors of x with standard deviation `size` everywhere, correlated by `rho` over the stored pixels, no factors."""
     grid = PixelGrid.from_wavelength(np.linspace(*emulator.wavelength_range, 800))
-    n = 1 + 2 * 3 + 6  # of `label_terms`: here only a constant counts
-    zeros = jnp.zeros(n)
+    zeros = jnp.zeros(label_terms(emulator.label_space, np.zeros(len(emulator.label_space), np.float32), np).shape[-1])
     return EmulatorUncertainty(
         zeros, zeros, zeros, jnp.full(grid.n, size), jnp.zeros((1, grid.n)), jnp.asarray(rho, jnp.float32), emulator.label_space,
         grid, "air", 0.003, 5.0, 5.0,
@@ -155,14 +155,7 @@ def uncertainty_of(emulator, size=0.02, rho=(1.0,)):
 
 @pytest.fixture(scope="module")
 def uncertainty(tiny_emulator):
-    from emuinfer.emulators.uncertainty import label_terms
-
-    found = uncertainty_of(tiny_emulator, rho=np.exp(-np.arange(12) / 2.0))
-    n = label_terms(tiny_emulator.label_space, np.zeros(3, np.float32), np).shape[-1]
-    zeros = jnp.zeros(n)
-    import equinox as eqx
-
-    return eqx.tree_at(lambda u: (u.scale, u.factor_scale, u.stretch), found, (zeros, zeros, zeros))
+    return uncertainty_of(tiny_emulator, rho=np.exp(-np.arange(12) / 2.0))
 
 
 def test_labels_move_as_predicted_by_the_grid_response(tiny_emulator, forecast, bounds):
