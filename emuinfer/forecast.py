@@ -5,7 +5,6 @@ any other S/N follow from them without new derivatives.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -16,80 +15,15 @@ from .bounds_core import Bounds, invert, prior_information, step_sizes, whiten
 from .emulators import ReducedEmulator
 from .emulators.reduced import log_grid
 from .errors import EmuinferError
-from .instruments import Instrument, load_instrument
+from .forecast_exposure import Exposure
 from .spectra.continuum import chebyshev_basis, default_terms
 from .spectra.doppler import SPEED_OF_LIGHT
+from .spectra.medium import convert_medium
 from .spectra.operator import SpectrumOperator, usable_pixels
 
-PER = ("pixel", "resolution_element", "angstrom")
 KERNELS = ("rv", "vbroad", "vsini")
 UNITS = {n: "km / s" for n in KERNELS}
 STEP_KMS = 1.0  # of the grid on which the emulator is evaluated; below its own detail
-
-
-@dataclasses.dataclass(frozen=True)
-class Exposure:
-    """A spectrum to be taken.
-
-    - `instrument`: an `Instrument`, or the name of a shipped one.
-    - `snr`: signal-to-noise ratio at the continuum: a number, a function of the wavelength (Å, `(n,)` to `(n,)`), or a pair
-      of arrays (wavelength, S/N) to be interpolated, all in the instrument's medium. The noise is the same in the lines.
-    - `per`: what `snr` refers to: `"pixel"`, `"resolution_element"` (one FWHM of the line spread function), or `"angstrom"`.
-    - `count`: equal exposures added up.
-    - `mask`: `(lo, hi)` pairs, Å in the instrument's medium, that do not count.
-    - `correlation_pixels`: length in pixels over which the correlation of the noise falls to 1/e; 0 for independent pixels.
-      The S/N stays that of a single pixel.
-    - `continuum_terms`: Chebyshev coefficients of each arm's continuum that are free; None for one per 25 Å, 0 if known.
-    - `continuum_sd`: standard deviation of their Gaussian prior, relative to the continuum.
-    """
-
-    instrument: Instrument | str
-    snr: float | tuple | Callable
-    per: str = "pixel"
-    count: float = 1.0
-    mask: tuple = ()
-    correlation_pixels: float = 0.0
-    continuum_terms: int | None = None
-    continuum_sd: float = 1.0
-
-    def __post_init__(self):
-        if isinstance(self.instrument, str):
-            object.__setattr__(self, "instrument", load_instrument(self.instrument))
-        if not isinstance(self.instrument, Instrument):
-            raise EmuinferError(f"instrument must be an Instrument or the name of a shipped one; got {self.instrument!r}.")
-        if self.per not in PER:
-            raise EmuinferError(f"S/N can be per {', '.join(PER)}; got '{self.per}'.")
-        positive = {"count": self.count, "continuum_sd": self.continuum_sd}
-        if isinstance(self.snr, float | int | np.number):
-            positive["snr"] = self.snr
-        for name, value in positive.items():
-            if not (np.isfinite(value) and value > 0):
-                raise EmuinferError(f"{name} = {value} must be a positive number.")
-        if not (np.isfinite(self.correlation_pixels) and self.correlation_pixels >= 0):
-            raise EmuinferError(f"correlation_pixels = {self.correlation_pixels} must be 0 or a positive number.")
-        if self.continuum_terms is not None and self.continuum_terms < 0:
-            raise EmuinferError(f"continuum_terms = {self.continuum_terms} must be None, 0 or a positive number.")
-
-    def snr_per_pixel(self, arm, wavelength) -> np.ndarray:
-        """S/N of all exposures together in each pixel of `arm`, `(n_pix,)`; Å in the instrument's medium."""
-        if callable(self.snr):
-            snr = np.asarray(self.snr(wavelength), float)
-        elif np.ndim(self.snr) == 0:
-            snr = float(self.snr)
-        else:
-            known, value = (np.asarray(a, float) for a in self.snr)
-            if wavelength[0] < known[0] - 1e-6 or wavelength[-1] > known[-1] + 1e-6:
-                raise EmuinferError(
-                    f"The S/N curve covers {known[0]:.1f}–{known[-1]:.1f} Å, the pixels {wavelength[0]:.1f}–"
-                    f"{wavelength[-1]:.1f} Å. Give it over all of them."
-                )
-            snr = np.interp(wavelength, known, value)
-        snr = np.broadcast_to(snr, wavelength.shape)
-        if not (np.isfinite(snr) & (snr > 0)).all():
-            worst = snr[~(np.isfinite(snr) & (snr > 0))][0]
-            raise EmuinferError(f"snr = {worst} must be a positive number everywhere; mask pixels without signal.")
-        factor = {"pixel": 1.0, "resolution_element": 1 / arm.pixels_per_fwhm, "angstrom": wavelength * arm.pixel_step}
-        return snr * np.sqrt(self.count * factor[self.per])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -225,7 +159,7 @@ class Forecast:
 
     def _spectrum(self, exposure, name, arm, reach) -> Spectrum | None:
         wavelength = arm.pixels()
-        own = _in_medium(wavelength, self.emulator.medium, exposure.instrument.medium)
+        own = convert_medium(wavelength, self.emulator.medium, exposure.instrument.medium)
         rv = self.values["rv"]
         usable = usable_pixels(self.grid, wavelength, (rv, rv), reach)
         wavelength, own = wavelength[usable], own[usable]
@@ -373,9 +307,3 @@ def _reach(arm, values) -> float:
     """Half-width in km/s of all kernels together."""
     lsf = SPEED_OF_LIGHT / (2.3548 * arm.resolution)
     return 5 * np.hypot(lsf, values.get("vbroad", 0.0)) + values.get("vsini", 0.0) + abs(values["rv"])
-
-
-def _in_medium(wavelength, source, target):
-    from .spectra.medium import convert_medium
-
-    return convert_medium(wavelength, source, target)

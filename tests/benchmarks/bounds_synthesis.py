@@ -152,7 +152,7 @@ def main():
         both = [np.concatenate(x) for x in ((data["labels"][rows], grid.labels[:n]), (data["flux"][rows], grid.flux[:n]))]
         emulators["The Payne, LTE spectra too"] = payne(*both, data["wavelength"].astype(float))
     print(f"emulators ready after {time.perf_counter() - begin:.0f} s", flush=True)
-    backend, each = make_backend(), []
+    backend, each, titanium = make_backend(), [], sun_and_titanium(emulators, space)
     for i, labels in enumerate(stars(space, arguments.stars)):
         sources = {"LTE synthesis": of_synthesis(backend, labels, space), **emulators}
         bounds = {k: cramer_rao(e, labels, INSTRUMENT, 100.0, uncertainty=None).marginal for k, e in sources.items()}
@@ -164,7 +164,6 @@ def main():
             table[name] = {n: {"median_absolute": float(np.median(np.abs(x))), "median": float(np.median(x)),
                                "worst": float(np.abs(x).max())} for n, x in ratio.items()}
         facts = {"stars": len(each), "hash": {n: emulator_hash(e) for n, e in emulators.items() if n in SHIPPED}}
-        titanium = titanium if i else sun_and_titanium(emulators, space)
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "bounds_synthesis.json").write_text(
             json.dumps({**facts, "seconds": time.perf_counter() - begin, "table": table, "titanium": titanium, "each": each}, indent=1)
