@@ -65,6 +65,8 @@ class Unconstrained:
         the log of a jitter that the data do not need, the likelihood falls as exp(−A j²) beside a prior that grows as j:
         there the curvature at the mode is twice the square of the slope. Much cheaper to compile and to evaluate than a Hessian, and never indefinite.
         """
+        if isinstance(data, CompressedStar):
+            return self._compressed_information(z, data)
         model, continuum = self._model, data.continuum
 
         def pixels(z):
@@ -83,6 +85,18 @@ class Unconstrained:
         used = (data.weight > 0)[:, None]
         noise = 0.5 * by_variance.T @ (used * by_variance)
         return rows.T @ (ivar[:, None] * rows) - cross.T @ jnp.linalg.solve(block, cross) + noise + jnp.diag(self._prior_curvature)
+
+    def _compressed_information(self, z, star):
+        model = self._model
+
+        def components(z):
+            values = model.complete(self.constrain(z, star))
+            return star.components(model.local_parameters(values)), values["log10_jitter"]
+
+        _, log10_jitter = components(z)
+        by_z, jitter_by_z = jax.jacfwd(components)(z)
+        quadratic, noise = star.metric(log10_jitter)
+        return by_z.T @ quadratic @ by_z + noise * jnp.outer(jitter_by_z, jitter_by_z) + jnp.diag(self._prior_curvature)
 
     def constrain(self, z, data) -> dict:
         """Parameters in their own units at one position `(dim,)`."""

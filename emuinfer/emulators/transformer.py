@@ -244,9 +244,28 @@ class TransformerPayne(Emulator):
         x = self.depth(scaled_labels, self.wavelength_features(query))
         return flux_from_depth(x, self.config.epsilon)
 
+    def tabulate(self, query) -> "Tabulated":
+        """The emulator at the wavelengths of `query`, with all that does not depend on labels computed once."""
+        return Tabulated(self, _features(self, query))
+
     def to_config(self) -> dict:
         return dataclasses.asdict(self.config)
 
     @classmethod
     def from_config(cls, config, label_space, wavelength_range, medium):
         return cls(label_space, wavelength_range, medium, TransformerConfig(**config), key=jax.random.key(0))
+
+
+class Tabulated(eqx.Module):
+    """A `TransformerPayne` at fixed wavelengths; `grid_flux` is that of `emulator.flux` there."""
+
+    emulator: TransformerPayne
+    features: tuple
+
+    def grid_flux(self, scaled_labels) -> jax.Array:
+        return flux_from_depth(self.emulator.depth(scaled_labels, self.features), self.emulator.config.epsilon)
+
+
+@eqx.filter_jit
+def _features(emulator, query):
+    return emulator.wavelength_features(query)

@@ -33,6 +33,7 @@ class StarData(eqx.Module):
     model_variance: jax.Array  # (n_pix,), of the model: errors of its lines and of the emulator
     factors: jax.Array  # (rank, n_pix), errors of the emulator that many pixels share, relative to the continuum
     errors: ModelErrors
+    whole: ReducedEmulator  # of the whole domain; where `emulator` is a LocalSpectrum, the errors are those of its flux
     frame: jax.Array  # km/s from which `rv` is counted: 0, or a first guess where one model serves many stars
     level: jax.Array  # (n_pix,), a rough continuum of the scaled flux: the jitter is a fraction of it
     weight: jax.Array  # (n_pix,), 0 for pixels not to be used, below 1 for outliers
@@ -186,6 +187,7 @@ class StellarSpectrum:
                 grid, self.wavelength, self.resolution, lines=self.line_errors, uncertainty=self.uncertainty,
                 reduction=self.reduced.error if self.emulator_error else None,
             ),
+            whole=self.reduced,
             frame=jnp.float32(0.0),
             level=as32(level / self.scale),
             weight=as32(good),
@@ -261,8 +263,8 @@ class StellarSpectrum:
         """The full emulator, to be evaluated on the reduced one's grid."""
         if isinstance(self.full, ReducedEmulator):
             return self.full
-        grid = self.reduced.config.wavelength
-        return FullOnGrid(self.full, self.full.prepare(self.full.check_wavelength(grid)))
+        query = self.full.prepare(self.full.check_wavelength(self.reduced.config.wavelength))
+        return self.full.tabulate(query) if hasattr(self.full, "tabulate") else FullOnGrid(self.full, query)
 
     def complete(self, values: dict) -> dict:
         """`values` of the sampled parameters with the fixed ones added."""
@@ -276,7 +278,7 @@ class StellarSpectrum:
         """
         local = isinstance(data.emulator, LocalSpectrum)
         scaled = self.scaled_labels(values)
-        flux = (self.reduced if local else data.emulator).grid_flux(scaled)
+        flux = (data.whole if local else data.emulator).grid_flux(scaled)
         own = (data.emulator.error if self.emulator_error else jnp.zeros_like(data.flux)) if local else None
         broadening = jnp.float32(values.get("vbroad", 0.0)) + 0.5 * jnp.float32(values.get("vsini", 0.0))
         fe_h = jnp.float32(values.get("fe_h", 0.0))

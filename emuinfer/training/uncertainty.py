@@ -320,8 +320,13 @@ def main(argv=None):
     )
     emulator = load_emulator(args.emulator)
     if teacher:
-        departure = predict(emulator, labels[train], grid.wavelength) - predict(teacher, labels[train], grid.wavelength)
-        seen = seen + departure
+        # At labels that neither has seen the two errors are independent; at the training labels they are not, as the
+        # teacher alone has learned their residuals. So the departure is taken near them, with signs drawn at random.
+        rng = np.random.default_rng(9)
+        shift = rng.uniform(-0.15, 0.15, labels[train].shape) * OPTICAL_FGK.half_width
+        near = np.clip(labels[train] + shift, OPTICAL_FGK.lower, OPTICAL_FGK.upper)
+        departure = predict(emulator, near, grid.wavelength) - predict(teacher, near, grid.wavelength)
+        seen = seen + rng.choice([-1.0, 1.0], (len(near), 1)).astype(np.float32) * departure
     uncertainty = fit_uncertainty(
         OPTICAL_FGK, labels[train], seen - flux[train], seen, grid.wavelength, rank=args.rank, medium="air"
     )

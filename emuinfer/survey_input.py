@@ -1,0 +1,134 @@
+"""Spectra of many stars with one set of wavelengths: a stack in an HDF5 file, read a batch at a time."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ObservationError
+from .spectra import Observation
+from .spectra.medium import check_medium
+
+REQUIRED = ("wavelength", "flux")
+NOISE = ("uncertainty", "ivar")
+SAME = 1e-6  # relative difference of wavelengths that count as the same
+
+
+class SpectrumStack:
+    """Spectra of many stars in one HDF5 file.
+
+    The file has `wavelength` `(n_pix,)` in Å, `flux` `(n_stars, n_pix)`, and `uncertainty` (standard deviations) or `ivar`
+    (inverse variances), `(n_stars, n_pix)`; optionally `mask` (true: not to be used), `name` `(n_stars,)`, and
+    the attributes `medium` and `resolution` (a resolving power; or a dataset `resolution` `(n_pix,)`). Nothing but what
+    `read` is asked for is held in memory.
+
+    **Raises:** `ObservationError` where the file is missing or lacks something, or shapes disagree.
+    """
+
+    def __init__(self, path, *, medium=None, resolution=None):
+        import h5py
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ObservationError(f"There is no file {self.path}.")
+        try:
+            with h5py.File(self.path, "r") as file:
+                self._look(file, medium, resolution)
+        except OSError as error:
+            raise ObservationError(f"{self.path} is not a readable HDF5 file ({error}).") from error
+
+    def _look(self, file, medium, resolution):
+        missing = [n for n in REQUIRED if n not in file]
+        self.noise = next((n for n in NOISE if n in file), None)
+        if missing or self.noise is None:
+            lacks = missing + ([] if self.noise else ["uncertainty (or ivar)"])
+            raise ObservationError(f"{self.path} lacks {', '.join(lacks)}; it has {', '.join(file) or 'nothing'}.")
+        self.wavelength = np.asarray(file["wavelength"], float)
+        self.shape = file["flux"].shape
+        for name in ("flux", self.noise, *(["mask"] if "mask" in file else [])):
+            if file[name].shape != self.shape or len(self.shape) != 2 or self.shape[1] != len(self.wavelength):
+                raise ObservationError(
+                    f"{self.path}: {name} has the shape {file[name].shape}; expected (stars, {len(self.wavelength)}) like flux "
+                    f"{self.shape} and wavelength."
+                )
+        if not (np.isfinite(self.wavelength).all() and (np.diff(self.wavelength) > 0).all()):
+            raise ObservationError(f"{self.path}: the wavelengths must be finite and increase.")
+        self.has_mask, self.has_names = "mask" in file, "name" in file
+        found = file.attrs.get("medium")
+        self.medium = check_medium(medium or (found.decode() if isinstance(found, bytes) else found), str(self.path))
+        if resolution is None and "resolution" in file:
+            resolution = np.asarray(file["resolution"], float)
+        resolution = file.attrs.get("resolution") if resolution is None else resolution
+        if resolution is None:
+            raise ObservationError(f"The resolving power of {self.path} is not known. Give resolution=R (wavelength / FWHM).")
+        self.resolution = resolution if np.ndim(resolution) else float(resolution)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def read(self, rows: slice):
+        """`(names, flux, uncertainty, mask)` of some stars; uncertainty is infinite where the inverse variance is 0."""
+        import h5py
+
+        with h5py.File(self.path, "r") as file:
+            flux, noise = np.asarray(file["flux"][rows], float), np.asarray(file[self.noise][rows], float)
+            mask = np.asarray(file["mask"][rows], bool) if self.has_mask else np.zeros(flux.shape, bool)
+            names = file["name"][rows] if self.has_names else np.arange(len(self))[rows]
+        names = [n.decode() if isinstance(n, bytes) else str(n) for n in names]
+        if self.noise == "ivar":
+            with np.errstate(divide="ignore", invalid="ignore"):
+                noise = np.where(noise > 0, 1 / np.sqrt(noise), np.where(noise == 0, np.inf, np.nan))
+        return names, flux, noise, mask
+
+    def observation(self, name, flux, uncertainty, mask) -> Observation:
+        """One star as an `Observation`, with its checks. Raises `ObservationError` where it cannot be used."""
+        return Observation(
+            self.wavelength, flux, uncertainty, mask=mask, resolution=self.resolution, medium=self.medium, name=name
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the file's name, size, time and wavelengths: enough to notice that it is another one."""
+        stat = self.path.stat()
+        digest = hashlib.sha256(f"{self.path.name} {stat.st_size} {self.shape} {self.medium} {self.resolution}".encode())
+        digest.update(self.wavelength.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def stack_observations(observations, path) -> Path:
+    """Write `Observation`s of one instrument to a file for `SpectrumStack`; returns its path.
+
+    Raises `ObservationError` where wavelengths, medium or resolving power differ, naming the first that does.
+    """
+    import h5py
+
+    observations = list(observations)
+    if not observations:
+        raise ObservationError("There is no spectrum to stack.")
+    first = observations[0]
+    for other in observations:
+        same = len(other) == len(first) and np.allclose(other.wavelength, first.wavelength, rtol=SAME, atol=0)
+        if not same or other.medium != first.medium or not np.allclose(other.resolution or 0, first.resolution or 0):
+            raise ObservationError(
+                f"'{other.name}' has other wavelengths, medium or resolving power than '{first.name}'. Stars that are fitted "
+                "together must share them: resample them (specutils.manipulation), or fit them one by one."
+            )
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            file["wavelength"] = first.wavelength
+            for name in ("flux", "uncertainty"):
+                file[name] = np.stack([getattr(o, name) for o in observations]).astype(np.float32)
+            file["mask"] = np.stack([~o.good for o in observations])
+            file["name"] = [o.name or f"star-{i}" for i, o in enumerate(observations)]
+            file.attrs["medium"] = first.medium
+            if np.ndim(first.resolution):
+                file["resolution"] = first.resolution
+            elif first.resolution is not None:
+                file.attrs["resolution"] = float(first.resolution)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

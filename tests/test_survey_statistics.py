@@ -1,0 +1,29 @@
+"""Statistics of many posteriors at once against ArviZ, one by one."""
+
+import arviz
+import numpy as np
+import pytest
+
+from emuinfer.survey_statistics import effective_size, flag_names, r_hat
+
+
+@pytest.mark.parametrize("coefficient", [-0.4, 0.0, 0.6, 0.95])
+def test_r_hat_and_ess_are_those_of_arviz(coefficient):
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((5, 4, 300))
+    for i in range(1, 300):
+        x[..., i] = coefficient * x[..., i - 1] + np.sqrt(1 - coefficient**2) * x[..., i]
+    x[3, 0] += 1.0  # a chain that has not mixed
+    x[4] = np.exp(x[4])
+    assert effective_size(x) == pytest.approx([float(arviz.ess(one)) for one in x], rel=0.04)
+    assert r_hat(x) == pytest.approx([float(arviz.rhat(one)) for one in x], rel=2e-3)
+
+
+def test_constant_draws_have_no_statistics():
+    x = np.ones((2, 4, 50))
+    x[1, 2, 3] = np.nan
+    assert np.isnan(r_hat(x)).all() and np.isnan(effective_size(x)).all()
+
+
+def test_flags_have_names():
+    assert flag_names(5) == ["bad_data", "r_hat"] and flag_names(0) == []
