@@ -183,8 +183,8 @@ def markdown(facts, table):
         "# Posteriors and fits against the Cramér–Rao bound", "", f"Emulator {facts['emulator_hash']}.", "",
         f"{facts['stars']} mock stars, S/N {facts['snr']:g} per pixel, R = 20,000, 5101–5299 Å, {facts['pixels']} pixels; written by",
         "`tests/benchmarks/bounds_truth.py`. NUTS: standard deviation on spectra without noise over the marginal bound, for labels",
-        f"more than {NEAR:g} bounds from the edge of the domain (median, lowest–highest; Monte Carlo error about "
-        f"{facts['mc_error']:.3f}). Scatter:",
+        f"more than {NEAR:g} bounds from the edge of the domain (median, lowest–highest; Monte Carlo error "
+        f"{facts['mc_error']:.3f} if all draws were independent). Scatter:",
         f"of fits to {REALISATIONS} noise realisations over the bound; χ² per star of scatter and of mean bias is 1 if only Monte Carlo",
         f"error separates them. Of all fits {facts['fits_diverged']} diverged and are left out.", "",
         "| label | far from edges | NUTS / bound | within 5 % | all stars | scatter / bound | χ² scatter | χ² bias |",
