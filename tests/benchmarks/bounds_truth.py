@@ -178,7 +178,7 @@ def summary(rows):
     return out
 
 
-def markdown(facts, table):
+def markdown(facts, table, each):
     lines = [
         "# Posteriors and fits against the Cramér–Rao bound", "", f"Emulator {facts['emulator_hash']}.", "",
         f"{facts['stars']} mock stars, S/N {facts['snr']:g} per pixel, R = 20,000, 5101–5299 Å, {facts['pixels']} pixels; written by",
@@ -197,6 +197,14 @@ def markdown(facts, table):
             f"| {name} | {t['inside']}/{t['stars']} | {text(t['nuts'])} | {within} | {text(t['nuts_all'])} | "
             f"{text(t['scatter'])} | {t['scatter_chi2']:.2f} | {t['bias_chi2']:.2f} |"
         )
+    clean = [r for r in each if not r["divergences"]]
+    ratios = np.array([x for r in clean for n, x in r["nuts_over_bound"].items() if r["edge_in_bounds"].get(n, np.inf) > NEAR])
+    lines += ["", f"NUTS had divergences in {len(each) - len(clean)} stars ({sum(r['divergences'] for r in each)} of "
+              f"{len(each) * facts['draws']} draws), where the posterior of a label reaches the soft wall around the domain: their",
+              f"widths are not to be trusted. In the other {len(clean)} stars {100 * (np.abs(ratios - 1) < 0.05).mean():.1f} % of "
+              f"{len(ratios)} ratios lie within 5 % of 1, median {np.median(ratios):.3f}.",
+              "Fits that diverged: " + (", ".join(f"{r['fits_diverged']} (star {i})" for i, r in enumerate(each) if r["fits_diverged"])
+                                        or "none") + "; leaving them out narrows that star's scatter."]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
@@ -234,7 +242,7 @@ def write(emulator, rows, arguments, seconds):
     folder = arguments.results
     folder.mkdir(exist_ok=True)
     (folder / "bounds_truth.json").write_text(json.dumps({**facts, "summary": table, "each": rows}, indent=1))
-    (folder / "bounds_truth.md").write_text(markdown(facts, table))
+    (folder / "bounds_truth.md").write_text(markdown(facts, table, rows))
     plot(rows, folder / "bounds_truth.png")
 
 
