@@ -23,10 +23,11 @@ from .likelihoods import StellarSpectrum
 from .spectra import Observation
 from .spectra.doppler import SPEED_OF_LIGHT, cross_correlation_rv
 from .spectra.quality import rough_continuum
-from .survey_batch import Settings, Stars, fit_batch
+from .survey_batch import Settings, Stars, fit_batch, sample_again
 from .survey_files import TABLE, Folder, table_of_parts
 from .survey_input import SpectrumStack, stack_observations
-from .survey_statistics import summaries
+from .posterior import ESS_LIMIT, R_HAT_LIMIT
+from .survey_statistics import effective_size, r_hat, summaries
 
 LIBRARY = 2048  # spectra among which a first guess is sought
 VELOCITY_WINDOW = 20.0  # km/s about the cross-correlation's velocity that the prior allows
@@ -144,13 +145,38 @@ class Survey:
         stars = Stars(**{k: jnp.asarray(np.stack([p[1][k] for p in filled]), jnp.float32) for k in Stars.__dataclass_fields__})
         starts = jnp.asarray(np.stack([p[2] for p in filled]))
         key = jax.random.fold_in(jax.random.key(self.seed), number)
-        raw = self._run(stars, starts, key)
+        raw, state = self._run(stars, starts, key)
+        self._repair(raw, state, len(prepared), jax.random.fold_in(key, 1))
         raw = {k: jax.tree.map(lambda a: np.asarray(a)[: len(prepared)], v) for k, v in raw.items()}
         index = np.array([p[0] for p in prepared])
         base["n_pixels"][index] = [p[3].sum() for p in prepared]
         base["snr"][index] = [np.median(p[1]["flux"][p[3]] / np.sqrt(p[1]["variance"][p[3]])) for p in prepared]
         raw["frame"] = np.asarray(stars.frame)[: len(prepared)]
         return summaries(raw, base, index, self)
+
+    def _repair(self, raw, state, count, key):
+        """Sample stars again, for longer, whose chains have not mixed or whose effective size is small; in place."""
+        shape = (self.settings.chains, self.settings.draws)
+        draws = np.stack([np.asarray(raw["values"][k], float) for k in self.density.names], 1)[:count]
+        chains = draws.reshape(*draws.shape[:2], *shape)
+        with np.errstate(invalid="ignore"):
+            good = (r_hat(chains) < R_HAT_LIMIT).all(1) & (effective_size(chains) >= ESS_LIMIT).all(1)
+        rows = np.flatnonzero(~good & np.isfinite(draws).all((1, 2)))
+        raw["repaired"] = np.zeros(len(raw["chi2"]), bool)
+        raw["repaired"][rows] = True
+        size = max(1, len(raw["chi2"]) // 4)  # of one shape, so that one program serves all
+        raw["values"] = {k: np.array(v) for k, v in raw["values"].items()}
+        for k in ("acceptance", "diverging", "step_size"):
+            raw[k] = np.array(raw[k])
+        for i in range(0, len(rows), size):
+            part = rows[i : i + size]
+            filled = np.concatenate([part, np.repeat(part[:1], size - len(part))])
+            some = jax.tree.map(lambda a: a[filled], state)
+            again = sample_again(self.density, self.model.data, some, jax.random.fold_in(key, i), self.settings)
+            for k, v in raw["values"].items():
+                v[part] = np.asarray(again["values"][k])[: len(part)]
+            for k in ("acceptance", "diverging", "step_size"):
+                raw[k][part] = np.asarray(again[k])[: len(part)]
 
     def _run(self, stars, starts, key):
         devices = jax.devices()

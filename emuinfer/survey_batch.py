@@ -26,6 +26,7 @@ JITTER = 0.3
 TARGET = 0.85
 SEGMENT = 25  # steps between changes of the mass matrix
 SHRINK = 10.0  # weight of the Gaussian approximation in it, in draws per dimension
+LONGER = 5  # times the usual length, for stars whose chains have not mixed
 ROUNDS = 3  # of outlier weights and model errors at the optimum
 
 
@@ -65,7 +66,7 @@ class Settings:
 
 @eqx.filter_jit
 def fit_batch(model_of, density, base, full, stars: Stars, starts, normals, key, settings: Settings):
-    """Results of a batch as a dict of arrays with the stars along the first axis.
+    """Results of a batch as a dict of arrays with the stars along the first axis, and what `sample_again` needs of them.
 
     `model_of`: the shared `StellarSpectrum` wrapped in a function (static); `density`: its `Unconstrained`; `base`: its
     `StarData`; `full`: the full emulator on the grid; `starts` `(n_stars, dim)`; `normals` `(local, dim)`.
@@ -84,12 +85,9 @@ def fit_batch(model_of, density, base, full, stars: Stars, starts, normals, key,
         return (*_finish(model, density, data, z), local.error)
 
     compressed, z, covariance, fit, noise, error = _over_stars(prepare, (stars, starts), settings.at_once)
-    keys = jax.random.split(key, n)
-    sample = functools.partial(_sample, density, settings)
-    positions, stats = jax.vmap(sample)(compressed, z, covariance, keys)
-    constrain = jax.vmap(lambda p: density.constrain(p, base))
-    flat = positions.reshape(n, -1, positions.shape[-1])
-    values = jax.vmap(constrain)(flat)
+    state = (compressed, z, covariance)
+    drawn = _draw(density, base, state, key, settings)
+    values = drawn["values"]
 
     def verify(one):
         star, small, draws, extra = one
@@ -101,13 +99,28 @@ def fit_batch(model_of, density, base, full, stars: Stars, starts, normals, key,
         ratio = lambda v: model.log_likelihood(v, data)[0] - model.log_likelihood(v, small)[0]
         return jax.vmap(lambda v: ratio(model.complete(v)))(draws)
 
-    out = {"values": values, "lp": stats[0], "acceptance": stats[1], "diverging": stats[2], "step_size": stats[3],
-           "surrogate_error": jnp.sqrt((error**2).mean(-1)), **fit}
+    out = {**drawn, "surrogate_error": jnp.sqrt((error**2).mean(-1)), **fit}
     if settings.verify:
-        step = max(1, flat.shape[1] // settings.verify)
+        step = max(1, settings.chains * settings.draws // settings.verify)
         some = jax.tree.map(lambda v: v[:, ::step][:, : settings.verify], values)
         out["log_ratio"] = _over_stars(verify, (stars, compressed, some, noise), settings.at_once)
-    return out
+    return out, state
+
+
+@eqx.filter_jit
+def sample_again(density, base, state, key, settings: Settings):
+    """The draws of some stars of a batch anew: longer by `LONGER`, and thinned to the same number."""
+    longer = dataclasses.replace(settings, warmup=LONGER * settings.warmup, draws=LONGER * settings.draws)
+    return _draw(density, base, state, key, longer, thin=LONGER)
+
+
+def _draw(density, base, state, key, settings, thin=1):
+    keys = jax.random.split(key, len(state[1]))
+    positions, (lp, acceptance, diverging, step_size) = jax.vmap(functools.partial(_sample, density, settings))(*state, keys)
+    positions = positions[:, :, ::thin]
+    flat = positions.reshape(len(positions), -1, positions.shape[-1])
+    values = jax.vmap(jax.vmap(lambda p: density.constrain(p, base)))(flat)
+    return {"values": values, "acceptance": acceptance, "diverging": diverging, "step_size": step_size}
 
 
 def _over_stars(function, arguments, at_once):

@@ -113,7 +113,7 @@ def table_of_parts(parts, names, units, meta):
     table["covariance"] = whole["covariance"].astype(np.float32)
     for key in (
         "k_hat", "chi2", "chi2_model", "down_weighted", "acceptance", "surrogate_error", "in_domain", "edge_distance",
-        "divergences", "n_pixels", "snr", "seconds", "problem",
+        "divergences", "repaired", "n_pixels", "snr", "seconds", "problem",
     ):
         table[key] = whole[key]
     table.sort("row")

@@ -103,6 +103,7 @@ def summaries(raw, base, index, survey) -> dict:
     out["covariance"] = np.full((n, p, p), np.nan)
     for k in ("k_hat", "chi2", "chi2_model", "down_weighted", "acceptance", "surrogate_error", "in_domain", "edge_distance"):
         out[k] = np.full(n, np.nan)
+    out["repaired"] = np.zeros(n, bool)
     out["divergences"], out["flag"] = np.zeros(n, int), np.full(n, FLAGS["bad_data"])
     out |= base
     if raw is None:
@@ -119,7 +120,7 @@ def summaries(raw, base, index, survey) -> dict:
     out["r_hat"][index], out["ess"][index] = r_hat(chains), effective_size(chains)
     for k in ("chi2", "chi2_model", "down_weighted", "acceptance", "surrogate_error"):
         out[k][index] = raw[k]
-    out["divergences"][index] = raw["diverging"]
+    out["divergences"][index], out["repaired"][index] = raw["diverging"], raw["repaired"]
     failed = _verify(raw, out, index)
     inside, distance = _domain(draws, names, survey.model)
     out["in_domain"][index], out["edge_distance"][index] = inside, distance
