@@ -17,6 +17,7 @@ _LAZY = {
     "reduce_emulator": ".emulators",
     "StellarSpectrum": ".likelihoods",
     "sample": ".inference",
+    "fit_many": ".survey",
     "cramer_rao": ".bounds",
     "EmuinferError": ".errors",
 }

@@ -1,4 +1,4 @@
-"""The command line, `emuinfer`: fit, emulators, grid, pretrain, train, crb."""
+"""The command line, `emuinfer`: fit, fit-many, emulators, grid, pretrain, train, crb."""
 
 import json
 import sys
@@ -12,6 +12,7 @@ from .cli_crb import crb
 from .cli_fit import fit
 from .cli_grid import grid
 from .cli_pretrain import pretrain
+from .cli_survey import fit_many
 from .cli_train import train
 from .errors import EmuinferError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(fit)
+app.command("fit-many")(fit_many)
 app.add_typer(grid, name="grid")
 app.command()(pretrain)
 app.command()(train)

@@ -393,7 +393,7 @@ def _table(folder, numbers, plan):
     names, units = parts[0]["parameters"].tolist(), parts[0]["units"].tolist()
     for part in parts:
         del part["parameters"], part["units"]
-    meta = {"parameters": ",".join(names), "seed": plan["seed"], "emulator": plan["emulator"], "version": __version__}
+    meta = {"PARAMS": ",".join(names), "SEED": plan["seed"], "EMULATOR": plan["emulator"], "VERSION": __version__}
     table = table_of_parts(parts, names, dict(zip(names, units)), meta)
     path = folder.path / TABLE
     temporary = path.with_name(f".{os.getpid()}.{path.name}")

@@ -95,7 +95,7 @@ def table_of_parts(parts, names, units, meta):
     """An `astropy.table.Table` of all stars from the parts' dicts of arrays.
 
     For each parameter its median with the parameter's own name, and `_sd`, `_q16`, `_q84`, `_mean`, `_r_hat`, `_ess`;
-    `covariance` in the order of `meta["parameters"]`; and the facts of the fit.
+    `covariance` in the order of `meta["PARAMS"]`; and the facts of the fit.
     """
     from astropy.table import Table
 
@@ -108,8 +108,12 @@ def table_of_parts(parts, names, units, meta):
             column = name if key == "median" else f"{name}_{key}"
             unit = units.get(name) or None
             table[column] = whole[key][:, i].astype(np.float32 if key != "median" else np.float64)
-            if key not in ("r_hat", "ess"):
+            if key in ("r_hat", "ess"):
+                continue
+            if unit and "dex" not in unit:
                 table[column].unit = unit
+            elif unit:  # FITS knows no unit dex
+                table[column].description = unit
     table["covariance"] = whole["covariance"].astype(np.float32)
     for key in (
         "k_hat", "chi2", "chi2_model", "down_weighted", "acceptance", "surrogate_error", "in_domain", "edge_distance",

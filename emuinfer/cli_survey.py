@@ -1,0 +1,105 @@
+"""`emuinfer fit-many`: posteriors of many stars of one instrument."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from .cli_common import Broadening, Medium, assignments, console, use_compilation_cache
+from .errors import EmuinferError
+
+SLURM = """#!/bin/bash
+#SBATCH --array=0-15
+#SBATCH --cpus-per-task=2
+#SBATCH --mem-per-cpu=4G
+#SBATCH --time=04:00:00
+# Submit with `sbatch`. Each task takes every 16th batch; tasks that were killed go on when they are submitted again, and the
+# one that finishes last writes {output}/results.fits.
+export OPENBLAS_NUM_THREADS=1
+emuinfer fit-many {file} --output {output} --worker $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT {options}
+"""
+
+
+def fit_many(
+    file: Annotated[Path, typer.Argument(help="HDF5 file with wavelength, flux and uncertainty (or ivar); see below.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
+    emulator: Annotated[str, typer.Option(help="Name of a shipped emulator, or path of a card.")] = "optical-fgk",
+    resolution: Annotated[float | None, typer.Option(help="Resolving power, if the file does not say.")] = None,
+    medium: Annotated[Medium | None, typer.Option(help="Medium of the wavelengths, if the file does not say.")] = None,
+    rv_range: Annotated[tuple[float, float], typer.Option(metavar="A B", help="Radial velocities to search, km/s.")] = (
+        -500.0,
+        500.0,
+    ),
+    broadening: Annotated[
+        Broadening, typer.Option(help="Gaussian (vbroad), rotational (vsini), both or none.")
+    ] = Broadening.vbroad,
+    fix: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Hold a label at a value; may be repeated.")
+    ] = None,
+    chains: Annotated[int, typer.Option(min=2, help="Chains per star.")] = 4,
+    warmup: Annotated[int, typer.Option(min=50, help="Warm-up steps per chain.")] = 150,
+    draws: Annotated[int, typer.Option(min=50, help="Draws per chain.")] = 500,
+    batch: Annotated[int | None, typer.Option(min=1, help="Stars per compiled call; by the memory by default.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; one per core is best.")] = 1,
+    worker: Annotated[str, typer.Option(metavar="K/N", help="This job's number of several that share the output.")] = "0/1",
+    save_draws: Annotated[bool, typer.Option("--save-draws", help="Write all draws as netCDF too.")] = False,
+    line_errors: Annotated[
+        bool, typer.Option("--line-errors/--no-line-errors", help="Allow for errors of the line list; not for mock spectra.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away a run with other settings.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Print a job script for SLURM arrays instead of fitting.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+):
+    """Fit many stars that were observed with one instrument.
+
+    FILE is HDF5 with wavelength (n_pix) in ångström, flux and uncertainty (or ivar), each (n_stars, n_pix), and if wanted
+    mask and name; attributes medium and resolution. The folder receives results.fits, one row per star. A killed run goes
+    on when it is started again.
+
+    \b
+    Examples:
+      emuinfer fit-many survey.h5 -o survey --workers 2
+      emuinfer fit-many survey.h5 -o survey --slurm > job.sh && sbatch job.sh
+    """
+    if slurm:
+        options = f"--emulator {emulator} --broadening {broadening.value} --seed {seed}"
+        print(SLURM.format(file=file, output=output, options=options), end="")
+        return
+    part = _worker(worker)
+    use_compilation_cache()
+    from .survey import Settings, fit_many
+
+    table = fit_many(
+        emulator, file, output, resolution=resolution, medium=medium and medium.value, rv_range=rv_range,
+        settings=Settings(chains=chains, warmup=warmup, draws=draws), batch=batch, workers=workers, worker=part,
+        save_draws=save_draws, seed=seed, overwrite=overwrite, progress=not quiet, broadening=broadening.value,
+        priors=assignments(fix, "--fix"), line_errors="shipped" if line_errors else None,
+    )
+    if table is None:
+        print(f"This job's share is done; {output / 'results.fits'} will be written when all are.")
+        return
+    _print(table, output)
+
+
+def _worker(text) -> tuple[int, int]:
+    try:
+        k, n = (int(v) for v in text.split("/"))
+    except ValueError:
+        k, n = 0, 0
+    if not 0 <= k < n:
+        raise EmuinferError(f"--worker must be K/N with 0 <= K < N, such as 0/16; got '{text}'.")
+    return k, n
+
+
+def _print(table, output):
+    from .survey_statistics import FLAGS, SERIOUS
+
+    flag = np.asarray(table["flag"])
+    out = console()
+    out.print(f"{len(table)} stars; {int(((flag & SERIOUS) == 0).sum())} without a serious flag.")
+    for name, bit in FLAGS.items():
+        if (count := int((flag & bit > 0).sum())):
+            out.print(f"  {name:<13}{count}")
+    out.print(f"Written to {output / 'results.fits'}")
