@@ -19,6 +19,11 @@ _LAZY = {
     "sample": ".inference",
     "fit_many": ".survey",
     "cramer_rao": ".bounds",
+    "Exposure": ".forecast_exposure",
+    "Forecast": ".forecast",
+    "Instrument": ".instruments",
+    "list_instruments": ".instruments",
+    "load_instrument": ".instruments",
     "EmuinferError": ".errors",
 }
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import emuinfer as ei
-from emuinfer.emulators import list_emulators, shipped_uncertainty
+from emuinfer.emulators import shipped_uncertainty
 from emuinfer.forecast import Exposure, Forecast
 from emuinfer.forecast_maps import bounds_map
 from emuinfer.instruments import Instrument
@@ -35,8 +35,6 @@ def main():
     space = ei.OPTICAL_FGK
     emulator = ei.load_emulator("optical-fgk")
     kinds = {"optical-fgk, reduced": ei.reduce_emulator(emulator), "optical-fgk": emulator}
-    if "optical-fgk-transformer" in list_emulators():
-        kinds["optical-fgk-transformer"] = ei.load_emulator("optical-fgk-transformer")
     labels, rows, uncertainty = stars(space, 1000), [], shipped_uncertainty(emulator)
     for name, e in kinds.items():
         for floor in (None, uncertainty):

@@ -35,7 +35,7 @@ from .controls import GRID, split
 RESULTS = Path(__file__).parent / "results"
 INSTRUMENT = Instrument.single(5101.0, 5299.0, 20_000.0, 3.0)
 STEPS = {"teff": 50.0, "logg": 0.1, "vmic": 0.1}  # 0.05 dex for abundances: Ting et al. 2017, section 2
-SHIPPED = ("optical-fgk", "optical-fgk-transformer")
+SHIPPED = ("optical-fgk",)
 
 
 class Tangent(Emulator):

@@ -77,7 +77,7 @@ SPEED = {
     "transformer-payne, released size": {"package": "payne", "model": RELEASED},
     "toolkit, released size": {"package": "toolkit", "model": RELEASED | PAPER, "axis": "log10"},
     "emuinfer, released size": {"package": "emuinfer", "model": AS_RELEASED},
-    "emuinfer, optical-fgk-transformer": {"package": "emuinfer", "load": "optical-fgk-transformer"},
+    "emuinfer, optical-fgk": {"package": "emuinfer", "load": "optical-fgk"},
 }
 
 

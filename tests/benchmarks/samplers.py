@@ -1,6 +1,6 @@
 """The samplers on one real star: `python -m tests.benchmarks.samplers` from the repository's root.
 
-The posterior of the packaged HD 41248 with the default emulator's local surrogate, as `emuinfer.sample` makes it.
+The posterior of the packaged HD 41248 with the default emulator's compressed surrogate, as `emuinfer.sample` makes it.
 `nuts`, `hmc` and `mclmc` run in turns with as many draws each; the smallest bulk effective sample size over all
 parameters, per gradient and per second, is the median over the rounds, compilation apart. For the other methods, and
 for these too, the error of means and standard deviations against a long run of `nuts`, in its standard deviations.
@@ -61,12 +61,12 @@ def main():
     model = ei.StellarSpectrum(ei.load_emulator("optical-fgk"), ei.Observation.example("hd41248"))
     fit = find_optimum(model)
     density = fit.density
-    covariance, _ = laplace_covariance(density.log_density, fit.z, fit.data, metric=density.information)
+    covariance, _ = laplace_covariance(density.log_density, fit.z, fit.star, metric=density.information)
 
     def run(kind, seed):
         name, settings = kind
         settings = {"chains": 4, "seed": seed, "covariance": covariance, "progress": False, **settings}
-        result = get_sampler(name)(density.log_density, fit.z, fit.data, **settings)
+        result = get_sampler(name)(density.log_density, fit.z, fit.star, **settings)
         print(name, settings["seed"], {k: round(v, 2) for k, v in result.timings.items()}, file=sys.stderr, flush=True)
         return result
 
