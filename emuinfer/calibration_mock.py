@@ -1,0 +1,222 @@
+"""Mock observations for `calibrate`: spectra of another code than the emulator, seen through an instrument."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from .errors import GridError, LabelError
+from .spectra.doppler import SPEED_OF_LIGHT, VelocityGrid
+from .spectra.operator import SpectrumOperator
+
+REACH = 45.0  # km/s of source spectrum beyond each pixel that its kernels may need
+TILT = 0.1  # standard deviation of the first Chebyshev coefficient of a continuum; the k-th has TILT / k
+LTE_STEP = 0.02  # Å
+LTE_SEED = 1_000_003  # added to the seed of the design, so that no spectrum is one that an emulator was trained on
+KS_ALARM = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Mock:
+    """What is observed: `resolution` λ / FWHM, `sampling` pixels per FWHM, `snr` per pixel in the continuum,
+    `broadening` as of `StellarSpectrum`, `rv_range` km/s from which the velocities are drawn, `seed` of all of it."""
+
+    resolution: float
+    sampling: float
+    snr: tuple[float, ...]
+    broadening: str = "vbroad"
+    rv_range: tuple[float, float] = (-100.0, 100.0)
+    seed: int = 0
+
+    def __post_init__(self):
+        lo, hi = self.rv_range
+        if not self.resolution > 0 or not self.sampling >= 1.5:
+            raise GridError(
+                f"resolution must be positive and sampling at least 1.5 pixels per FWHM; got {self.resolution:g} and "
+                f"{self.sampling:g}."
+            )
+        if not len(self.snr) or not all(np.isfinite(s) and s > 0 for s in self.snr):
+            raise GridError(f"snr must be one or more positive numbers; got {list(self.snr)}.")
+        if len(set(self.snr)) < len(self.snr):
+            raise GridError(f"Each S/N is to be given once; got {list(self.snr)}.")
+        if not -500 <= lo < hi <= 500:
+            raise GridError(f"rv_range must be two increasing velocities within ±500 km/s; got {lo:g} and {hi:g}.")
+
+
+def load_source(source, emulator, folder: Path, *, n, medium, seed, workers=0, progress=True):
+    """The spectra as a `Grid`: a `Grid`, the path of one (`.h5`, `.npz`), `"lte"`, or a backend of `generate_grid`.
+
+    The last two compute `n` spectra, into `spectra.h5` of `folder`.
+    """
+    from .grids import Grid, generate_grid, import_npz
+
+    if isinstance(source, Grid):
+        return source
+    if isinstance(source, str) and source == "lte":
+        from .synthesis import make_backend
+
+        lo, hi = emulator.wavelength_range
+        wavelength = np.round(np.arange(np.ceil(lo / LTE_STEP), np.floor(hi / LTE_STEP) + 1) * LTE_STEP, 4)
+        if emulator.medium != "air":
+            raise GridError("The LTE code has wavelengths in air, this emulator in vacuum: give a grid file as the source.")
+        source = make_backend("lte", labels=emulator.label_space, wavelength=wavelength)
+    if callable(source):
+        if not n:
+            raise GridError("How many spectra are to be computed? Give n.")
+        path = folder / "spectra.h5"
+        generate_grid(path, source, n, seed=LTE_SEED + seed, workers=workers, progress=progress)
+        return Grid.load(path)
+    path = Path(source)
+    if not path.is_file():
+        raise GridError(f"There is no grid file {path}; a source is a .h5 or .npz file, or 'lte'.")
+    if path.suffix == ".npz":
+        return import_npz(path, label_space=emulator.label_space, medium=medium or emulator.medium)
+    return Grid.load(path)
+
+
+def choose_rows(grid, rows, n, seed) -> np.ndarray:
+    """Indices into the grid: `rows` (indices, a mask, a slice, or None for all), of which `n` at random if there are more.
+
+    Raises `GridError` where there are no such rows.
+    """
+    rows = np.arange(len(grid))[slice(None) if rows is None else rows if isinstance(rows, slice) else np.asarray(rows)]
+    if n is not None and n < 1:
+        raise GridError(f"n must be at least 1; got {n}.")
+    if n is not None and n > len(rows):
+        raise GridError(f"{n} spectra were asked for, but only {len(rows)} of the source are chosen.")
+    if not len(rows):
+        raise GridError("No spectrum of the source is chosen.")
+    if n is not None and n < len(rows):
+        rows = np.sort(np.random.default_rng([seed, 31]).choice(rows, n, replace=False))
+    return rows
+
+
+def check_source(grid, emulator, mock: Mock) -> None:
+    """Raise `GridError` where labels, medium, range or sampling of the source do not fit."""
+    ours, theirs = emulator.label_space.names, grid.label_space.names
+    if set(ours) != set(theirs):
+        raise GridError(f"The source has the labels {', '.join(theirs)}, the emulator {', '.join(ours)}; they must be the same.")
+    if grid.medium != emulator.medium:
+        raise GridError(f"The source's wavelengths are in {grid.medium}, the emulator's in {emulator.medium}.")
+    fwhm, step = grid.wavelength.mean() / mock.resolution, np.diff(grid.wavelength).max()
+    if step > fwhm / 3:
+        raise GridError(
+            f"The source has pixels of {step:.3g} Å, too wide for R = {mock.resolution:g} (FWHM {fwhm:.3g} Å): at least 3 per "
+            "FWHM are needed."
+        )
+    lo, hi = pixel_range(grid, emulator, mock)
+    if not hi - lo > 40 * fwhm:
+        raise GridError(
+            f"Source ({grid.wavelength[0]:.1f}–{grid.wavelength[-1]:.1f} Å) and emulator ({emulator.wavelength_range[0]:.1f}–"
+            f"{emulator.wavelength_range[1]:.1f} Å) have too little in common once shifted by up to {mock.rv_range} km/s."
+        )
+
+
+def pixel_range(grid, emulator, mock) -> tuple[float, float]:
+    """Å that both source and emulator determine at every velocity."""
+    lo = max(grid.wavelength[0], emulator.wavelength_range[0]) * (1 + (mock.rv_range[1] + REACH) / SPEED_OF_LIGHT)
+    hi = min(grid.wavelength[-1], emulator.wavelength_range[1]) * (1 + (mock.rv_range[0] - REACH) / SPEED_OF_LIGHT)
+    return lo, hi
+
+
+def prior_check(label_space, labels) -> tuple[dict, int]:
+    """p-values of labels `(n, n_labels)` being drawn from the flat prior, by label, and how many lie outside the domain.
+
+    Two-sample Kolmogorov–Smirnov tests against 8,192 points that fill the domain.
+    """
+    from scipy.stats import ks_2samp
+
+    from .grids import sobol_design
+
+    prior = sobol_design(label_space, 8192, seed=7)
+    p = {n: float(ks_2samp(labels[:, i], prior[:, i]).pvalue) for i, n in enumerate(label_space.names)}
+    return p, int((~label_space.contains(labels, tolerance=1e-3)).sum())
+
+
+def nuisance_draws(mock: Mock, priors: dict, n: int) -> dict:
+    """True velocities and broadening of `n` stars: `rv` uniform in its range, the others from the priors of the fit."""
+    import jax
+    import numpyro.distributions as dist
+
+    draws = {"rv": np.random.default_rng([mock.seed, 32]).uniform(*mock.rv_range, n)}
+    defaults = {"vbroad": dist.HalfNormal(10.0), "vsini": dist.HalfNormal(30.0)}
+    used = {"vbroad": ("vbroad",), "vsini": ("vsini",), "both": ("vbroad", "vsini"), "none": ()}[mock.broadening]
+    for i, name in enumerate(used):
+        prior = priors.get(name, defaults[name])
+        fixed = isinstance(prior, int | float)
+        key = jax.random.fold_in(jax.random.key(mock.seed), i)
+        draws[name] = np.full(n, float(prior)) if fixed else np.asarray(prior.sample(key, (n,)), float)
+    return draws
+
+
+def check_priors(priors) -> dict:
+    """`priors` of nuisance parameters; `LabelError` for labels, whose truth is what the source says."""
+    priors = dict(priors or {})
+    if wrong := sorted(set(priors) - {"vbroad", "vsini", "log10_jitter"}):
+        raise LabelError(
+            f"A prior of {', '.join(wrong)} cannot be given: stars are drawn from the flat prior of the labels and from rv_range. "
+            "Those of vbroad, vsini and log10_jitter can."
+        )
+    return priors
+
+
+def observe(grid, rows, emulator, mock: Mock, priors: dict, path: Path) -> dict:
+    """Write the mock spectra to `path` for `SpectrumStack`, each of `rows` once per S/N; returns the true values.
+
+    The S/N are those of a pixel in the continuum, with the same noise in all pixels. The spectra at different S/N are those
+    of the same stars with noise of their own. Star i at the j-th S/N is row j × len(rows) + i.
+    """
+    import h5py
+
+    lo, hi = pixel_range(grid, emulator, mock)
+    step = 1 / (mock.resolution * mock.sampling)
+    wavelength = lo * np.exp(step * np.arange(int(np.log(hi / lo) / step) + 1))
+    labels = grid.label_space.to_dict(grid.labels[rows])
+    truth = {**{n: labels[n] for n in emulator.label_space.names}, **nuisance_draws(mock, priors, len(rows))}
+    clean = _through_instrument(grid, rows, wavelength, mock, truth)
+    rng = np.random.default_rng([mock.seed, 33])
+    continuum = _continua(rng, wavelength, len(rows))
+    shape = (len(mock.snr), *clean.shape)
+    sigma = np.broadcast_to(continuum / np.asarray(mock.snr)[:, None, None], shape)
+    flux = clean * continuum + sigma * rng.standard_normal(shape)
+    temporary = path.with_name(path.name + ".tmp")
+    with h5py.File(temporary, "w") as file:
+        file["wavelength"] = wavelength
+        file["flux"], file["uncertainty"] = (a.reshape(-1, len(wavelength)).astype(np.float32) for a in (flux, sigma))
+        file["name"] = [f"{row} at S/N {s:g}" for s in mock.snr for row in rows]
+        file["truth"] = np.stack(list(truth.values()), -1)
+        file.attrs.update(medium=grid.medium, resolution=float(mock.resolution), parameters=list(truth))
+    os.replace(temporary, path)
+    return truth
+
+
+def _through_instrument(grid, rows, wavelength, mock, truth):
+    """Normalised flux at the pixels, `(n, n_pix)`, from cubic splines through the source's pixels."""
+    import equinox as eqx
+    import jax.numpy as jnp
+    from scipy.interpolate import CubicSpline
+
+    a, b = grid.wavelength[[0, -1]]
+    count = int(1.5 * np.log(b / a) / np.min(np.diff(np.log(grid.wavelength)))) + 2
+    fine = VelocityGrid.from_wavelength(np.exp(np.linspace(np.log(a), np.log(b), count)))
+    operator = SpectrumOperator(fine, wavelength, mock.resolution)
+    see = eqx.filter_jit(lambda op, f, rv, vbroad, vsini: op(f, rv, vbroad, vsini))
+    at = np.clip(fine.wavelength, a, b)
+    out = np.empty((len(rows), len(wavelength)))
+    for i, row in enumerate(rows):
+        flux = CubicSpline(grid.wavelength, np.asarray(grid.flux[row], float))(at)
+        kernels = [jnp.float32(truth[k][i]) if k in truth else 0 for k in ("rv", "vbroad", "vsini")]
+        out[i] = see(operator, jnp.asarray(flux, jnp.float32), *kernels)
+    return out
+
+
+def _continua(rng, wavelength, n):
+    """Random smooth continua in arbitrary units, `(n, n_pix)`: within what the continuum of a fit can follow."""
+    from .spectra.continuum import chebyshev_basis, default_terms
+
+    terms = max(2, default_terms(wavelength) - 1)
+    coefficients = rng.standard_normal((n, terms)) * TILT / np.arange(1, terms + 1) ** 1.5
+    coefficients[:, 0] = 1.0
+    shape = np.maximum(coefficients @ chebyshev_basis(wavelength, terms), 0.3)
+    return 1000 * np.exp(0.5 * rng.standard_normal((n, 1))) * shape
