@@ -49,7 +49,7 @@ class Unconstrained:
         )
 
         slope = np.log(10.0) * self._unit
-        named = np.asarray(ravel_pytree({n: np.float32(n == "log10_jitter") for n in self.names})[0])
+        named = np.asarray(ravel_pytree({n: np.float32(n.startswith("log10_jitter")) for n in self.names})[0])
         self._prior_curvature = np.where(named > 0, 2 * slope**2, 0.5).astype(np.float32)
 
     def _tree(self, z):
@@ -65,38 +65,12 @@ class Unconstrained:
         the log of a jitter that the data do not need, the likelihood falls as exp(−A j²) beside a prior that grows as j:
         there the curvature at the mode is twice the square of the slope. Much cheaper to compile and to evaluate than a Hessian, and never indefinite.
         """
-        if isinstance(data, CompressedStar):
-            return self._compressed_information(z, data)
-        model, continuum = self._model, data.continuum
-
-        def pixels(z):
-            values = model.complete(self.constrain(z, data))
-            return model.normalised_flux(values, data), jnp.log(model.variance(values, data))
-
-        values = model.complete(self.constrain(z, data))
-        flux, log_variance = pixels(z)
-        by_flux, by_variance = jax.jacfwd(pixels)(z)
-        _, coefficients = model.log_likelihood(values, data)
-        ivar = data.weight * jnp.exp(-log_variance)
-        rows = by_flux * continuum(coefficients)[:, None]
-        terms = continuum.basis[: continuum.n_terms] * flux
-        cross = terms @ (ivar[:, None] * rows)
-        block = (terms * ivar) @ terms.T + jnp.diag(1 / continuum.sd**2)
-        used = (data.weight > 0)[:, None]
-        noise = 0.5 * by_variance.T @ (used * by_variance)
-        return rows.T @ (ivar[:, None] * rows) - cross.T @ jnp.linalg.solve(block, cross) + noise + jnp.diag(self._prior_curvature)
-
-    def _compressed_information(self, z, star):
-        model = self._model
-
-        def components(z):
-            values = model.complete(self.constrain(z, star))
-            return star.components(model.local_parameters(values)), values["log10_jitter"]
-
-        _, log10_jitter = components(z)
-        by_z, jitter_by_z = jax.jacfwd(components)(z)
-        quadratic, noise = star.metric(log10_jitter)
-        return by_z.T @ quadratic @ by_z + noise * jnp.outer(jitter_by_z, jitter_by_z) + jnp.diag(self._prior_curvature)
+        total = jnp.diag(self._prior_curvature)
+        for spectrum, values_of, own in self._model.parts(data):
+            values = lambda z, of=values_of: of(self._model.complete(self.constrain(z, data)))
+            compressed = isinstance(own, CompressedStar)
+            total = total + (_compressed_information if compressed else _information)(spectrum, values, own, z)
+        return total
 
     def constrain(self, z, data) -> dict:
         """Parameters in their own units at one position `(dim,)`."""
@@ -117,6 +91,40 @@ class Unconstrained:
 
         priors = {**model.priors, **model.nuisance_priors}
         return {name: _inside(priors[name], biject_to(priors[name].support)) for name in self.names}
+
+
+def _information(spectrum, values_at, data, z):
+    """Fisher information on the position `z` of one spectrum's pixels, `(dim, dim)`."""
+
+    def pixels(z):
+        values = values_at(z)
+        return spectrum.normalised_flux(values, data), jnp.log(spectrum.variance(values, data))
+
+    flux, log_variance = pixels(z)
+    by_flux, by_variance = jax.jacfwd(pixels)(z)
+    continuum = data.continuum
+    _, coefficients = spectrum.log_likelihood(values_at(z), data)
+    ivar = data.weight * jnp.exp(-log_variance)
+    rows = by_flux * continuum(coefficients)[:, None]
+    terms = continuum.basis[: continuum.n_terms] * flux
+    cross = terms @ (ivar[:, None] * rows)
+    block = (terms * ivar) @ terms.T + jnp.diag(1 / continuum.sd**2)
+    used = (data.weight > 0)[:, None]
+    noise = 0.5 * by_variance.T @ (used * by_variance)
+    return rows.T @ (ivar[:, None] * rows) - cross.T @ jnp.linalg.solve(block, cross) + noise
+
+
+def _compressed_information(spectrum, values_at, star, z):
+    """As `_information`, of a compressed spectrum."""
+
+    def components(z):
+        values = values_at(z)
+        return star.components(spectrum.local_parameters(values)), values["log10_jitter"]
+
+    _, log10_jitter = components(z)
+    by_z, jitter_by_z = jax.jacfwd(components)(z)
+    quadratic, noise = star.metric(log10_jitter)
+    return by_z.T @ quadratic @ by_z + noise * jnp.outer(jitter_by_z, jitter_by_z)
 
 
 def _location_scale(prior):
@@ -173,7 +181,7 @@ def find_optimum(model: StellarSpectrum, *, start: dict | None = None, seed: int
         data = _update_noise(model, _values(density, position, model.data), model.data)
     _say(progress, f"fitting a local surrogate to {LOCAL} spectra of the full emulator around the optimum")
     local = _localise(model, density, position, data, seed)
-    data = eqx.tree_at(lambda d: d.emulator, data, local, is_leaf=lambda x: x is data.emulator)
+    data = _with_emulators(model, data, local)
     data = _update_noise(model, _values(density, position, data), data)
     final = search(position[None], data)
     return _finished(model, density, final.position, final.log_density, data)
@@ -182,13 +190,25 @@ def find_optimum(model: StellarSpectrum, *, start: dict | None = None, seed: int
 def _finished(model, density, z, log_density, data):
     """The `Fit` at `z`, with the factors of the emulator's error, which the search did without."""
     values = _values(density, z, data)
-    data = model.with_model_errors(values, data)
+    data = _of_each(model, lambda spectrum, v, d: spectrum.with_model_errors(v, d), values, data)
     return Fit(z, values, data, log_density, density, compress_star(model, values, data))
 
 
 def compress_star(model, values: dict, data) -> CompressedStar:
     """The likelihood of `data`, whose emulator is a `LocalSpectrum`, compressed at `values`."""
-    return _compress(model.log_likelihood, model.normalised_flux, {k: jnp.float32(v) for k, v in model.complete(values).items()}, data)
+    return _of_each(model, lambda spectrum, v, d: _compress(spectrum.log_likelihood, spectrum.normalised_flux, v, d), values, data)
+
+
+def _of_each(model, function, values, data):
+    """`function(spectrum, its values, its data)` of each spectrum of the star, joined as the model's data are."""
+    values = {k: jnp.float32(v) for k, v in model.complete(values).items()}
+    return model.joined([function(spectrum, values_of(values), own) for spectrum, values_of, own in model.parts(data)])
+
+
+def _with_emulators(model, data, emulators):
+    """`data` with one emulator for each spectrum of the star in place of its own."""
+    swap = lambda d, new: eqx.tree_at(lambda d: d.emulator, d, new, is_leaf=lambda x: x is d.emulator)
+    return model.joined([swap(own, new) for (_, _, own), new in zip(model.parts(data), emulators)])
 
 
 @eqx.filter_jit
@@ -215,7 +235,9 @@ def _localise(model, density, z, data, seed):
 
 
 def _localise_at(model, density, positions, data):
-    return local_surrogate(model, _constrain_all(density, positions[None].astype(np.float32), data), data)
+    """One `LocalSpectrum` for each spectrum of the star, from the flat `positions` `(n, dim)`."""
+    values = model.complete(_constrain_all(density, positions[None].astype(np.float32), data))
+    return [local_surrogate(spectrum, values_of(values), own) for spectrum, values_of, own in model.parts(data)]
 
 
 def _localise_again(model, fit, positions, seed):
@@ -224,8 +246,7 @@ def _localise_again(model, fit, positions, seed):
     rows = np.random.default_rng([seed, 9]).choice(len(flat), LOCAL)
     centre = flat.mean(0)
     local = _localise_at(model, fit.density, centre + WIDEN * (flat[rows] - centre), fit.data)
-    data = eqx.tree_at(lambda d: d.emulator, fit.data, local, is_leaf=lambda x: x is fit.data.emulator)
-    data = _update_noise(model, fit.values, data)
+    data = _update_noise(model, fit.values, _with_emulators(model, fit.data, local))
     return _finished(model, fit.density, centre.astype(np.float32), fit.log_density, data), np.cov(flat.T)
 
 
@@ -246,10 +267,16 @@ def _flux_jit(flux_of, values, data):
 
 def _update_noise(model, values, data):
     """The data with the variance of the model's errors (without factors) and the outlier weights for `values`."""
-    data = eqx.tree_at(lambda d: d.model_variance, data, model.model_variance(values, data))
-    if model.robust:
-        data = eqx.tree_at(lambda d: d.weight, data, model.reweight(values, data))
-    return data
+    return _of_each(model, _updated, values, _with_variance(model, values, data))
+
+
+def _with_variance(model, values, data):
+    set_variance = lambda d, variance: eqx.tree_at(lambda d: d.model_variance, d, variance)
+    return _of_each(model, lambda spectrum, v, d: set_variance(d, spectrum.model_variance(v, d)), values, data)
+
+
+def _updated(spectrum, values, data):
+    return eqx.tree_at(lambda d: d.weight, data, spectrum.reweight(values, data)) if spectrum.robust else data
 
 
 def _values(density, z, data):
@@ -264,8 +291,9 @@ def _constrain_jit(density, z, data):
 def _starts(model, density, seed):
     """The `STARTS` best of `SCREENED` points that fill the domain, and the data with the model's variance at the best."""
     labels = model.label_space.to_dict(sobol_design(model.label_space, SCREENED, seed=seed))
-    nuisance = {"rv": model.rv_guess, "vbroad": 3.0, "vsini": 3.0, "log10_jitter": -1.7}
-    values = {n: labels[n] if n in labels else np.full(SCREENED, nuisance[n]) for n in density.names}
+    # Guesses in blocks: each block of a Sobol sequence fills the domain, every fourth point of it does not.
+    guess = lambda name: np.repeat(model.first_guesses(name), SCREENED // len(model.first_guesses(name)))
+    values = {n: labels[n] if n in labels else guess(n) for n in density.names}
     z = density.unconstrain(values).astype(np.float32)
     lp = np.asarray(_densities(density, jnp.asarray(z), model.data))
     if not np.isfinite(lp).any():
@@ -274,8 +302,7 @@ def _starts(model, density, seed):
             "observation's fluxes and uncertainties are sensible."
         )
     best = z[np.argsort(-np.where(np.isfinite(lp), lp, -np.inf))[:STARTS]]
-    variance = model.model_variance(_values(density, best[0], model.data), model.data)
-    return best, eqx.tree_at(lambda d: d.model_variance, model.data, variance)
+    return best, _with_variance(model, _values(density, best[0], model.data), model.data)
 
 
 @eqx.filter_jit
@@ -341,31 +368,47 @@ def sample(
     attrs["timings"] = {"optimise_s": optimum_s, **result.timings, "verify_s": verify_s}
     shape = result.positions.shape[:2]
     positions = {n: np.asarray(v, np.float64).reshape(shape) for n, v in values.items()}
-    constant = {
-        "wavelength": model.wavelength,
-        "good": (np.asarray(model.data.weight) > 0).astype(np.int8),
-        "weight": np.asarray(fit.data.weight),
-        "uncertainty": model.observation.uncertainty[model.pixels],
-        "model_error": model.model_error(fit.values, fit.data) * np.asarray(fit.data.level) * model.scale,
-    }
+    constant = _constant_data(model, fit)
+    n_pix = len(constant["wavelength"])
+    by_pixel = ("flux", "model_flux", *constant)
     if check is not None:
         constant |= {"verified_draw": check.index, "verified_log_weight": check.log_weights}
     posterior = build_posterior(
         positions, result.stats,
-        observed_data={"flux": model.observation.flux[model.pixels]},
+        observed_data={"flux": _over_pixels(model, fit, lambda spectrum, v, d: spectrum.observation.flux[spectrum.pixels])},
         posterior_predictive={"model_flux": predicted},
         constant_data=constant,
-        coords={"pixel": np.arange(len(model.wavelength))},
-        dims={
-            **{n: ["pixel"] for n in ("flux", "wavelength", "good", "weight", "uncertainty", "model_error", "model_flux")},
-            "verified_draw": ["verified"], "verified_log_weight": ["verified"],
-        },
+        coords={"pixel": np.arange(n_pix)},
+        dims={**{n: ["pixel"] for n in by_pixel}, "verified_draw": ["verified"], "verified_log_weight": ["verified"]},
         attrs=attrs,
     )
     bounds = {n: model.label_space.bounds[n] for n in model.names if n in model.label_space.names}
     warnings = [*result.notes, *notes, *diagnose(posterior, names=list(model.names), bounds=bounds), *extra]
     posterior.attrs["warnings"] = json.dumps(warnings)
     return posterior
+
+
+def _over_pixels(model, fit, function):
+    """`function(spectrum, its values, its data)` of all spectra of the star, one after the other along the pixels."""
+    values = model.complete(fit.values)
+    parts = [np.asarray(function(spectrum, values_of(values), own)) for spectrum, values_of, own in model.parts(fit.data)]
+    return np.concatenate(parts, axis=-1)
+
+
+def _constant_data(model, fit) -> dict:
+    """What a posterior keeps of the pixels, each `(n_pix,)`; where there are several spectra, `arm` counts them from 1."""
+    functions = {
+        "wavelength": lambda spectrum, v, d: spectrum.wavelength,
+        "good": lambda spectrum, v, d: (np.asarray(spectrum.data.weight) > 0).astype(np.int8),
+        "weight": lambda spectrum, v, d: d.weight,
+        "uncertainty": lambda spectrum, v, d: spectrum.observation.uncertainty[spectrum.pixels],
+        "model_error": lambda spectrum, v, d: spectrum.model_error(v, d) * np.asarray(d.level) * spectrum.scale,
+    }
+    constant = {name: _over_pixels(model, fit, function) for name, function in functions.items()}
+    parts = model.parts(fit.data)
+    if len(parts) > 1:
+        constant["arm"] = np.repeat(np.arange(1, len(parts) + 1), [len(own.flux) for _, _, own in parts])
+    return constant
 
 
 def _constrain_all(density, positions, data):
@@ -381,11 +424,15 @@ def _predict(model, data, values, n, seed):
 
     @eqx.filter_jit
     def flux(values, data):
-        _, coefficients = model.log_likelihood(values, data)
-        return model.normalised_flux(values, data) * data.continuum(coefficients)
+        fluxes = []
+        for spectrum, values_of, own in model.parts(data):
+            v = values_of(values)
+            _, coefficients = spectrum.log_likelihood(v, own)
+            fluxes.append(spectrum.normalised_flux(v, own) * own.continuum(coefficients) * spectrum.scale)
+        return jnp.concatenate(fluxes)
 
     out = [np.asarray(flux(model.complete({k: jnp.float32(v[i]) for k, v in values.items()}), data)) for i in rows]
-    return (np.stack(out) * model.scale).astype(np.float32)[None]
+    return np.stack(out).astype(np.float32)[None]
 
 
 def _attributes(model, fit, result, check, values):
@@ -401,19 +448,22 @@ def _attributes(model, fit, result, check, values):
         )
     if check is not None and check.flag != "ok":
         extra.append(check.message)
+    spectra = [spectrum for spectrum, _, _ in model.parts(fit.data)]
+    together = lambda of: ", ".join(dict.fromkeys(of(spectrum) for spectrum in spectra))
+    constant = _constant_data(model, fit)
     packages = ("emuinfer", "jax", "numpyro", "blackjax", "arviz", "numpy")
     return {
-        "emulator_hash": emulator_hash(model.full),
-        "reduced_hash": emulator_hash(model.reduced),
-        "data_hash": model.observation.hash,
-        "observation": model.observation.name,
+        "emulator_hash": together(lambda spectrum: emulator_hash(spectrum.full)),
+        "reduced_hash": together(lambda spectrum: emulator_hash(spectrum.reduced)),
+        "data_hash": ", ".join(spectrum.observation.hash for spectrum in spectra),
+        "observation": together(lambda spectrum: spectrum.observation.name),
         "seed": result.seed,
         "in_domain": inside,
         "k_hat": check.k_hat if check else None,
         "verification": check.flag if check else "skipped",
         "verification_message": check.message if check else "",
         "importance_ess": check.ess if check else None,
-        "down_weighted_pixels": float((np.asarray(fit.data.weight)[np.asarray(model.data.weight) > 0] < 0.5).mean()),
+        "down_weighted_pixels": float((constant["weight"][constant["good"] > 0] < 0.5).mean()),
         "versions": {p: _version(p, version) for p in packages} | {"python": sys.version.split()[0]},
         "gradients": result.gradients,
         "_extra": extra,

@@ -38,6 +38,7 @@ class StarData(eqx.Module):
     level: jax.Array  # (n_pix,), a rough continuum of the scaled flux: the jitter is a fraction of it
     weight: jax.Array  # (n_pix,), 0 for pixels not to be used, below 1 for outliers
     reference_ivar: jax.Array  # (n_pix,)
+    share: jax.Array | None = None  # (n_pix,): the model's variance is this times larger, as other arms see the same lines
 
 
 class FullOnGrid(eqx.Module):
@@ -142,15 +143,19 @@ class StellarSpectrum:
         self.nuisance_priors = {k: self.nuisance_priors.get(k, v) for k, v in defaults.items()}
 
     def _find_velocity(self, rv_range):
-        """A first radial velocity, by cross-correlation with a spectrum from the middle of the domain."""
+        """A first radial velocity, by cross-correlation."""
         from ..spectra.doppler import cross_correlation_rv
 
         fixed = self.nuisance_priors.get("rv")
         if isinstance(fixed, int | float):
             return float(fixed)
+        return cross_correlation_rv(*self.correlation_pair(), rv_range=rv_range)
+
+    def correlation_pair(self):
+        """The observation, and wavelengths and flux of a spectrum from the middle of the domain, in the same medium."""
         scaled = jnp.asarray(self.label_space.scale(_template_labels(self.label_space)), jnp.float32)
         flux = np.asarray(_grid_flux(self.reduced, scaled), float)
-        return cross_correlation_rv(self._in_medium(), self.reduced.config.wavelength, flux, rv_range=rv_range)
+        return self._in_medium(), self.reduced.config.wavelength, flux
 
     def _in_medium(self):
         """The observation with wavelengths in the emulator's medium."""
@@ -207,7 +212,7 @@ class StellarSpectrum:
     # The model
 
     def __call__(self, data: StarData | None = None):
-        """Declare the model to NumPyro. `data` defaults to this star's."""
+        """Declare the model to NumPyro and return the values of all parameters. `data` defaults to this star's."""
         import numpyro
 
         data = self.data if data is None else data
@@ -216,6 +221,7 @@ class StellarSpectrum:
             values[name] = jnp.float32(prior) if isinstance(prior, float | int) else numpyro.sample(name, prior)
         numpyro.factor("domain", domain_penalty(self.label_space, self.scaled_labels(values)))
         numpyro.factor("spectrum", self.log_likelihood(values, data)[0])
+        return values
 
     def log_likelihood(self, values: dict, data: StarData):
         """Log likelihood relative to `constant`, and continuum coefficients, at one value per parameter (physical units).
@@ -255,6 +261,18 @@ class StellarSpectrum:
 
     # What fits and checks need of it
 
+    def first_guesses(self, name: str) -> tuple[float, ...]:
+        """Values of a nuisance parameter that a search may start from; 1, 2 or 4 of them."""
+        return {"rv": (self.rv_guess,), "vbroad": (3.0,), "vsini": (3.0,), "log10_jitter": (-1.7,)}[name]
+
+    def parts(self, data) -> list:
+        """`(spectrum, values_of, data)` for each spectrum of the star, here one: see `JointSpectrum.parts`."""
+        return [(self, lambda values: values, data)]
+
+    def joined(self, parts):
+        """The opposite of `parts`: the data of the star from those of its spectra."""
+        return parts[0]
+
     def with_emulator(self, grid_emulator) -> StarData:
         """The star's data with another emulator (`LocalSpectrum`, or `FullOnGrid`)."""
         return eqx.tree_at(lambda d: d.emulator, self.data, grid_emulator, is_leaf=lambda x: x is self.data.emulator)
@@ -283,7 +301,8 @@ class StellarSpectrum:
         broadening = jnp.float32(values.get("vbroad", 0.0)) + 0.5 * jnp.float32(values.get("vsini", 0.0))
         fe_h = jnp.float32(values.get("fe_h", 0.0))
         variance, factors, error = data.errors.at(scaled, fe_h, flux, self._operate(values, data), broadening, own)
-        return variance * data.level**2, factors, error * data.level
+        share = 1.0 if data.share is None else data.share
+        return variance * data.level**2 * share, factors * jnp.sqrt(share), error * data.level
 
     def with_model_errors(self, values: dict, data: StarData) -> StarData:
         """`data` with the variance and the factors of the model's errors at `values`."""

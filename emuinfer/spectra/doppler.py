@@ -69,6 +69,39 @@ def cross_correlation_rv(observation, template_wavelength, template_flux, rv_ran
 
     Raises `ObservationError` if the spectra share no lines, or the range is not one.
     """
+    velocity, score = velocity_scores(observation, template_wavelength, template_flux, rv_range)
+    return _peak(velocity, score, rv_range)
+
+
+def common_rv(pairs, rv_range=(-500.0, 500.0)) -> float:
+    """As `cross_correlation_rv`, the velocity that several spectra of a star share best.
+
+    `pairs`: for each, the arguments `(observation, template_wavelength, template_flux)`. Their gains in chi² are added, so
+    that a spectrum counts by the number and the noise of its lines.
+    """
+    found = []
+    for observation, wavelength, flux in pairs:
+        velocity, score = velocity_scores(observation, wavelength, flux, rv_range)
+        found.append((velocity, observation.snr**2 * np.maximum(score, 0.0) ** 2))
+    finest = min((velocity for velocity, _ in found), key=lambda v: np.ptp(v) / len(v))
+    return _peak(finest, sum(np.interp(finest, velocity, gain) for velocity, gain in found), rv_range)
+
+
+def _peak(velocity, score, limits) -> float:
+    """Where `score` is highest, between the points by a parabola."""
+    best = int(np.argmax(score))
+    peak = float(velocity[best])
+    if 0 < best < len(score) - 1:
+        before, at, after = score[best - 1 : best + 2]
+        peak += 0.5 * (before - after) / (before - 2 * at + after) * (velocity[best + 1] - velocity[best])
+    return float(np.clip(peak, min(limits), max(limits)))
+
+
+def velocity_scores(observation, template_wavelength, template_flux, rv_range=(-500.0, 500.0)):
+    """Velocities in km/s and, up to a constant, the correlation coefficient at each; see `cross_correlation_rv`.
+
+    The coefficient is divided by the template's norm only, so that its square is proportional to the gain in chi².
+    """
     from .quality import rough_continuum
 
     low, high = (float(v) for v in rv_range)
@@ -94,12 +127,7 @@ def cross_correlation_rv(observation, template_wavelength, template_flux, rv_ran
     shifts, score = _correlation(
         d, t, weight.astype(float), SPEED_OF_LIGHT * np.log1p(np.array([low, high]) / SPEED_OF_LIGHT) / grid.step
     )
-    best = int(np.argmax(score))
-    peak = float(shifts[best])
-    if 0 < best < len(score) - 1:
-        before, at, after = score[best - 1 : best + 2]
-        peak += 0.5 * (before - after) / (before - 2 * at + after)
-    return float(np.clip(SPEED_OF_LIGHT * np.expm1(peak * grid.step / SPEED_OF_LIGHT), low, high))
+    return SPEED_OF_LIGHT * np.expm1(shifts * grid.step / SPEED_OF_LIGHT), score
 
 
 def _correlation(d, t, weight, limits):
