@@ -11,6 +11,7 @@ from ..emulators import Emulator, LocalSpectrum, ReducedEmulator, reduce_emulato
 from ..emulators.uncertainty import EmulatorUncertainty, shipped_uncertainty
 from ..errors import LabelError, ObservationError
 from ..spectra.continuum import Continuum, log_likelihood_constant
+from ..spectra.lsf import cut_resolution, resolving_power
 from ..spectra.operator import SpectrumOperator, usable_pixels
 from ..spectra.quality import rough_continuum
 from .compressed import CompressedStar
@@ -68,7 +69,7 @@ class StellarSpectrum:
       emulator's domain, `rv` flat within 20 km/s of the cross-correlation's, `vbroad` and `vsini` half-normal,
       the jitter half-normal with 0.02 of the continuum.
     - `broadening`: `"vbroad"` (Gaussian standard deviation, km/s), `"vsini"` (rotation, km/s), `"both"` or `"none"`.
-    - `resolution`: resolving power, if the observation does not say.
+    - `resolution`: resolving power, one value or `(n_pix,)`, or resolution matrix, if the observation does not say.
     - `rv_range`: km/s, searched for the star's velocity.
     - `continuum_terms`: Chebyshev terms; one per 25 Å by default.
     - `line_errors`: `"shipped"`, a `LineErrors` table, or None: how wrong the lines of the model are, in the variance.
@@ -171,8 +172,8 @@ class StellarSpectrum:
         keep = slice(keep[0], keep[-1] + 1)
         self.wavelength = observation.wavelength[keep]
         self.pixels = keep
-        good = observation.good[keep]
-        self.resolution = resolution[keep] if np.ndim(resolution) else resolution
+        self.resolution, whole = cut_resolution(resolution, keep)
+        good = observation.good[keep] & whole
         level = rough_continuum(observation.flux[keep], good)
         self.scale = float(np.median(level[good]))
         flux = np.where(good, observation.flux[keep] / self.scale, 1.0)
@@ -189,7 +190,7 @@ class StellarSpectrum:
             model_variance=jnp.zeros(len(variance)),
             factors=jnp.zeros((0, len(variance))),
             errors=ModelErrors(
-                grid, self.wavelength, self.resolution, lines=self.line_errors, uncertainty=self.uncertainty,
+                grid, self.wavelength, resolving_power(self.resolution, self.wavelength), lines=self.line_errors, uncertainty=self.uncertainty,
                 reduction=self.reduced.error if self.emulator_error else None,
             ),
             whole=self.reduced,

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..errors import ObservationError
 from . import quality
+from .lsf import matrix_from_sparse, matrix_rows
 
 
 def to_angstrom(wavelength) -> np.ndarray:
@@ -95,7 +96,11 @@ def to_uncertainty(uncertainty, snr, flux, good, notes) -> np.ndarray:
 def to_resolution(resolution, n_pix: int):
     if resolution is None:
         return None
+    if hasattr(resolution, "tocoo"):
+        resolution = matrix_from_sparse(resolution)
     resolution = np.array(getattr(resolution, "value", resolution), dtype=float)
+    if resolution.ndim == 2:
+        return _check_matrix(resolution, n_pix)
     if resolution.shape not in ((), (n_pix,)):
         raise ObservationError(
             f"The resolution must be one resolving power or have shape ({n_pix},); got {resolution.shape}."
@@ -105,6 +110,31 @@ def to_resolution(resolution, n_pix: int):
             f"The resolving power lambda/FWHM must be above 1; the lowest value is {resolution.min()}."
         )
     return resolution if resolution.ndim else float(resolution)
+
+
+def _check_matrix(matrix, n_pix):
+    if matrix.shape[1] != n_pix or len(matrix) % 2 == 0 or len(matrix) > n_pix:
+        raise ObservationError(
+            f"A resolution matrix has the shape (n_diag, {n_pix}) with an odd number of diagonals, the outermost above the "
+            f"main one first, or is a sparse matrix ({n_pix}, {n_pix}); got {matrix.shape}."
+        )
+    if not np.isfinite(matrix).all() or not (matrix_rows(matrix).sum(axis=0) > 0).any():
+        raise ObservationError("The resolution matrix has values that are not finite, or no row with a positive sum.")
+    return matrix
+
+
+def reorder_resolution(resolution, order):
+    """The resolution of the pixels `order`; a matrix can only be kept or turned round."""
+    if not isinstance(resolution, np.ndarray):
+        return resolution
+    if resolution.ndim == 1:
+        return resolution[order]
+    n = resolution.shape[1]
+    if np.array_equal(order, np.arange(n)):
+        return resolution
+    if np.array_equal(order, np.arange(n)[::-1]):
+        return resolution[::-1, ::-1]
+    raise ObservationError("With a resolution matrix, wavelengths must increase or decrease, and none may be repeated.")
 
 
 def drop_gaps(flux, good, notes) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ObservationError
 from . import checks, quality
+from .lsf import cut_resolution, resolving_power
 from .medium import check_medium, convert_medium
 
 
@@ -24,7 +25,9 @@ class Observation:
       pixel gets the uncertainty continuum / `snr`, with a rough continuum; in the cores of deep lines that is on the
       safe side.
     - `mask`: `(n_pix,)`, True (or a non-zero flag) where a pixel must *not* be used.
-    - `resolution`: resolving power lambda / FWHM, one value or `(n_pix,)`. May be left out here; a fit needs it.
+    - `resolution`: resolving power lambda / FWHM, one value or `(n_pix,)`, or a resolution matrix: its diagonals
+      `(n_diag, n_pix)` as DESI's files have them, or a SciPy sparse matrix `(n_pix, n_pix)`; see
+      `emuinfer.spectra.lsf`. May be left out here; a fit needs it.
     - `medium`: `"air"` or `"vacuum"`.
     - `name`, `meta`: free text, and a mapping of anything worth keeping (credit, date, literature values).
     - `clip`: spikes this many uncertainties above the continuum, and at most 5 pixels wide, are masked as cosmic rays;
@@ -78,8 +81,7 @@ class Observation:
         resolution = checks.to_resolution(resolution, len(wavelength))
         order = checks.increasing_order(wavelength, notes)
         wavelength, flux, uncertainty, good = (x[order] for x in (wavelength, flux, uncertainty, good))
-        if isinstance(resolution, np.ndarray):
-            resolution = resolution[order]
+        resolution = checks.reorder_resolution(resolution, order)
         checks.drop_gaps(flux, good, notes)
         if clip is not None:
             spikes = quality.cosmic_rays(flux, uncertainty, good, clip)
@@ -123,7 +125,7 @@ class Observation:
         return digest.hexdigest()[:16]
 
     def __repr__(self):
-        resolution = self.resolution
+        resolution = resolving_power(self.resolution, self.wavelength)
         if isinstance(resolution, np.ndarray):
             resolution = f"{resolution.min():.0f} to {resolution.max():.0f}"
         elif resolution is not None:
@@ -146,18 +148,22 @@ class Observation:
         return self._with(wavelength=self.wavelength_in(medium), medium=medium)
 
     def cut(self, lo: float, hi: float) -> "Observation":
-        """The pixels with `lo` <= wavelength <= `hi`, in ångström in the observation's own medium."""
+        """The pixels with `lo` <= wavelength <= `hi`, in ångström in the observation's own medium.
+
+        With a resolution matrix, pixels at the cut are masked if part of their light comes from beyond it.
+        """
         inside = (self.wavelength >= lo) & (self.wavelength <= hi)
         if not (inside & self.good).any():
             raise ObservationError(
                 f"No usable pixel between {lo:g} and {hi:g} Å: the spectrum '{self.name}' covers "
                 f"{self.wavelength[0]:.2f} to {self.wavelength[-1]:.2f} Å ({self.medium})."
             )
-        resolution = self.resolution[inside] if isinstance(self.resolution, np.ndarray) else self.resolution
+        keep = np.flatnonzero(inside)
+        resolution, whole = cut_resolution(self.resolution, slice(keep[0], keep[-1] + 1))
         return self._with(
             wavelength=self.wavelength[inside],
             flux=self.flux[inside],
-            good=self.good[inside],
+            good=self.good[inside] & whole,
             uncertainty=self.uncertainty[inside],
             resolution=resolution,
         )
@@ -171,6 +177,8 @@ class Observation:
         factor = int(factor)
         if not 1 <= factor <= len(self):
             raise ObservationError(f"Cannot rebin {len(self)} pixels by {factor}; give a factor from 1 to {len(self)}.")
+        if np.ndim(self.resolution) == 2 and factor > 1:
+            raise ObservationError(f"The spectrum '{self.name}' has a resolution matrix and cannot be rebinned.")
         n = len(self) // factor * factor
         group = lambda x: x[:n].reshape(-1, factor)
         good = group(self.good).all(axis=1)

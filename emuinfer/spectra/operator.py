@@ -15,7 +15,7 @@ from ..errors import ObservationError
 from .banded import Banded
 from .broadening import gaussian_transfer, rotation_table, rotation_transfer
 from .doppler import SPEED_OF_LIGHT, VelocityGrid
-from .lsf import lsf_sigma, spline_weights, split_sigma
+from .lsf import box_weights, lsf_sigma, spline_weights, split_sigma, unit_rows
 
 PAD = 64  # grid points over which the spectrum is joined to itself, so that the periodic continuation has no step
 BLOCK = 128  # frequencies whose phases come from one product; any number near sqrt(n_fft) does
@@ -31,7 +31,9 @@ class SpectrumOperator(eqx.Module):
     - `grid_wavelength`: `(n_grid,)` Å, uniform in ln(wavelength), or a `VelocityGrid`. In the same medium as the
       pixels.
     - `observation_wavelength`: `(n_pix,)` Å, increasing, all within the grid.
-    - `resolution`: resolving power lambda / FWHM of the Gaussian line spread function, one value or `(n_pix,)`.
+    - `resolution`: resolving power lambda / FWHM of the Gaussian line spread function, one value or `(n_pix,)`; or a
+      resolution matrix `(n_diag, n_pix)` as in `lsf`, which acts on the flux averaged over each pixel. Its rows are
+      scaled to a sum of 1.
     - `pixel_kms`: full width in km/s of the box that a pixel integrates over. 0 by default, as resolving powers
       measured on lamp lines already contain it.
     - `limb_darkening`: linear coefficient of the rotation profile.
@@ -41,6 +43,7 @@ class SpectrumOperator(eqx.Module):
     """
 
     pixels: Banded
+    matrix: Banded | None  # the resolution matrix, of columns that begin n_diag // 2 pixels before the first pixel
     transfer: jax.Array
     rotation: jax.Array
     step: float = eqx.field(static=True)
@@ -55,17 +58,25 @@ class SpectrumOperator(eqx.Module):
         if not isinstance(grid, VelocityGrid):
             grid = VelocityGrid.from_wavelength(grid)
         wavelength = _check_pixels(grid, observation_wavelength)
-        common, extra = split_sigma(lsf_sigma(resolution, len(wavelength)))
+        by_matrix = np.ndim(resolution) == 2
+        common, extra = (0.0, None) if by_matrix else split_sigma(lsf_sigma(resolution, len(wavelength)))
+        edges = SPEED_OF_LIGHT * np.log(_pixel_edges(wavelength) / grid.wavelength[0]) / grid.step
         # A few points in front let the spline's taps reach below the first grid point.
         front = 4 if extra is None else 4 + int(np.ceil(5 * extra.max() / grid.step))
+        front += int(np.ceil(max(0.0, -edges[0], edges[-1] - len(grid)))) if by_matrix else 0
         self.step, self.n_grid = grid.step, len(grid)
         self.n_fft = next_fast_len(self.n_grid + max(PAD, 2 * front), real=True)
         self.n_smooth = _smooth_length(self.n_fft, common / grid.step)
         coarse = self.n_fft / self.n_smooth
         position = (SPEED_OF_LIGHT * np.log(wavelength / grid.wavelength[0]) / grid.step + front) / coarse
-        self.pixels = Banded(
-            *spline_weights(position, None if extra is None else extra / grid.step / coarse), self.n_smooth
-        )
+        self.matrix = None
+        if by_matrix:
+            rows = unit_rows(np.asarray(resolution, dtype=float))
+            self.matrix = Banded(np.arange(len(wavelength)), rows, len(wavelength) + len(rows) - 1)
+            samples = box_weights(edges[:-1] + front, edges[1:] + front)
+        else:
+            samples = spline_weights(position, None if extra is None else extra / grid.step / coarse)
+        self.pixels = Banded(*samples, self.n_smooth)
         omega = 2 * np.pi * np.arange(self.n_smooth // 2 + 1) / self.n_fft
         instrument = np.exp(-0.5 * (omega * common / grid.step) ** 2) * np.sinc(
             omega * pixel_kms / grid.step / (2 * np.pi)
@@ -91,7 +102,10 @@ class SpectrumOperator(eqx.Module):
             spectrum = spectrum * gaussian_transfer(k, vbroad)
         if not _is_zero(vsini):
             spectrum = spectrum * rotation_transfer(k, vsini, self.rotation)
-        return 1.0 - self.pixels @ jnp.fft.irfft(spectrum, self.n_smooth)
+        depth = self.pixels @ jnp.fft.irfft(spectrum, self.n_smooth)
+        if self.matrix is None:
+            return 1.0 - depth
+        return 1.0 - self.matrix @ jnp.pad(depth, (len(self.matrix.weights) - 1) // 2)
 
     def _pad(self, depth):
         """Continue the spectrum smoothly from its last value to its first, shape `(n_fft,)`."""
@@ -129,6 +143,14 @@ def _check_pixels(grid, wavelength) -> np.ndarray:
             f"{grid.wavelength[0]:.2f} to {grid.wavelength[-1]:.2f} Å."
         )
     return wavelength
+
+
+def _pixel_edges(wavelength) -> np.ndarray:
+    """Halfway between the pixels, and as far beyond the first and the last, `(n_pix + 1,)` Å."""
+    if len(wavelength) == 1:
+        return np.array([wavelength[0], wavelength[0]])
+    middle = 0.5 * (wavelength[1:] + wavelength[:-1])
+    return np.concatenate([[2 * wavelength[0] - middle[0]], middle, [2 * wavelength[-1] - middle[-1]]])
 
 
 def _smooth_length(n_fft: int, sigma: float) -> int:
