@@ -15,6 +15,7 @@ TILT = 0.1  # standard deviation of the first Chebyshev coefficient of a continu
 LTE_STEP = 0.02  # Å
 LTE_SEED = 1_000_003  # added to the seed of the design, so that no spectrum is one that an emulator was trained on
 KS_ALARM = 0.01
+NAMED_ROWS = ("held-out", "flagship")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +77,17 @@ def load_source(source, emulator, folder: Path, *, n, medium, seed, workers=0, p
 
 
 def choose_rows(grid, rows, n, seed) -> np.ndarray:
-    """Indices into the grid: `rows` (indices, a mask, a slice, or None for all), of which `n` at random if there are more.
+    """Indices into the grid: `rows`, of which `n` at random if there are more.
 
-    Raises `GridError` where there are no such rows.
+    `rows`: indices, a mask, a slice, None for all, `"held-out"` (the tenth that `emuinfer train` holds out) or `"flagship"`
+    (the tenth that `training.flagship` holds out). Raises `GridError` where there are no such rows.
     """
+    if isinstance(rows, str):
+        if rows not in NAMED_ROWS:
+            raise GridError(f"rows may be indices, a mask, a slice, or one of {', '.join(NAMED_ROWS)}; got '{rows}'.")
+        from .training.flagship import fixed_split
+
+        rows = grid.split()[1] if rows == "held-out" else fixed_split(len(grid))[1]
     rows = np.arange(len(grid))[slice(None) if rows is None else rows if isinstance(rows, slice) else np.asarray(rows)]
     if n is not None and n < 1:
         raise GridError(f"n must be at least 1; got {n}.")

@@ -67,7 +67,7 @@ def calibrate(
     - `source`: spectra that the emulator has not seen: a `Grid`, the path of one (`.h5`, `.npz`), `"lte"` for the LTE code
       (of which `n` spectra are made), or a backend of `generate_grid`. To test the whole posterior, its labels must be
       drawn from the emulator's flat prior; labels that differ visibly from it are noted.
-    - `rows`: which spectra of the source: indices, a mask or a slice. `n`: how many of them, at random; all by default.
+    - `rows`: which spectra of the source: indices, a mask, a slice, or a name of `choose_rows`. `n`: how many of them, at random; all by default.
     - `resolution` (λ / FWHM), `sampling` (pixels per FWHM), `snr` (per pixel in the continuum; every star at each).
     - `emulator_error`: True, False, or both. `uncertainty`: an `EmulatorUncertainty` for True; by default the one that ships
       with the emulator or is saved beside it.
@@ -92,8 +92,10 @@ def calibrate(
     grid = load_source(source, loaded, output, n=n, medium=medium, seed=mock.seed, workers=workers if workers > 1 else 0,
                        progress=progress)
     check_source(grid, loaded, mock)
+    everything = rows is None
     rows = choose_rows(grid, rows, n, mock.seed)
     on, notes = _uncertainty(loaded, named, uncertainty, True in switches)
+    notes += _training_notes(named, grid, everything)
     notes += _prior_notes(loaded.label_space, loaded.label_space.to_array(grid.label_space.to_dict(grid.labels[rows])))
     _begin(output, _plan(loaded, grid, rows, mock, on, priors, settings, options), overwrite)
     truth = observe(grid, rows, loaded, mock, priors, output / MOCK)
@@ -130,6 +132,15 @@ def _uncertainty(emulator, named, given, wanted):
     return True, [
         "No EmulatorUncertainty is known for this emulator: 'emulator error on' contains the error of the surrogates alone."
     ]
+
+
+def _training_notes(named, grid, everything):
+    """A note where spectra were not chosen from the grid that the emulator's card names."""
+    from .emulators import load_card
+
+    if named is None or not everything or grid.hash not in json.dumps(load_card(named)):
+        return []
+    return ["The emulator learned from spectra of this very grid: those make it look better than it is. Give rows that it has not seen."]
 
 
 def _prior_notes(space, labels):

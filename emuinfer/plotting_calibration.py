@@ -20,16 +20,19 @@ def plot_coverage(path, summary, *, goal=0.02, stars="all"):
     """
     part = summary[(summary["stars"] == stars) & np.isfinite(summary["snr"])]
     names, snr = list(dict.fromkeys(part["parameter"])), sorted(set(part["snr"]))
-    figure = _figure(max(8, 0.75 * len(names) + 2), 7)
+    switches = sorted(set(part["emulator_error"]), reverse=True)
+    count = len(switches) * len(snr)
+    figure = _figure(max(8, 0.9 * len(names) + 2), 7)
     axes = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.08})
     place = {n: i for i, n in enumerate(names)}
     for axis, level in zip(axes, (68, 95)):
         axis.axhspan(level - 100 * goal, level + 100 * goal, color="0.85", lw=0)
         axis.axhline(level, color="0.4", lw=0.8)
-        for on in sorted(set(part["emulator_error"]), reverse=True):
+        for k, on in enumerate(switches):
             for j, (s, colour) in enumerate(zip(snr, COLOURS)):
                 some = part[(part["emulator_error"] == on) & (part["snr"] == s)]
-                x = [place[n] + 0.22 * (j - 0.5 * (len(snr) - 1)) for n in some["parameter"]]
+                slot = len(snr) * k + j - 0.5 * (count - 1)
+                x = [place[n] + 0.8 / count * slot for n in some["parameter"]]
                 axis.errorbar(
                     x, 100 * some[f"coverage_{level}"], 100 * some[f"coverage_{level}_error"], fmt="o" if on else "D", color=colour,
                     mfc=colour if on else "w", ms=5 if on else 4, lw=1, label=f"S/N {s:g}, emulator error {'on' if on else 'off'}",
@@ -87,7 +90,7 @@ def plot_ranks(path, results):
         axis.set_xlabel("rank of the truth, 0 to 1", fontsize=9)
     _legend(figure, switches)
     height = figure.get_figheight()
-    figure.subplots_adjust(left=0.8 / figure.get_figwidth() + 0.01, right=0.985, top=1 - 0.62 / height, bottom=0.48 / height)
+    figure.subplots_adjust(left=1.0 / figure.get_figwidth(), right=0.985, top=1 - 0.62 / height, bottom=0.48 / height)
     _write(figure, path)
     return figure
 

@@ -1,0 +1,201 @@
+"""Calibration: of fits that must be calibrated and of fits that cannot be, the statistics behind it, the command line."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from astropy.table import Table
+from scipy import stats
+
+from emuinfer.calibration_sbc import calibrate
+from emuinfer.calibration_statistics import ALL, DRAWS, ecdf_band, histogram_band, ranks_of, summarise, uniformity
+from emuinfer.emulators.controls_pixels import PixelGrid
+from emuinfer.emulators.uncertainty import EmulatorUncertainty, label_terms, sensitivity
+from emuinfer.errors import GridError, LabelError, SamplingError
+from emuinfer.grids import Grid, sobol_design
+from emuinfer.survey import Settings
+from emuinfer.survey_files import Folder
+
+STARS = 96
+OPTIONS = {
+    "resolution": tiny.RESOLUTION, "sampling": 2.5, "snr": 100, "rv_range": (-5.0, 5.0), "batch": 48, "progress": False,
+    "settings": Settings(warmup=75, draws=200, local=80, test=20, components=8, verify=0),
+}
+
+
+@pytest.fixture(scope="module")
+def spectra(tiny_emulator):
+    """Labels from the prior and the emulator's own spectra, on pixels of 0.02 Å."""
+    wavelength = np.linspace(*tiny.RANGE, 701)
+    labels = sobol_design(tiny_emulator.label_space, STARS, seed=5)
+    return wavelength, labels, np.asarray(tiny_emulator(labels, wavelength), float)
+
+
+@pytest.fixture(scope="module")
+def perfect(tiny_emulator, spectra, tmp_path_factory):
+    """Fits of the emulator's own spectra, interrupted after the first batch and then finished."""
+    wavelength, labels, flux = spectra
+    grid = Grid(labels, wavelength, flux, label_space=tiny_emulator.label_space, medium="air")
+    out = tmp_path_factory.mktemp("perfect") / "out"
+    save, count = Folder.save, []
+
+    def interrupted(self, number, results):
+        if count:
+            raise KeyboardInterrupt
+        count.append(number)
+        save(self, number, results)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Folder, "save", interrupted)
+        calibrate(tiny_emulator, grid, out, emulator_error=False, **OPTIONS)
+    written = (out / "emulator-error-off" / "parts" / "part-000000.npz").stat().st_mtime_ns
+    done = calibrate(tiny_emulator, grid, out, emulator_error=False, **OPTIONS)
+    assert (out / "emulator-error-off" / "parts" / "part-000000.npz").stat().st_mtime_ns == written
+    return done, grid
+
+
+def of_all_labels(calibration, on):
+    s = calibration.summary
+    return s[(s["parameter"] == ALL) & (s["emulator_error"] == on) & (s["stars"] == "all") & np.isfinite(s["snr"])][0]
+
+
+def test_fits_with_the_true_model_are_calibrated(perfect):
+    row = of_all_labels(perfect[0], False)
+    assert row["n"] == STARS
+    assert row["coverage_68"] == pytest.approx(0.68, abs=3.5 * row["coverage_68_error"])
+    assert row["coverage_95"] == pytest.approx(0.95, abs=3.5 * row["coverage_95_error"])
+    assert row["spread"] == pytest.approx(1.0, abs=0.15)
+    single = perfect[0].summary[np.isfinite(perfect[0].summary["p_uniform"])]
+    assert single["p_uniform"].min() > 0.01 / len(single)
+    assert not perfect[0].notes
+
+
+@pytest.fixture(scope="module")
+def erring(tiny_emulator, spectra, tmp_path_factory):
+    """Fits of spectra that depart from the emulator's by errors of a known covariance, which one of two likelihoods knows."""
+    wavelength, labels, flux = spectra
+    uncertainty = made_by_hand(tiny_emulator.label_space, wavelength)
+    coefficients = np.random.default_rng(8).standard_normal((STARS, uncertainty.rank))
+    factors = np.asarray(uncertainty.factors, float)
+    flux = flux + sensitivity(flux, uncertainty.epsilon, np) * (coefficients @ factors)
+    grid = Grid(labels, wavelength, flux, label_space=tiny_emulator.label_space, medium="air")
+    return calibrate(tiny_emulator, grid, tmp_path_factory.mktemp("erring") / "out", uncertainty=uncertainty, **OPTIONS)
+
+
+def made_by_hand(space, wavelength):
+    """Six factors, each a wave of 0.06 in ln opacity with a length of 1 to 4 Å, and nearly nothing on the diagonal."""
+    rng = np.random.default_rng(2)
+    waves = np.sin(2 * np.pi * (wavelength / rng.uniform(1, 4, (6, 1)) + rng.uniform(size=(6, 1))))
+    terms = label_terms(space, np.zeros(len(space), np.float32), np).shape[-1]
+    as32 = lambda x: jnp.asarray(x, jnp.float32)
+    return EmulatorUncertainty(
+        scale=jnp.zeros(terms), factor_scale=jnp.zeros(terms), stretch=jnp.zeros(terms), diagonal=as32(np.full(len(wavelength), 1e-4)),
+        factors=as32(0.06 * np.sqrt(2) * waves), correlation=as32([1.0, 0.5, 0.0]), label_space=space,
+        grid=PixelGrid.from_wavelength(wavelength), medium="air", epsilon=0.003, degrees_of_freedom=50.0,
+        factor_degrees_of_freedom=50.0,
+    )
+
+
+def test_unknown_errors_are_seen_and_known_ones_repair_the_fit(erring):
+    off, on = of_all_labels(erring, False), of_all_labels(erring, True)
+    assert off["coverage_68"] < 0.55 and off["spread"] > 1.4
+    assert on["coverage_68"] == pytest.approx(0.68, abs=3.5 * on["coverage_68_error"])
+    assert on["coverage_95"] == pytest.approx(0.95, abs=3.5 * on["coverage_95_error"])
+    p = {switch: erring.summary[erring.summary["emulator_error"] == switch]["p_uniform"] for switch in (True, False)}
+    assert np.nanmin(p[False]) < 1e-3 < np.nanmin(p[True])
+
+
+def test_the_folder_is_complete_and_speaks(erring):
+    page = (erring.path / "index.html").read_text()
+    for text in ("Calibration", "S/N 100 per pixel", "coverage.png", "class=\"bad\"", "fe_h"):
+        assert text in page
+    assert len(Table.read(erring.path / "results.ecsv")) == 2 * STARS * 5
+    assert len(Table.read(erring.path / "summary.ecsv")) == len(erring.summary)
+    for name in ("coverage.png", "ranks.png", "ecdf.png"):
+        assert (erring.path / name).stat().st_size > 10_000
+    assert not list(erring.path.rglob("*.nc")) and not list(erring.path.rglob("*.tmp*"))
+
+
+def test_other_settings_are_refused(perfect, tiny_emulator):
+    done, grid = perfect
+    with pytest.raises(SamplingError, match="other settings .mock"):
+        calibrate(tiny_emulator, grid, done.path, emulator_error=False, **{**OPTIONS, "seed": 4})
+
+
+def test_bad_input(tiny_emulator, spectra, tmp_path):
+    wavelength, labels, flux = spectra
+    space = tiny_emulator.label_space
+    good = Grid(labels, wavelength, flux, label_space=space, medium="air")
+    vacuum = Grid(labels, wavelength, flux, label_space=space, medium="vacuum")
+    coarse = Grid(labels, wavelength[::10], flux[:, ::10], label_space=space, medium="air")
+    short = Grid(labels, wavelength[:120], flux[:, :120], label_space=space, medium="air")
+    for source, change, error, message in [
+        (good, {"snr": -1}, GridError, "positive"), (good, {"n": 500}, GridError, "500 spectra"), (vacuum, {}, GridError, "vacuum"),
+        (coarse, {}, GridError, "too wide"), (short, {}, GridError, "too little in common"), (good, {"rows": "test"}, GridError, "held-out"),
+        (good, {"priors": {"teff": 5000.0}}, LabelError, "teff"), ("none.h5", {}, GridError, "no grid file"),
+        (good, {"emulator_error": "on"}, SamplingError, "True, False"), (lambda: 0, {}, GridError, "Give n"),
+    ]:
+        with pytest.raises(error, match=message):
+            calibrate(tiny_emulator, source, tmp_path / "out", **{**OPTIONS, **change})
+
+
+def test_labels_that_no_prior_draws_are_noted(tiny_emulator, spectra):
+    from emuinfer.calibration_sbc import _prior_notes
+
+    space, labels = tiny_emulator.label_space, spectra[1].copy()
+    assert _prior_notes(space, labels) == []
+    labels[:, 0] = 5000 + 0.3 * (labels[:, 0] - 5000)
+    labels[3, 1] = 2.0
+    notes = _prior_notes(space, labels)
+    assert "1 of 96 stars lie outside" in notes[0] and "teff" in notes[1] and "mg_fe" not in notes[1]
+
+
+def test_p_values_and_bands_hold_what_they_say():
+    """Against simulation of uniform ranks, with other random numbers than theirs."""
+    rng = np.random.default_rng(5)
+    n, repeats = 80, 400
+    ranks = rng.integers(0, DRAWS + 1, (repeats, n))
+    p = np.array([uniformity(r) for r in ranks])
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+    z, low, high = ecdf_band(n)
+    ecdf = np.stack([np.searchsorted(np.sort(r), z * (DRAWS + 1)) / n for r in ranks])
+    inside = ((ecdf >= low) & (ecdf <= high)).all(1).mean()
+    assert 0.91 < inside < 0.985
+    lo, hi = histogram_band(n, 5)
+    counts = np.stack([np.histogram(r, 5, (0, 100))[0] for r in ranks])
+    assert ((counts >= lo) & (counts <= hi)).all(1).mean() > 0.93
+    assert uniformity(np.full(n, 50)) < 1e-3
+
+
+def test_ranks_and_coverage_of_gaussians():
+    """Posteriors N(x, s²) of truths 0 observed with unit noise: coverage is that of the normal distribution."""
+    rng = np.random.default_rng(3)
+    n = 4000
+    x = rng.standard_normal(n)
+    for scale in (1.0, 0.5):
+        rank, pit = ranks_of(x[:, None] + scale * rng.standard_normal((n, 1000)), np.zeros(n))
+        columns = {
+            "star": np.arange(n), "snr": np.ones(n), "emulator_error": np.ones(n, bool), "parameter": np.full(n, "a"),
+            "truth": np.zeros(n), "mean": x, "sd": np.full(n, scale), "rank": rank, "pit": pit, "serious": np.arange(n) < 10,
+        }
+        table = summarise(Table(columns), ["a"])
+        row = table[(table["parameter"] == "a") & (table["stars"] == "all")][0]
+        for level, key in ((0.68, "coverage_68"), (0.95, "coverage_95")):
+            expected = 2 * stats.norm.cdf(stats.norm.ppf(0.5 + level / 2) * scale) - 1
+            assert row[key] == pytest.approx(expected, abs=0.025)
+        assert row["spread"] == pytest.approx(1 / scale, rel=0.05)
+        assert (row["p_uniform"] > 0.001) == (scale == 1.0)
+        assert set(table[table["stars"] == "unflagged"]["n"]) == {n - 10}
+    assert ranks_of([[np.nan, 1.0]], [0.5])[0] == -1
+
+
+def test_command_line(cli, tiny_path, spectra, tiny_emulator, tmp_path):
+    wavelength, labels, flux = spectra
+    grid = tmp_path / "grid.npz"
+    np.savez(grid, wavelength=wavelength, flux=flux, labels=labels, label_names=tiny_emulator.label_space.names)
+    common = ["calibrate", grid, "--emulator", tiny_path, "--resolution", 30000, "--rv-range", -5, 5, "-q"]
+    status, out, err = cli(*common, "-o", tmp_path / "out", "--rows", "0:6", "--snr", 50, "--emulator-error", "off", "--warmup", 50, "--draws", 50)
+    assert status == 0, err
+    assert "emulator error off  S/N 50" in out and (tmp_path / "out" / "index.html").exists()
+    assert cli(*common, "-o", tmp_path / "x", "--rows", "6:2")[2].startswith("Error: --rows must be all")
+    assert "must be on, off or both" in cli(*common, "-o", tmp_path / "x", "--emulator-error", "maybe")[2]
