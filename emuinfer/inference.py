@@ -107,6 +107,8 @@ def _information(spectrum, values_at, data, z):
     ivar = data.weight * jnp.exp(-log_variance)
     rows = by_flux * continuum(coefficients)[:, None]
     terms = continuum.basis[: continuum.n_terms] * flux
+    if data.correlation is not None:
+        rows, terms = data.correlation(rows.T).T, data.correlation(terms)
     cross = terms @ (ivar[:, None] * rows)
     block = (terms * ivar) @ terms.T + jnp.diag(1 / continuum.sd**2)
     used = (data.weight > 0)[:, None]
@@ -196,7 +198,7 @@ def _finished(model, density, z, log_density, data):
 
 def compress_star(model, values: dict, data) -> CompressedStar:
     """The likelihood of `data`, whose emulator is a `LocalSpectrum`, compressed at `values`."""
-    return _of_each(model, lambda spectrum, v, d: _compress(spectrum.log_likelihood, spectrum.normalised_flux, v, d), values, data)
+    return _of_each(model, lambda spectrum, v, d: _compress(spectrum.compressible, v, d), values, data)
 
 
 def _of_each(model, function, values, data):
@@ -212,8 +214,8 @@ def _with_emulators(model, data, emulators):
 
 
 @eqx.filter_jit
-def _compress(log_likelihood, flux_of, values, data):
-    return compress(data.emulator, data, log_likelihood(values, data)[1], flux_of(values, data))
+def _compress(compressible, values, data):
+    return compress(*compressible(values, data))
 
 
 def _given(model, density, start):

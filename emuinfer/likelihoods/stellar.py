@@ -10,6 +10,7 @@ import numpy as np
 from ..emulators import Emulator, LocalSpectrum, ReducedEmulator, reduce_emulator
 from ..emulators.uncertainty import EmulatorUncertainty, shipped_uncertainty
 from ..errors import LabelError, ObservationError
+from ..spectra.correlation import Correlation, WhiteTerms
 from ..spectra.continuum import Continuum, log_likelihood_constant
 from ..spectra.lsf import cut_resolution, resolving_power
 from ..spectra.operator import SpectrumOperator, usable_pixels
@@ -40,6 +41,7 @@ class StarData(eqx.Module):
     weight: jax.Array  # (n_pix,), 0 for pixels not to be used, below 1 for outliers
     reference_ivar: jax.Array  # (n_pix,)
     share: jax.Array | None = None  # (n_pix,): the model's variance is this times larger, as other arms see the same lines
+    correlation: Correlation | None = None  # of the noise: variances and weights are then those of its white combinations
 
 
 class FullOnGrid(eqx.Module):
@@ -75,7 +77,9 @@ class StellarSpectrum:
     - `line_errors`: `"shipped"`, a `LineErrors` table, or None: how wrong the lines of the model are, in the variance.
     - `emulator_error`: the emulator's own error as a covariance, diagonal and low rank: True for the one that ships with the
       emulator (if there is one) and the surrogate's error, an `EmulatorUncertainty`, or False to see what it does.
-    - `robust`: down-weight outliers.
+    - `robust`: down-weight outliers, the more the fewer `degrees_of_freedom`.
+    - `correlation`: pixels over which the correlation of the noise falls to 1/e, as of resampled spectra; None: independent
+      pixels. The jitter has the same correlation. The model's errors, which are common to a whole line, keep their size.
 
     The object is a plain NumPyro model: call it, or hand it to `numpyro.infer.MCMC`, `Predictive` or handlers.
 
@@ -97,6 +101,7 @@ class StellarSpectrum:
         emulator_error=True,
         robust=True,
         degrees_of_freedom=4.0,
+        correlation=None,
         progress=True,
     ):
         if broadening not in BROADENING:
@@ -116,7 +121,7 @@ class StellarSpectrum:
         self.line_errors, self.emulator_error = resolve(line_errors, emulator), bool(emulator_error)
         given = isinstance(emulator_error, EmulatorUncertainty)
         self.uncertainty = emulator_error if given else shipped_uncertainty(emulator) if emulator_error else None
-        self.observation = observation
+        self.observation, self.correlation = observation, correlation
         self._split_priors(dict(priors or {}))
         self.rv_guess = self._find_velocity(rv_range)
         self._set_nuisance_priors(rv_range)
@@ -180,6 +185,8 @@ class StellarSpectrum:
         sigma = np.where(good, observation.uncertainty[keep] / self.scale, 1.0)
         variance = sigma**2
         self.constant = log_likelihood_constant(np.where(good, 1 / variance, 0.0))
+        white = None if self.correlation is None else Correlation(self.correlation, sigma, good)
+        self.constant += 0.0 if white is None else white.log_determinant
         as32 = lambda a: jnp.asarray(a, jnp.float32)
         self.data = StarData(
             emulator=self.reduced,
@@ -198,6 +205,7 @@ class StellarSpectrum:
             level=as32(level / self.scale),
             weight=as32(good),
             reference_ivar=as32(1 / variance),
+            correlation=white,
         )
 
     @property
@@ -234,7 +242,7 @@ class StellarSpectrum:
         model = self.normalised_flux(values, data)
         ivar = self._ivar(values, data)
         factors = data.factors * data.level
-        return data.continuum.log_likelihood(model, data.flux, ivar, data.reference_ivar, factors)
+        return data.continuum.log_likelihood(model, data.flux, ivar, data.reference_ivar, factors, data.correlation)
 
     def normalised_flux(self, values: dict, data: StarData) -> jax.Array:
         """Model flux at the pixels before the continuum, `(n_pix,)`."""
@@ -259,6 +267,22 @@ class StellarSpectrum:
 
     def _ivar(self, values, data):
         return data.weight / self.variance(values, data)
+
+    def compressible(self, values: dict, data: StarData):
+        """`(local surrogate, data, coefficients, flux)` for `compress` at `values`: white where the noise is correlated."""
+        coefficients, flux = self.log_likelihood(values, data)[1], self.normalised_flux(values, data)
+        if data.correlation is None:
+            return data.emulator, data, coefficients, flux
+        white, continuum = data.correlation, data.continuum(coefficients)
+        terms = white(data.continuum.basis[: data.continuum.n_terms] * flux)
+        local = eqx.tree_at(
+            lambda e: (e.mean, e.basis), data.emulator, (white(data.emulator.mean * continuum), white(data.emulator.basis * continuum))
+        )
+        made_white = eqx.tree_at(
+            lambda d: (d.flux, d.factors, d.continuum), data,
+            (white(data.flux), white(data.factors * data.level) / data.level, WhiteTerms(terms, data.continuum.mean, data.continuum.sd)),
+        )
+        return local, made_white, coefficients, jnp.ones_like(flux)
 
     # What fits and checks need of it
 
@@ -303,7 +327,9 @@ class StellarSpectrum:
         fe_h = jnp.float32(values.get("fe_h", 0.0))
         variance, factors, error = data.errors.at(scaled, fe_h, flux, self._operate(values, data), broadening, own)
         share = 1.0 if data.share is None else data.share
-        return variance * data.level**2 * share, factors * jnp.sqrt(share), error * data.level
+        # Errors of lines reach over several pixels; factors go through the transform themselves.
+        kept = 1.0 if data.correlation is None else data.correlation.smooth
+        return variance * data.level**2 * share * kept, factors * jnp.sqrt(share), error * data.level
 
     def with_model_errors(self, values: dict, data: StarData) -> StarData:
         """`data` with the variance and the factors of the model's errors at `values`."""
@@ -340,6 +366,8 @@ class StellarSpectrum:
         cut at 1, so that good data keep nearly all of theirs; pixels that are not to be used keep 0.
         """
         residual, sigma = _residuals(self, self._float32(values), data)
+        if data.correlation is not None:
+            residual = data.correlation(residual)
         return jnp.where(data.weight > 0, t_weights(residual / sigma, self.degrees_of_freedom), 0.0)
 
 

@@ -70,7 +70,7 @@ class Continuum(eqx.Module):
         """The continuum at the pixels, `(n_pix,)`, for `coefficients` `(n_terms,)`."""
         return _series(coefficients, self.basis)
 
-    def log_likelihood(self, model, data, ivar, reference_ivar, factors=None):
+    def log_likelihood(self, model, data, ivar, reference_ivar, factors=None, white=None):
         """Log marginal likelihood of `data` and the mean of the coefficients given the data.
 
         `model`, `data`, `ivar`, `reference_ivar`: `(n_pix,)`. `ivar` are the inverse variances, 0 where a pixel is not
@@ -82,19 +82,24 @@ class Continuum(eqx.Module):
         `factors` `(rank, n_pix)`: errors shared by pixels, with unit Gaussian coefficients that are integrated out as the
         continuum's are, so that the noise has the covariance diag(1 / ivar) + factorsᵀ factors.
 
+        `white`: a `Correlation` where the noise of pixels is correlated: `ivar` are then those of its white combinations.
+
         Returns `(log_likelihood, coefficients)` with shapes `()` and `(n_terms,)`. The coefficients carry no gradient.
         """
-        if factors is not None and factors.shape[0]:
-            return self._with_factors(model, data, ivar, reference_ivar, factors)
+        if white is not None or (factors is not None and factors.shape[0]):
+            factors = jnp.zeros((0, len(data))) if factors is None else factors
+            rows = jnp.concatenate([self.basis[: self.n_terms] * model, factors])
+            if white is not None:
+                rows, data = white(rows), white(data)
+            return self._with_rows(rows, data, ivar, reference_ivar)
         terms = self.basis, self.mean, self.sd
         return _marginal(*jax.lax.stop_gradient(terms), model, data, ivar, reference_ivar)
 
-
-    def _with_factors(self, model, data, ivar, reference_ivar, factors):
+    def _with_rows(self, rows, data, ivar, reference_ivar):
+        """As `log_likelihood`; the first of `rows` `(n_terms + rank, n_pix)` have the continuum's priors, the others unit ones."""
         used = ivar > 0
         w = jnp.where(used, ivar, 0.0)
-        rows = jnp.concatenate([self.basis[: self.n_terms] * model, factors])
-        ones = jnp.ones(len(factors))
+        ones = jnp.ones(len(rows) - self.n_terms)
         precision = jnp.concatenate([1.0 / self.sd**2, ones])
         prior = jnp.concatenate([self.mean, 0.0 * ones])
         h = (rows * w) @ rows.T + jnp.diag(precision)
