@@ -35,13 +35,13 @@ def write_page(path, results, summary, labels, notes, plan):
     for on in sorted(set(summary["emulator_error"]), reverse=True):
         parts += [f"<h3>Emulator error {'on' if on else 'off'}</h3>", _by_parameter(summary, on)]
     parts += [
-        "<p>Marked: off by more than 2 points and by more than 2 errors. Bias and spread: mean and standard deviation of "
+        ("<p>Marked: off by more than 2 points and by more than 2 errors. Bias and spread: mean and standard deviation of "
         "(mean − truth) / sd, 0 and 1 in the ideal case; near the bounds of the prior posteriors are cut off and neither holds "
-        "exactly. p: of uniform ranks. Of many parameters some p are small by chance.</p>",
+        "exactly. p: of uniform ranks. Of many parameters some p are small by chance.</p>"),
         '<h2>Ranks</h2><img src="ecdf.png" alt="distribution functions of the ranks"><img src="ranks.png" alt="rank histograms">',
         "<h2>Flags</h2>", _flags(results),
-        "<p>Tables: <a href='results.ecsv'>results.ecsv</a> (a row per star, S/N, emulator error and parameter), "
-        "<a href='summary.ecsv'>summary.ecsv</a>.</p>",
+        ("<p>Tables: <a href='results.ecsv'>results.ecsv</a> (a row per star, S/N, emulator error and parameter), "
+        "<a href='summary.ecsv'>summary.ecsv</a>.</p>"),
     ]
     page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Calibration</title><style>{STYLE}</style>{''.join(parts)}</html>"
     write(path, page.encode())

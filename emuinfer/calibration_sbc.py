@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import __version__
-from .calibration_mock import Mock, check_priors, check_source, choose_rows, load_source, observe, prior_check
-from .calibration_mock import KS_ALARM
+from .calibration_mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, load_source, observe, prior_check
 from .calibration_statistics import ranks_of, summarise
 from .errors import SamplingError
 from .survey_files import write

@@ -189,13 +189,22 @@ def test_ranks_and_coverage_of_gaussians():
     assert ranks_of([[np.nan, 1.0]], [0.5])[0] == -1
 
 
-def test_command_line(cli, tiny_path, spectra, tiny_emulator, tmp_path):
-    wavelength, labels, flux = spectra
-    grid = tmp_path / "grid.npz"
-    np.savez(grid, wavelength=wavelength, flux=flux, labels=labels, label_names=tiny_emulator.label_space.names)
-    common = ["calibrate", grid, "--emulator", tiny_path, "--resolution", 30000, "--rv-range", -5, 5, "-q"]
-    status, out, err = cli(*common, "-o", tmp_path / "out", "--rows", "0:6", "--snr", 50, "--emulator-error", "off", "--warmup", 50, "--draws", 50)
+def test_command_line(cli, perfect, tmp_path, monkeypatch):
+    """What the options become; the fits themselves are those of the other tests."""
+    from emuinfer import calibration_sbc
+
+    calls = []
+    monkeypatch.setattr(calibration_sbc, "calibrate", lambda *a, **k: calls.append((a, k)) or perfect[0])
+    common = ["calibrate", "grid.h5", "--emulator", "tiny", "-o", tmp_path / "out", "--resolution", 30000]
+    status, out, err = cli(*common, "--rows", "2:6", "--snr", 50, "--snr", 80, "--emulator-error", "off", "--draws", 70, "-q")
     assert status == 0, err
-    assert "emulator error off  S/N 50" in out and (tmp_path / "out" / "index.html").exists()
-    assert cli(*common, "-o", tmp_path / "x", "--rows", "6:2")[2].startswith("Error: --rows must be all")
-    assert "must be on, off or both" in cli(*common, "-o", tmp_path / "x", "--emulator-error", "maybe")[2]
+    assert "emulator error off  S/N 100" in out and "index.html" in out
+    arguments, options = calls[0]
+    assert arguments == ("tiny", "grid.h5", tmp_path / "out")
+    assert options["rows"] == slice(2, 6) and options["emulator_error"] is False and list(options["snr"]) == [50, 80]
+    assert options["settings"].draws == 70 and not options["progress"] and options["resolution"] == 30000
+    cli(*common, "--rows", "flagship")
+    assert calls[1][1]["rows"] == "flagship" and calls[1][1]["emulator_error"] == (True, False) and calls[1][1]["snr"] == (30.0, 100.0, 300.0)
+    assert cli(*common, "--rows", "6:2")[2].startswith("Error: --rows must be all")
+    assert "must be on, off or both" in cli(*common, "--emulator-error", "maybe")[2]
+    assert len(calls) == 2

@@ -96,11 +96,11 @@ def table(summary) -> str:
     for r in summary[summary["stars"] == "all"]:
         if np.isnan(r["snr"]) and r["parameter"] != ALL:
             continue
-        share = lambda k: f"{100 * r[f'coverage_{k}']:.1f} ± {100 * r[f'coverage_{k}_error']:.1f}"
+        share = [f"{100 * r[f'coverage_{k}']:.1f} ± {100 * r[f'coverage_{k}_error']:.1f}" for k in (68, 95)]
         p = "" if np.isnan(r["p_uniform"]) else f"{r['p_uniform']:.2g}"
         lines.append(
             f"| {'on' if r['emulator_error'] else 'off'} | {'all' if np.isnan(r['snr']) else format(r['snr'], 'g')} | {r['parameter']} "
-            f"| {r['n']} | {share(68)} | {share(95)} | {r['bias']:+.2f} | {r['spread']:.2f} | {p} |"
+            f"| {r['n']} | {share[0]} | {share[1]} | {r['bias']:+.2f} | {r['spread']:.2f} | {p} |"
         )
     return "\n".join(lines) + "\n"
 
