@@ -12,7 +12,8 @@ from ..emulators.uncertainty import EmulatorUncertainty, shipped_uncertainty
 from ..errors import LabelError, ObservationError
 from ..spectra.correlation import Correlation, WhiteTerms
 from ..spectra.continuum import Continuum, log_likelihood_constant
-from ..spectra.lsf import cut_resolution, resolving_power
+from ..spectra.doppler import SPEED_OF_LIGHT
+from ..spectra.lsf import FWHM_PER_SIGMA, cut_resolution, resolving_power
 from ..spectra.operator import SpectrumOperator, usable_pixels
 from ..spectra.quality import rough_continuum
 from .compressed import CompressedStar
@@ -81,7 +82,20 @@ class StellarSpectrum:
     - `correlation`: pixels over which the correlation of the noise falls to 1/e, as of resampled spectra; None: independent
       pixels. The jitter has the same correlation. The model's errors, which are common to a whole line, keep their size.
 
-    The object is a plain NumPyro model: call it, or hand it to `numpyro.infer.MCMC`, `Predictive` or handlers.
+    The object is a plain NumPyro model: call it, or hand it to `numpyro.infer.MCMC`, `Predictive` or handlers. Calling it
+    returns the values of all parameters, for whatever else is known of the star. A photometric temperature is a prior,
+    `priors={"teff": dist.Normal(5700, 80)}`; a parallax, which tells of several labels at once, is a factor:
+
+        class WithParallax(StellarSpectrum):
+            def __call__(self, data=None):
+                values = super().__call__(data)
+                # log g = log g☉ + log M + 4 log(Teff / 5772 K) + 0.4 (M_bol − 4.74), M_bol from the parallax, M in M☉
+                expected = 4.438 + 4 * jnp.log10(values["teff"] / 5772) + 0.4 * (4.9 - 4.74)
+                numpyro.factor("parallax", dist.Normal(expected, 0.05).log_prob(values["logg"]))
+                return values
+
+    Its objects go to `sample` as any other; a plain function that calls a `StellarSpectrum` and adds the factor goes to
+    NumPyro's samplers. The constants are the IAU's nominal ones (Prša et al. 2016, AJ 152, 41).
 
     **Raises:** `ObservationError` without a resolution or without overlap with the emulator (naming both ranges), and
     `LabelError` on priors that do not fit the labels.
@@ -170,7 +184,7 @@ class StellarSpectrum:
     def _set_data(self, resolution, continuum_terms):
         observation = self._in_medium()
         grid = self.reduced.config.wavelength
-        usable = usable_pixels(grid, observation.wavelength, (self.rv_guess - 25, self.rv_guess + 25), 40.0)
+        usable = usable_pixels(grid, observation.wavelength, (self.rv_guess - 25, self.rv_guess + 25), self._reach(resolution))
         if not (usable & observation.good).any():
             raise ObservationError(_no_overlap(self.full, observation))
         keep = np.flatnonzero(usable)
@@ -207,6 +221,13 @@ class StellarSpectrum:
             reference_ivar=as32(1 / variance),
             correlation=white,
         )
+
+    def _reach(self, resolution) -> float:
+        """Half-width in km/s of all kernels together: the line spread function's, and v sin i as far as its prior goes."""
+        power = resolving_power(resolution, self.observation.wavelength)
+        instrument = 5.0 * SPEED_OF_LIGHT / FWHM_PER_SIGMA / float(np.min(power))
+        rotation = _upper_end(self.nuisance_priors["vsini"]) if "vsini" in self.nuisance_priors else 0.0
+        return max(40.0, instrument + 15.0) + rotation
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -288,7 +309,7 @@ class StellarSpectrum:
 
     def first_guesses(self, name: str) -> tuple[float, ...]:
         """Values of a nuisance parameter that a search may start from; 1, 2 or 4 of them."""
-        return {"rv": (self.rv_guess,), "vbroad": (3.0,), "vsini": (3.0,), "log10_jitter": (-1.7,)}[name]
+        return {"rv": (self.rv_guess,), "vbroad": (3.0,), "vsini": (3.0, 12.0, 35.0, 80.0), "log10_jitter": (-1.7,)}[name]
 
     def parts(self, data) -> list:
         """`(spectrum, values_of, data)` for each spectrum of the star, here one: see `JointSpectrum.parts`."""
@@ -369,6 +390,13 @@ class StellarSpectrum:
         if data.correlation is not None:
             residual = data.correlation(residual)
         return jnp.where(data.weight > 0, t_weights(residual / sigma, self.degrees_of_freedom), 0.0)
+
+
+def _upper_end(prior) -> float:
+    """The 99.9 % quantile of a prior, from draws; of a fixed value, the value."""
+    if isinstance(prior, float | int):
+        return float(prior)
+    return float(np.quantile(np.asarray(prior.sample(jax.random.key(0), (4000,))), 0.999))
 
 
 def t_weights(r, nu: float):

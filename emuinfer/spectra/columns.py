@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from ..errors import ObservationError
+from .lsf import FWHM_PER_SIGMA
 
 # Column names, in lower case. ESO phase 3: WAVE, FLUX, ERR, QUAL; SDSS: loglam, flux, ivar, and_mask; others as seen in
 # the wild.
@@ -77,6 +78,11 @@ def from_table(table: dict, units: dict, header, columns: dict, medium, waveleng
         fields["medium"] = "air"
     elif wave.lower() in ("wavelength_vac", "wave_vac", "wavelength_vacuum"):
         fields["medium"] = "vacuum"
+    if wave.lower() == "loglam" and sigma is not None and sigma.lower() == "ivar":  # SDSS: always vacuum
+        fields["medium"] = fields["medium"] or "vacuum"
+        dispersion = next((n for n in table if n.lower() == "wdisp"), None)
+        if dispersion is not None and fields["resolution"] is None:
+            fields["resolution"] = _power_of_dispersion(np.asarray(table[dispersion], dtype=float), np.log(wavelength))
     unit = wavelength_unit or units.get(wave) or ("nm" if wave.lower() == "nm" else None)
     fields["wavelength"] = with_unit(wavelength, unit)
     fields["flux"] = table[flux]
@@ -85,6 +91,15 @@ def from_table(table: dict, units: dict, header, columns: dict, medium, waveleng
     if mask is not None:
         fields["mask"] = np.ma.filled(np.ma.asarray(table[mask]), 1).astype(bool)
     return fields
+
+
+def _power_of_dispersion(wdisp, log_wavelength):
+    """Resolving powers from SDSS's `wdisp`: the standard deviation of the line spread function in pixels; 0 where missing."""
+    valid = np.isfinite(wdisp) & (wdisp > 0)
+    if not valid.any():
+        return None
+    wdisp = np.where(valid, wdisp, np.median(wdisp[valid]))
+    return 1.0 / (FWHM_PER_SIGMA * wdisp * np.abs(np.gradient(log_wavelength)))
 
 
 def _pick(table, given, known, what, medium=None, required=True):

@@ -2,7 +2,7 @@
 
 A resolution matrix is an array `(n_diag, n_pix)` as in DESI's files: the diagonals of a banded matrix R, the outermost
 above the main one first, stored by columns, so that with h = n_diag // 2 the element [k, j] is R[j − h + k, j] (that is
-`scipy.sparse.dia_matrix((array, arange(h, -h - 1, -1)), (n_pix, n_pix))`; Guy et al. 2023, AJ 165, 144, section 4.5; Bolton
+`scipy.sparse.dia_matrix((array, arange(h, -h - 1, -1)), (n_pix, n_pix))`; Guy et al. 2023, AJ 165, 144; Bolton
 & Schlegel 2010, PASP 122, 248). The observed flux is R times the fluxes averaged over each pixel.
 """
 

@@ -225,6 +225,8 @@ class Observation:
         uncertainty_column=None,
         wavelength_unit=None,
         format=None,
+        arm=None,
+        row=None,
     ) -> "Observation":
         """Read a spectrum from a file; see `emuinfer.spectra.readers.read` for formats and keywords."""
         from .readers import read
@@ -237,8 +239,17 @@ class Observation:
             uncertainty_column=uncertainty_column,
             wavelength_unit=wavelength_unit,
             format=format,
+            arm=arm,
+            row=row,
         )
         return cls._from_fields(fields, resolution=resolution, snr=snr, medium=medium)
+
+    @classmethod
+    def read_arms(cls, path, *, row=None, **options) -> list["Observation"]:
+        """All arms of a star in a file of DESI, for `JointSpectrum.of`; of any other file, its one spectrum. See `read`."""
+        from .readers import read_arms
+
+        return [cls.read(path, arm=arm, row=row, **options) for arm in read_arms(path) or [None]]
 
     @classmethod
     def from_spectrum(cls, spectrum, *, resolution=None, snr=None, medium=None, name=None) -> "Observation":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ObservationError
+from .archives import desi_arms, read_archive
 from .columns import FLUX, UNCERTAINTY, from_header, from_table, standard_deviation, with_unit
 
 NEEDS = (
@@ -25,11 +26,15 @@ def read(
     uncertainty_column=None,
     wavelength_unit=None,
     format=None,
+    arm=None,
+    row=None,
 ) -> dict:
     """Read one spectrum; returns keyword arguments for `Observation`.
 
-    Tried in this order: FITS tables (one row per pixel, or one row of arrays as in ESO phase 3), one-dimensional FITS
+    Tried in this order: files of APOGEE (apVisit, apStar, aspcapStar) and DESI (coadd, spectra), FITS tables (one row per pixel, or one row of arrays as in ESO phase 3), one-dimensional FITS
     images with a linear or logarithmic axis, ECSV, CSV and text columns, and what `specutils.Spectrum.read` identifies.
+    `row` and `arm` ("b", "r" or "z") choose among the spectra of a file of DESI, `row` also in an apStar. SDSS's spec files
+    are tables with `loglam`: vacuum, and resolving powers from `wdisp`.
     `format`, a specutils format name, goes to specutils at once. Columns are found by their names, or given by name.
     Column units are used; without any, wavelengths are in ångström, or in `wavelength_unit`. Inverse variances,
     variances and quality columns (non-zero: do not use) are understood. From headers (or ECSV metadata) come the medium
@@ -49,7 +54,7 @@ def read(
         if format is not None:
             fields = _read_specutils(path, format)
         elif _head(path).startswith(b"SIMPLE  ="):
-            fields = _read_fits(path, columns, medium, wavelength_unit)
+            fields = _read_fits(path, columns, medium, wavelength_unit, arm, row)
         elif _head(path).startswith(b"# %ECSV"):
             fields = _read_ecsv(path, columns, medium, wavelength_unit)
         else:
@@ -88,11 +93,21 @@ def _head(path) -> bytes:
 # FITS
 
 
-def _read_fits(path, columns, medium, wavelength_unit) -> dict:
+def read_arms(path) -> list[str]:
+    """The arms that `read` knows in a file; empty if it is no DESI file."""
+    from astropy.io import fits
+
+    with warnings.catch_warnings(action="ignore"), fits.open(path, memmap=False) as hdus:
+        return desi_arms(hdus)
+
+
+def _read_fits(path, columns, medium, wavelength_unit, arm, row) -> dict:
     from astropy.io import fits
 
     with warnings.catch_warnings(action="ignore"), fits.open(path, memmap=False) as hdus:
         reasons = []
+        if (found := read_archive(hdus, arm, row)) is not None:
+            return found
         for hdu in hdus:
             if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and hdu.data is not None and len(hdu.columns) > 1:
                 try:
