@@ -20,13 +20,13 @@ from .errors import ObservationError, SamplingError
 from .grids.design import sobol_design
 from .inference import Unconstrained
 from .likelihoods import StellarSpectrum
+from .posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
 from .spectra import Observation
 from .spectra.doppler import SPEED_OF_LIGHT, cross_correlation_rv
 from .spectra.quality import rough_continuum
-from .survey_batch import Settings, Stars, fit_batch, sample_again
+from .survey_batch import Settings, Stars, fit_again, fit_batch, sample_again
 from .survey_files import TABLE, Folder, table_of_parts
 from .survey_input import SpectrumStack, stack_observations
-from .posterior import ESS_LIMIT, R_HAT_LIMIT
 from .survey_statistics import effective_size, r_hat, summaries
 
 LIBRARY = 2048  # spectra among which a first guess is sought
@@ -146,7 +146,10 @@ class Survey:
         starts = jnp.asarray(np.stack([p[2] for p in filled]))
         key = jax.random.fold_in(jax.random.key(self.seed), number)
         raw, state = self._run(stars, starts, key)
-        self._repair(raw, state, len(prepared), jax.random.fold_in(key, 1))
+        raw = jax.tree.map(np.array, raw)
+        raw["repaired"] = np.zeros(len(raw["chi2"]), bool)
+        state = self._new_surrogates(raw, state, stars, len(prepared), jax.random.fold_in(key, 1))
+        self._sample_longer(raw, state, len(prepared), jax.random.fold_in(key, 2))
         raw = {k: jax.tree.map(lambda a: np.asarray(a)[: len(prepared)], v) for k, v in raw.items()}
         index = np.array([p[0] for p in prepared])
         base["n_pixels"][index] = [p[3].sum() for p in prepared]
@@ -154,29 +157,51 @@ class Survey:
         raw["frame"] = np.asarray(stars.frame)[: len(prepared)]
         return summaries(raw, base, index, self)
 
-    def _repair(self, raw, state, count, key):
-        """Sample stars again, for longer, whose chains have not mixed or whose effective size is small; in place."""
-        shape = (self.settings.chains, self.settings.draws)
+    def _new_surrogates(self, raw, state, stars, count, key):
+        """Fit stars again whose surrogate does not hold against the full emulator; in `raw`. Returns the states of all."""
+        if "log_ratio" not in raw:
+            return state
+        rows = np.array([i for i in range(count) if _fails(raw["log_ratio"][i]) and np.isfinite(raw["cloud"][i]).all()], int)
+        for part, filled in self._parts(rows, len(raw["chi2"])):
+            some = jax.tree.map(lambda a: a[filled], stars)
+            again, new = fit_again(
+                self.model_of, self.density, self.model.data, self.full, some, jnp.asarray(raw["outlier_weight"][filled]),
+                jnp.asarray(raw["cloud"][filled]), jax.random.fold_in(key, part[0]), self.settings,
+            )
+            again = jax.tree.map(np.array, again)
+            better = [k for k, i in enumerate(part) if not _fails(again["log_ratio"][k])]
+            self._put(raw, part[better], again, better)
+            state = jax.tree.map(lambda old, a: old.at[part[better]].set(a[np.array(better, int)]), state, new)
+        return state
+
+    def _sample_longer(self, raw, state, count, key):
+        """Sample stars again, for longer, whose chains have not mixed or whose effective size is small; in `raw`."""
         draws = np.stack([np.asarray(raw["values"][k], float) for k in self.density.names], 1)[:count]
-        chains = draws.reshape(*draws.shape[:2], *shape)
+        chains = draws.reshape(*draws.shape[:2], self.settings.chains, self.settings.draws)
         with np.errstate(invalid="ignore"):
             good = (r_hat(chains) < R_HAT_LIMIT).all(1) & (effective_size(chains) >= ESS_LIMIT).all(1)
         rows = np.flatnonzero(~good & np.isfinite(draws).all((1, 2)))
-        raw["repaired"] = np.zeros(len(raw["chi2"]), bool)
-        raw["repaired"][rows] = True
-        size = max(1, len(raw["chi2"]) // 4)  # of one shape, so that one program serves all
-        raw["values"] = {k: np.array(v) for k, v in raw["values"].items()}
-        for k in ("acceptance", "diverging", "step_size"):
-            raw[k] = np.array(raw[k])
+        for part, filled in self._parts(rows, len(raw["chi2"])):
+            some = jax.tree.map(lambda a: a[filled], state)
+            again = sample_again(self.density, self.model.data, some, jax.random.fold_in(key, part[0]), self.settings)
+            self._put(raw, part, jax.tree.map(np.array, again), np.arange(len(part)))
+
+    def _parts(self, rows, size):
+        """`rows` in parts of a quarter of the batch, each with itself filled up to that, so that one program serves all."""
+        size = max(1, size // 4)
         for i in range(0, len(rows), size):
             part = rows[i : i + size]
-            filled = np.concatenate([part, np.repeat(part[:1], size - len(part))])
-            some = jax.tree.map(lambda a: a[filled], state)
-            again = sample_again(self.density, self.model.data, some, jax.random.fold_in(key, i), self.settings)
-            for k, v in raw["values"].items():
-                v[part] = np.asarray(again["values"][k])[: len(part)]
-            for k in ("acceptance", "diverging", "step_size"):
-                raw[k][part] = np.asarray(again[k])[: len(part)]
+            yield part, np.concatenate([part, np.repeat(part[:1], size - len(part))])
+
+    def _put(self, raw, rows, new, index):
+        raw["repaired"][rows] = True
+        index = np.array(index, int)
+        for k, v in new.items():
+            if k == "values":
+                for name, draws in v.items():
+                    raw["values"][name][rows] = draws[index]
+            else:
+                raw[k][rows] = v[index]
 
     def _run(self, stars, starts, key):
         devices = jax.devices()
@@ -184,6 +209,14 @@ class Survey:
         if len(devices) == 1 or len(stars.frame) % len(devices):
             return jax.block_until_ready(fit_batch(*arguments, stars, starts, self.normals, key, self.settings))
         return _sharded(arguments, stars, starts, self.normals, key, self.settings, devices)
+
+
+def _fails(log_ratio) -> bool:
+    """Whether importance weights say that a surrogate does not hold."""
+    if not np.isfinite(log_ratio).all():
+        return True
+    _, k_hat, ess = pareto_smoothed_weights(log_ratio)
+    return verify_flag(k_hat, ess, len(log_ratio))[0] == "fail"
 
 
 def _sharded(arguments, stars, starts, normals, key, settings, devices):

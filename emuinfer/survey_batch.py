@@ -20,6 +20,7 @@ from .likelihoods.compressed import compress
 from .samplers.optimise import _ascend
 
 WIDEN = 1.6  # width of the draws behind the local surrogate, in posterior standard deviations
+WIDEN_AGAIN = 1.3  # the same about draws of the posterior itself
 LEAPFROG = 4  # steps of a trajectory
 LONGEST = 1.6 / LEAPFROG  # longest step: a quarter of the period of a Gaussian's trajectory in all
 JITTER = 0.3
@@ -66,43 +67,64 @@ class Settings:
 
 @eqx.filter_jit
 def fit_batch(model_of, density, base, full, stars: Stars, starts, normals, key, settings: Settings):
-    """Results of a batch as a dict of arrays with the stars along the first axis, and what `sample_again` needs of them.
+    """Results of a batch as a dict of arrays with the stars along the first axis, and what the next functions need of them.
 
     `model_of`: the shared `StellarSpectrum` wrapped in a function (static); `density`: its `Unconstrained`; `base`: its
     `StarData`; `full`: the full emulator on the grid; `starts` `(n_stars, dim)`; `normals` `(local, dim)`.
     """
     model = model_of()
-    n = len(stars.frame)
 
     def prepare(one):
         star, z0 = one
-        data = eqx.tree_at(
-            lambda d: (d.flux, d.variance, d.level, d.weight, d.reference_ivar, d.frame), base,
-            (star.flux, star.variance, star.level, star.weight, star.reference_ivar, star.frame),
-        )
-        z, data = _optimum(model, density, data, z0, settings)
-        local, z, data = _localise(model, density, data, full, z, normals, settings)
-        return (*_finish(model, density, data, z), local.error)
+        z, data = _optimum(model, density, _with_star(base, star), z0, settings)
+        root = _root(_covariance(density.information(z, data)))
+        points = z + WIDEN * normals @ root.T
+        return _around(model, density, data, full, z, points, settings)
 
-    compressed, z, covariance, fit, noise, error = _over_stars(prepare, (stars, starts), settings.at_once)
+    prepared = _over_stars(prepare, (stars, starts), settings.at_once)
+    return _complete(model, density, base, full, stars, prepared, key, settings)
+
+
+@eqx.filter_jit
+def fit_again(model_of, density, base, full, stars: Stars, weight, cloud, key, settings: Settings):
+    """As `fit_batch`, for stars whose surrogate does not hold: with a new one around draws `cloud` `(n_stars, local, dim)` of
+    the first posterior, which the Gaussian approximation may miss."""
+    model = model_of()
+
+    def prepare(one):
+        star, weight, cloud = one
+        data = eqx.tree_at(lambda d: d.weight, _with_star(base, star), weight)
+        centre = cloud.mean(0)
+        return _around(model, density, data, full, centre, centre + WIDEN_AGAIN * (cloud - centre), settings)
+
+    prepared = _over_stars(prepare, (stars, weight, cloud), settings.at_once)
+    return _complete(model, density, base, full, stars, prepared, key, settings)
+
+
+def _with_star(base, star):
+    return eqx.tree_at(
+        lambda d: (d.flux, d.variance, d.level, d.weight, d.reference_ivar, d.frame), base,
+        (star.flux, star.variance, star.level, star.weight, star.reference_ivar, star.frame),
+    )
+
+
+def _complete(model, density, base, full, stars, prepared, key, settings):
+    """Sampling and verification of stars whose likelihood is compressed."""
+    compressed, z, covariance, fit, noise, error = prepared
     state = (compressed, z, covariance)
     drawn = _draw(density, base, state, key, settings)
-    values = drawn["values"]
+    out = {**drawn, "surrogate_error": jnp.sqrt((error**2).mean(-1)), "outlier_weight": noise[2], **fit}
 
     def verify(one):
         star, small, draws, extra = one
-        data = eqx.tree_at(
-            lambda d: (d.flux, d.variance, d.level, d.reference_ivar, d.frame, d.model_variance, d.factors, d.weight), base,
-            (star.flux, star.variance, star.level, star.reference_ivar, star.frame, *extra),
-        )
+        data = eqx.tree_at(lambda d: (d.model_variance, d.factors, d.weight), _with_star(base, star), extra)
         data = eqx.tree_at(lambda d: d.emulator, data, full, is_leaf=lambda x: x is data.emulator)
         ratio = lambda v: model.log_likelihood(v, data)[0] - model.log_likelihood(v, small)[0]
         return jax.vmap(lambda v: ratio(model.complete(v)))(draws)
 
-    out = {**drawn, "surrogate_error": jnp.sqrt((error**2).mean(-1)), **fit}
     if settings.verify:
         step = max(1, settings.chains * settings.draws // settings.verify)
-        some = jax.tree.map(lambda v: v[:, ::step][:, : settings.verify], values)
+        some = jax.tree.map(lambda v: v[:, ::step][:, : settings.verify], drawn["values"])
         out["log_ratio"] = _over_stars(verify, (stars, compressed, some, noise), settings.at_once)
     return out, state
 
@@ -120,7 +142,8 @@ def _draw(density, base, state, key, settings, thin=1):
     positions = positions[:, :, ::thin]
     flat = positions.reshape(len(positions), -1, positions.shape[-1])
     values = jax.vmap(jax.vmap(lambda p: density.constrain(p, base)))(flat)
-    return {"values": values, "acceptance": acceptance, "diverging": diverging, "step_size": step_size}
+    cloud = flat[:, :: max(1, flat.shape[1] // settings.local)][:, : settings.local]
+    return {"values": values, "cloud": cloud, "acceptance": acceptance, "diverging": diverging, "step_size": step_size}
 
 
 def _over_stars(function, arguments, at_once):
@@ -178,10 +201,10 @@ def _root(covariance):
     return scale[:, None] * jnp.where(jnp.isfinite(roots[0]).all(), roots[0], roots[1])
 
 
-def _localise(model, density, data, full, z, normals, settings):
-    """A `LocalSpectrum` from spectra of the full emulator around `z`, and the noise that belongs to it."""
-    root = _root(_covariance(density.information(z, data)))
-    values = jax.vmap(lambda u: density.constrain(z + WIDEN * root @ u, data))(normals)
+def _around(model, density, data, full, z, points, settings):
+    """What `_finish` gives, and the surrogate's error, with a `LocalSpectrum` from spectra of the full emulator at `points`
+    `(local, dim)` around `z`."""
+    values = jax.vmap(lambda p: density.constrain(p, data))(points)
     whole = eqx.tree_at(lambda d: d.emulator, data, full, is_leaf=lambda x: x is data.emulator)
     spectra = jax.vmap(lambda v: model.normalised_flux(model.complete(v), whole))(values)
     parameters = jax.vmap(lambda v: model.local_parameters(model.complete(v)))(values)
@@ -190,7 +213,7 @@ def _localise(model, density, data, full, z, normals, settings):
     local = fit_local_device(parameters, spectra, free, settings.test, settings.components)
     data = eqx.tree_at(lambda d: d.emulator, data, local, is_leaf=lambda x: x is data.emulator)
     data = _noise(model, density, z, data, settings)
-    return local, z, data
+    return (*_finish(model, density, data, z), local.error)
 
 
 def fit_local_device(parameters, spectra, free, n_test, components) -> LocalSpectrum:
