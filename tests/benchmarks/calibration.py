@@ -57,7 +57,7 @@ def lte_emulator(grid, directory):
 
     path = directory / "lte-gp"
     if not path.with_suffix(".json").exists():
-        emulator = fit_logit_gp(OPTICAL_FGK, grid.labels[:3000], grid.flux[:3000], grid.wavelength, components=160)
+        emulator = fit_logit_gp(OPTICAL_FGK, grid.labels[:3000], grid.flux[:3000], grid.wavelength, medium="air", components=160)
         save_emulator(emulator, path, {"title": "LTE code, Gaussian processes of 3,000 spectra", "grid_hash": grid.hash})
         emulator = load_emulator(path)
         labels, flux = grid.labels[3000:4000], grid.flux[3000:4000]
