@@ -1,6 +1,7 @@
 """Correlated pixel noise against dense covariances, and outliers of the kinds that real spectra have."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -108,3 +109,90 @@ def test_lengths_that_make_no_sense(tiny_emulator, tiny_observation):
     for length in (0, -1.0, np.nan, "2"):
         with pytest.raises(ObservationError, match="falls to 1/e"):
             StellarSpectrum(tiny_emulator, tiny_observation, correlation=length, **OPTIONS)
+
+
+# Outliers
+
+
+@pytest.fixture(scope="module")
+def spoilt(tiny_emulator):
+    """A star with sharp telluric lines, at the observer's wavelengths, and cosmic rays: 9 % of its pixels."""
+    clean = observe(tiny_emulator, grid=tiny_emulator.config.wavelength, seed=11)
+    rng = np.random.default_rng(12)
+    flux, hit = np.array(clean.flux), np.zeros(len(clean), bool)
+    for centre in rng.uniform(6182.5, 6191.5, 4):  # three pixels each
+        depth = 0.25 * np.exp(-0.5 * ((clean.wavelength - centre) / 0.07) ** 2)
+        flux *= 1 - depth
+        hit |= depth > 0.03
+    cosmic = rng.choice(len(clean), 5, replace=False)
+    flux[cosmic] += rng.uniform(60, 400, 5)
+    hit[cosmic] = True
+    return Observation(clean.wavelength, flux, clean.uncertainty, resolution=clean.resolution, medium="air", clip=None), hit
+
+
+@pytest.mark.parametrize("correlation", [None, LENGTH])
+def test_tellurics_and_cosmic_rays_are_down_weighted(tiny_emulator, spoilt, correlation):
+    star, hit = spoilt
+    model = StellarSpectrum(tiny_emulator, star, correlation=correlation, **OPTIONS)
+    weight, hit = np.asarray(model.reweight(VALUES, model.data)), hit[model.pixels]
+    strong = hit & (np.abs(np.asarray(model.data.flux) - _fitted(model)) > 8 * np.sqrt(np.asarray(model.data.variance)))
+    assert strong.sum() >= 8 and weight[strong].max() < 0.2
+    near = hit | np.roll(hit, 1) | np.roll(hit, -1)
+    # The noise of this star is white; taken for correlated its combinations scatter more than they should.
+    assert (0.85 if correlation is None else 0.75) < weight[~near].mean() <= 1
+
+
+def _fitted(model):
+    flux, (_, coefficients) = (eqx.filter_jit(f)(f32(VALUES), model.data) for f in (model.normalised_flux, model.log_likelihood))
+    return np.asarray(flux * model.data.continuum(coefficients))
+
+
+def test_outliers_move_the_labels_only_without_weights(tiny_emulator, spoilt):
+    """Gauss–Newton steps with weights renewed at each, from the truth: with them it stays, without them it leaves."""
+    star, _ = spoilt
+    model = StellarSpectrum(tiny_emulator, star, priors={"log10_jitter": -4.0}, **OPTIONS)
+    density = Unconstrained(model)
+    truth = density.unconstrain({n: np.array([VALUES[n]]) for n in model.names})[0]
+    step = eqx.filter_jit(lambda z, d: (jax.grad(density.log_density)(z, d), density.information(z, d)))
+    constrain = eqx.filter_jit(density.constrain)
+    away = []
+    for robust in (True, False):
+        z, data = None, model.data
+        for _ in range(7):
+            z = jnp.asarray(truth if z is None else z, jnp.float32)
+            if robust:
+                weight = model.reweight({k: float(v) for k, v in constrain(z, data).items()}, data)
+                data = eqx.tree_at(lambda d: d.weight, data, weight)
+            slope, information = (np.asarray(a, float) for a in step(z, data))
+            sd = np.sqrt(np.diag(np.linalg.inv(information)))
+            z = z + np.clip(np.linalg.solve(information, slope), -3 * sd, 3 * sd)
+        away.append(np.abs((np.asarray(z, float) - truth) / sd))
+    assert away[0].max() < 3 and away[1].max() > 2 * away[0].max()
+
+
+# What else is known of the star
+
+
+def test_a_factor_of_the_users_own_is_part_of_the_density(tiny_emulator, tiny_observation):
+    """As from a parallax: a relation between labels, in a subclass for `sample` and in a plain function for NumPyro."""
+    import numpyro
+    import numpyro.distributions as dist
+    from numpyro.infer.util import log_density
+
+    relation = lambda v: dist.Normal(0.1 * (v["teff"] - 5600.0) / 100.0, 0.05).log_prob(v["fe_h"])
+
+    class WithRelation(StellarSpectrum):
+        def __call__(self, data=None):
+            values = super().__call__(data)
+            numpyro.factor("relation", relation(values))
+            return values
+
+    plain, known = (kind(tiny_emulator, tiny_observation, **OPTIONS) for kind in (StellarSpectrum, WithRelation))
+
+    def function():
+        numpyro.factor("relation", relation(plain()))
+
+    densities = [float(jax.jit(lambda v, m=m: log_density(m, (), {}, v)[0])(f32(VALUES))) for m in (plain, known, function)]
+    expected = float(relation(f32(VALUES)))
+    assert densities[1] - densities[0] == pytest.approx(expected, abs=1e-2)
+    assert densities[2] == pytest.approx(densities[1], abs=1e-2)

@@ -89,7 +89,7 @@ class StellarSpectrum:
         class WithParallax(StellarSpectrum):
             def __call__(self, data=None):
                 values = super().__call__(data)
-                # log g = log g☉ + log M + 4 log(Teff / 5772 K) + 0.4 (M_bol − 4.74), M_bol from the parallax, M in M☉
+                # log g = log g☉ + log M + 4 log(Teff / 5772 K) + 0.4 (M_bol − 4.74): here M = 1 M☉, M_bol = 4.9
                 expected = 4.438 + 4 * jnp.log10(values["teff"] / 5772) + 0.4 * (4.9 - 4.74)
                 numpyro.factor("parallax", dist.Normal(expected, 0.05).log_prob(values["logg"]))
                 return values
