@@ -10,8 +10,8 @@ import numpy as np
 from ..emulators import Emulator, LocalSpectrum, ReducedEmulator, reduce_emulator
 from ..emulators.uncertainty import EmulatorUncertainty, shipped_uncertainty
 from ..errors import LabelError, ObservationError
-from ..spectra.correlation import Correlation, WhiteTerms
 from ..spectra.continuum import Continuum, log_likelihood_constant
+from ..spectra.correlation import Correlation, WhiteTerms
 from ..spectra.doppler import SPEED_OF_LIGHT
 from ..spectra.lsf import FWHM_PER_SIGMA, cut_resolution, resolving_power
 from ..spectra.operator import SpectrumOperator, usable_pixels
@@ -184,7 +184,8 @@ class StellarSpectrum:
     def _set_data(self, resolution, continuum_terms):
         observation = self._in_medium()
         grid = self.reduced.config.wavelength
-        usable = usable_pixels(grid, observation.wavelength, (self.rv_guess - 25, self.rv_guess + 25), self._reach(resolution))
+        velocities = self.rv_guess - 25, self.rv_guess + 25
+        usable = usable_pixels(grid, observation.wavelength, velocities, self._reach(resolution))
         if not (usable & observation.good).any():
             raise ObservationError(_no_overlap(self.full, observation))
         keep = np.flatnonzero(usable)
@@ -211,7 +212,8 @@ class StellarSpectrum:
             model_variance=jnp.zeros(len(variance)),
             factors=jnp.zeros((0, len(variance))),
             errors=ModelErrors(
-                grid, self.wavelength, resolving_power(self.resolution, self.wavelength), lines=self.line_errors, uncertainty=self.uncertainty,
+                grid, self.wavelength, resolving_power(self.resolution, self.wavelength), lines=self.line_errors,
+                uncertainty=self.uncertainty,
                 reduction=self.reduced.error if self.emulator_error else None,
             ),
             whole=self.reduced,
@@ -296,12 +298,12 @@ class StellarSpectrum:
             return data.emulator, data, coefficients, flux
         white, continuum = data.correlation, data.continuum(coefficients)
         terms = white(data.continuum.basis[: data.continuum.n_terms] * flux)
-        local = eqx.tree_at(
-            lambda e: (e.mean, e.basis), data.emulator, (white(data.emulator.mean * continuum), white(data.emulator.basis * continuum))
-        )
+        terms = WhiteTerms(terms, data.continuum.mean, data.continuum.sd)
+        factors = white(data.factors * data.level) / data.level
+        mean, basis = white(data.emulator.mean * continuum), white(data.emulator.basis * continuum)
+        local = eqx.tree_at(lambda e: (e.mean, e.basis), data.emulator, (mean, basis))
         made_white = eqx.tree_at(
-            lambda d: (d.flux, d.factors, d.continuum), data,
-            (white(data.flux), white(data.factors * data.level) / data.level, WhiteTerms(terms, data.continuum.mean, data.continuum.sd)),
+            lambda d: (d.flux, d.factors, d.continuum), data, (white(data.flux), factors, terms)
         )
         return local, made_white, coefficients, jnp.ones_like(flux)
 

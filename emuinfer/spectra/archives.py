@@ -54,9 +54,11 @@ def _read_apogee(hdus, row) -> dict:
     if "CRVAL1" not in header or "CDELT1" not in header:
         raise ObservationError("The flux of this APOGEE file has no CRVAL1 and CDELT1: its wavelengths are not known.")
     row = _checked_row(row or 0, len(flux), "The file")
-    wavelength = 10 ** (header["CRVAL1"] + header["CDELT1"] * (np.arange(1, flux.shape[1] + 1) - header.get("CRPIX1", 1.0)))
+    offset = np.arange(1, flux.shape[1] + 1) - header.get("CRPIX1", 1.0)
+    wavelength = 10 ** (header["CRVAL1"] + header["CDELT1"] * offset)
     # The third extension of an aspcapStar is the best model spectrum, not a mask.
-    mask = np.atleast_2d(hdus[3].data)[row] if len(hdus) > 3 and np.issubdtype(np.asarray(hdus[3].data).dtype, np.integer) else None
+    third = np.atleast_2d(np.asarray(hdus[3].data)) if len(hdus) > 3 else np.zeros(0)
+    mask = third[row] if np.issubdtype(third.dtype, np.integer) else None
     return _apogee(hdus, wavelength, flux[row], error[row], mask)
 
 
@@ -92,7 +94,8 @@ def _read_desi(hdus, arm, row) -> dict:
         arm = arms[0]
     if arm is None or str(arm).lower() not in arms:
         raise ObservationError(
-            f"This DESI file has the arms {', '.join(arms)}: give arm=\"{arms[0]}\", or read all with Observation.read_arms(path)."
+            f"This DESI file has the arms {', '.join(arms)}: give arm=\"{arms[0]}\", or read all with "
+            "Observation.read_arms(path)."
         )
     data = lambda what: np.asarray(hdus[f"{str(arm).upper()}_{what}"].data)
     names = {hdu.name.upper() for hdu in hdus}

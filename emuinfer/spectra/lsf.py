@@ -110,7 +110,7 @@ def unit_rows(matrix) -> np.ndarray:
 def resolving_power(resolution, wavelength):
     """Resolving powers lambda / FWHM as they are; of a matrix, `(n_pix,)`, those of Gaussians with the variance of its rows.
 
-    The pixel counts with a twelfth of its width squared. Where a matrix is narrower than 0 by its negative wings, the median.
+    The pixel counts with a twelfth of its width squared. Rows whose variance is negative, by their wings, get the median.
     """
     if np.ndim(resolution) < 2:
         return resolution

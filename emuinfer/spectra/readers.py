@@ -31,8 +31,9 @@ def read(
 ) -> dict:
     """Read one spectrum; returns keyword arguments for `Observation`.
 
-    Tried in this order: files of APOGEE (apVisit, apStar, aspcapStar) and DESI (coadd, spectra), FITS tables (one row per pixel, or one row of arrays as in ESO phase 3), one-dimensional FITS
-    images with a linear or logarithmic axis, ECSV, CSV and text columns, and what `specutils.Spectrum.read` identifies.
+    Tried in this order: files of APOGEE (apVisit, apStar, aspcapStar) and DESI (coadd, spectra), FITS tables (one row
+    per pixel, or one row of arrays as in ESO phase 3), one-dimensional FITS images with a linear or logarithmic axis,
+    ECSV, CSV and text columns, and what `specutils.Spectrum.read` identifies.
     `row` and `arm` ("b", "r" or "z") choose among the spectra of a file of DESI, `row` also in an apStar. SDSS's spec files
     are tables with `loglam`: vacuum, and resolving powers from `wdisp`.
     `format`, a specutils format name, goes to specutils at once. Columns are found by their names, or given by name.
