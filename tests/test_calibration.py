@@ -19,7 +19,7 @@ from emuinfer.survey_files import Folder
 STARS = 96
 OPTIONS = {
     "resolution": tiny.RESOLUTION, "sampling": 2.5, "snr": 100, "rv_range": (-5.0, 5.0), "batch": 48, "progress": False,
-    "settings": Settings(warmup=75, draws=200, local=80, test=20, components=8, verify=0),
+    "settings": Settings(warmup=75, draws=400, local=80, test=20, components=8, verify=0),
 }
 
 
