@@ -16,6 +16,7 @@ _LAZY = {
     "list_emulators": ".emulators",
     "reduce_emulator": ".emulators",
     "StellarSpectrum": ".likelihoods",
+    "JointSpectrum": ".likelihoods.joint",
     "sample": ".inference",
     "fit_many": ".survey",
     "cramer_rao": ".bounds",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .cli_calibrate import calibrate
 from .cli_common import console, print_error
 from .cli_crb import crb
 from .cli_fit import fit
@@ -30,6 +31,7 @@ app.add_typer(grid, name="grid")
 app.command()(pretrain)
 app.command()(train)
 app.command()(crb)
+app.command()(calibrate)
 
 
 def _version(wanted: bool) -> None:

@@ -42,6 +42,8 @@ class SurveyModel(StellarSpectrum):
         )
         if "rv" in (options.get("priors") or {}):
             raise ObservationError("fit_many finds the velocity of each star itself; give no prior of rv.")
+        if options.get("correlation") is not None:
+            raise ObservationError("fit_many does not know correlated pixels yet; fit such stars one by one.")
         super().__init__(emulator, blank, **{**options, "rv_range": (-VELOCITY_WINDOW, VELOCITY_WINDOW)})
 
     def _find_velocity(self, rv_range):
