@@ -25,8 +25,16 @@ def pytest_unconfigure(config):
         shutil.rmtree(config.programs, ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items):
-    """Begin with the notebooks, which take longest, so that no process waits for them in the end."""
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests that take a minute or more each")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out slow tests unless asked; begin with the notebooks, lest a process waits for them in the end."""
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: run pytest with --slow"))
     items.sort(key=lambda item: item.path.name != "test_tutorials.py")
 
 

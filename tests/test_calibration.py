@@ -96,6 +96,7 @@ def made_by_hand(space, wavelength):
     )
 
 
+@pytest.mark.slow
 def test_unknown_errors_are_seen_and_known_ones_repair_the_fit(erring):
     off, on = of_all_labels(erring, False), of_all_labels(erring, True)
     assert off["coverage_68"] < 0.55 and off["spread"] > 1.4
@@ -105,6 +106,7 @@ def test_unknown_errors_are_seen_and_known_ones_repair_the_fit(erring):
     assert np.nanmin(p[False]) < 1e-3 < np.nanmin(p[True])
 
 
+@pytest.mark.slow
 def test_the_folder_is_complete_and_speaks(erring):
     page = (erring.path / "index.html").read_text()
     for text in ("Calibration", "S/N 100 per pixel", "coverage.png", "class=\"bad\"", "fe_h"):

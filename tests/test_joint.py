@@ -129,6 +129,7 @@ def posterior(joint):
     return sample(joint, seed=1, start=start, chains=4, warmup=150, draws=300, verify=40, predictive=3, progress=False)
 
 
+@pytest.mark.slow
 def test_the_offset_of_an_arm_is_found(posterior):
     truth = {**TRUTH, "rv": RV, "vbroad": VBROAD, "rv_offset_2": OFFSET}
     for name, true in truth.items():
@@ -138,6 +139,7 @@ def test_the_offset_of_an_arm_is_found(posterior):
     assert posterior.attrs["verification"] == "ok"
 
 
+@pytest.mark.slow
 def test_the_posterior_holds_the_flux_of_each_arm(posterior, joint):
     facts = posterior.constant_data
     arm, flux = facts["arm"].values, posterior.observed_data["flux"].values

@@ -128,6 +128,7 @@ def schools(z, data):
     (hmc, {"warmup": 400, "draws": 2000, "target_acceptance": 0.9}),
     (mclmc, {"warmup": 400, "draws": 2000, "trajectory_steps": 4.0}),
 ], ids=lambda x: getattr(x, "__name__", ""))
+@pytest.mark.slow
 def test_eight_schools_against_stan(sampler, settings):
     data = np.float32(EFFECT), np.float32(ERROR)
     best = optimise(schools, np.zeros((1, 10)), data).position
@@ -167,6 +168,7 @@ def modes_draw(key, data):
 @pytest.mark.parametrize("sampler, settings, tolerance", [
     (smc, {"draws": 500}, 0.1), (nested, {"draws": 300, "live": 300}, 0.3),
 ], ids=["smc", "nested"])
+@pytest.mark.slow
 def test_two_modes(sampler, settings, tolerance):
     # The product of Gaussians: each mode has the mass w N(mode; 0, prior variance + width^2).
     mass = WEIGHTS * multivariate_normal(np.zeros(3), (PRIOR_SD**2 + WIDTH**2) * np.eye(3)).pdf(MODES)
@@ -186,6 +188,7 @@ def test_two_modes(sampler, settings, tolerance):
 
 # --- Another code.
 
+@pytest.mark.slow
 def test_regression_against_numpyro():
     """Poisson regression by `hmc` and by NumPyro's NUTS."""
     import numpyro

@@ -34,6 +34,7 @@ def mock(grid, flux, rv, vsini, snr=100.0, seed=0):
 
 
 @pytest.mark.parametrize("rv, vsini, within", [(-480.0, 5.0, 1.0), (450.0, 5.0, 1.0), (450.0, 80.0, 10.0)])
+@pytest.mark.slow
 def test_high_velocities_are_found(shipped, rv, vsini, within):
     emulator, grid, flux = shipped
     model = ei.StellarSpectrum(emulator, mock(grid, flux, rv, vsini), broadening="vsini", line_errors=None, progress=False)

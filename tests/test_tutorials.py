@@ -7,6 +7,7 @@ import pytest
 
 from emuinfer.emulators import list_emulators
 
+SLOW = ("03_calibration", "04_survey")  # two minutes of compiling each
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
 
 
@@ -16,7 +17,9 @@ def test_notebook_is_light(path):
 
 
 @pytest.mark.skipif("optical-fgk" not in list_emulators(), reason="the emulator 'optical-fgk' is not in this checkout")
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, marks=pytest.mark.slow) if p.stem in SLOW else p for p in TUTORIALS], ids=lambda p: p.stem
+)
 def test_notebook_runs(path, tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
