@@ -289,7 +289,7 @@ def fit_many(
     plan = _plan(emulator, stack, settings, batch, seed, rv_range, options)
     folder = Folder(output, plan, overwrite)
     numbers = range(-(-len(stack) // batch))
-    if workers > 1:
+    if workers > 1 and not all(folder.done(i) for i in numbers):
         if named is None:
             raise SamplingError("With several workers, give the emulator by name or path, so that each can load it.")
         common = {
