@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def cache_of_the_tests(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMUINFER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_the_module():
+    """Free what a test file compiled: a process that keeps hundreds of programs runs out of memory maps and crashes."""
+    yield
+    if "jax" in sys.modules:
+        from emuinfer.samplers import _compile
+
+        _compile._EXECUTABLES.clear()
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")
