@@ -6,7 +6,23 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .cli_common import Broadening, Medium, console, telling, use_compilation_cache
+from .cli_common import (
+    Broadening,
+    EmulatorName,
+    FitBroadening,
+    Medium,
+    OverwriteRun,
+    Quiet,
+    Seed,
+    StarBatch,
+    StarChains,
+    StarDraws,
+    StarWarmup,
+    Workers,
+    console,
+    telling,
+    use_compilation_cache,
+)
 from .errors import EmuinferError
 
 WHICH = {"on": True, "off": False, "both": (True, False)}
@@ -16,7 +32,7 @@ def calibrate(
     source: Annotated[str, typer.Argument(help="Spectra that the emulator has not seen: a grid (.h5, .npz), or 'lte' for the LTE code.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
     resolution: Annotated[float, typer.Option(min=1, help="Resolving power, wavelength / FWHM.")],
-    emulator: Annotated[str, typer.Option(help="Name of a shipped emulator, or path of a card.")] = "optical-fgk",
+    emulator: EmulatorName = "optical-fgk",
     sampling: Annotated[float, typer.Option(help="Pixels per FWHM.")] = 2.5,
     snr: Annotated[list[float] | None, typer.Option(help="S/N per pixel in the continuum; may be repeated. [default: 30, 100, 300]")] = None,
     rows: Annotated[
@@ -28,17 +44,17 @@ def calibrate(
     emulator_error: Annotated[
         str, typer.Option(metavar="WHICH", help="Fit with the emulator's error in the likelihood ('on'), without ('off'), or 'both'.")
     ] = "both",
-    broadening: Annotated[Broadening, typer.Option(help="Gaussian (vbroad), rotational (vsini), both or none.")] = Broadening.vbroad,
+    broadening: FitBroadening = Broadening.vbroad,
     rv_range: Annotated[tuple[float, float], typer.Option(metavar="A B", help="True velocities, km/s.")] = (-100.0, 100.0),
-    chains: Annotated[int, typer.Option(min=2, help="Chains per star.")] = 4,
-    warmup: Annotated[int, typer.Option(min=50, help="Warm-up steps per chain.")] = 150,
-    draws: Annotated[int, typer.Option(min=50, help="Draws per chain.")] = 500,
-    batch: Annotated[int | None, typer.Option(min=1, help="Stars per compiled call; by the memory by default.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; one per core is best.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    chains: StarChains = 4,
+    warmup: StarWarmup = 150,
+    draws: StarDraws = 500,
+    batch: StarBatch = None,
+    workers: Workers = 1,
+    seed: Seed = 0,
     keep_draws: Annotated[bool, typer.Option("--keep-draws", help="Keep the draws as netCDF.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away a run with other settings.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    overwrite: OverwriteRun = False,
+    quiet: Quiet = False,
 ):
     """Test on spectra of another code whether error bars are right: coverage and ranks of the truth.
 

@@ -8,6 +8,9 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from .errors import EmuinferError
 
@@ -26,6 +29,31 @@ class Broadening(enum.StrEnum):
     vsini = "vsini"
     both = "both"
     none = "none"
+
+
+# Options that several commands have
+EmulatorName = Annotated[str, typer.Option("--emulator", help="Name of a shipped emulator, or path of a card.")]
+FileMedium = Annotated[Medium | None, typer.Option("--medium", help="Medium of the wavelengths, if the file does not say.")]
+FitBroadening = Annotated[
+    Broadening, typer.Option("--broadening", help="Gaussian (vbroad), rotational (vsini), both or none.")
+]
+SearchedVelocities = Annotated[
+    tuple[float, float], typer.Option("--rv-range", metavar="A B", help="Radial velocities to search, km/s.")
+]
+Fixed = Annotated[
+    list[str] | None,
+    typer.Option("--fix", metavar="NAME=NUMBER", help="Hold a label or nuisance at a value; may be repeated."),
+]
+StarChains = Annotated[int, typer.Option("--chains", min=2, help="Chains per star.")]
+StarWarmup = Annotated[int, typer.Option("--warmup", min=50, help="Warm-up steps per chain.")]
+StarDraws = Annotated[int, typer.Option("--draws", min=50, help="Draws per chain.")]
+StarBatch = Annotated[
+    int | None, typer.Option("--batch", min=1, help="Stars per compiled call; by the memory by default.")
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes; one per core is best.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+OverwriteRun = Annotated[bool, typer.Option("--overwrite", help="Throw away a run with other settings.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 def console():

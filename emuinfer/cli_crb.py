@@ -9,6 +9,8 @@ import typer
 
 from .cli_common import (
     Broadening,
+    EmulatorName,
+    Quiet,
     assignments,
     console,
     refuse_existing,
@@ -33,7 +35,7 @@ def crb(
         list[str] | None,
         typer.Option("--label", "-l", metavar="NAME=NUMBER", help="A label of the star; the Sun's where not given."),
     ] = None,
-    emulator: Annotated[str, typer.Option(help="Name of a shipped emulator, or path of a card.")] = "optical-fgk",
+    emulator: EmulatorName = "optical-fgk",
     instrument: Annotated[
         str | None, typer.Option("--instrument", "-i", help="A shipped instrument; --instruments lists them.")
     ] = None,
@@ -79,7 +81,7 @@ def crb(
     ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="ECSV file to write.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ):
     """Compute Cramér–Rao bounds for an instrument and a star.
 

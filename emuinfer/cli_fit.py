@@ -14,7 +14,13 @@ import typer
 
 from .cli_common import (
     Broadening,
-    Medium,
+    EmulatorName,
+    FileMedium,
+    FitBroadening,
+    Fixed,
+    Quiet,
+    SearchedVelocities,
+    Seed,
     assignments,
     console,
     print_error,
@@ -35,32 +41,24 @@ def fit(
         typer.Argument(metavar="[FILE]...", help="Spectra: FITS, ECSV, CSV, text, or anything specutils reads."),
     ] = None,
     example: Annotated[str | None, typer.Option(help="Fit a packaged example spectrum, such as hd41248.")] = None,
-    emulator: Annotated[str, typer.Option(help="Name of a shipped emulator, or path of a card.")] = "optical-fgk",
+    emulator: EmulatorName = "optical-fgk",
     resolution: Annotated[
         float | None, typer.Option(help="Resolving power, wavelength / FWHM, if the file does not say or is wrong.")
     ] = None,
     snr: Annotated[
         float | None, typer.Option(help="Signal-to-noise ratio per pixel; replaces the file's uncertainties.")
     ] = None,
-    medium: Annotated[Medium | None, typer.Option(help="Medium of the wavelengths, if the file does not say.")] = None,
-    rv_range: Annotated[tuple[float, float], typer.Option(metavar="A B", help="Radial velocities to search, km/s.")] = (
-        -500.0,
-        500.0,
-    ),
-    broadening: Annotated[
-        Broadening, typer.Option(help="Gaussian (vbroad), rotational (vsini), both or none.")
-    ] = Broadening.vbroad,
-    fix: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=NUMBER", help="Hold a label or nuisance at a value; may be repeated."),
-    ] = None,
+    medium: FileMedium = None,
+    rv_range: SearchedVelocities = (-500.0, 500.0),
+    broadening: FitBroadening = Broadening.vbroad,
+    fix: Fixed = None,
     chains: Annotated[int, typer.Option(min=1, help="Chains.")] = 4,
     warmup: Annotated[int, typer.Option(min=1, help="Warm-up steps per chain.")] = 300,
     draws: Annotated[int, typer.Option(min=1, help="Draws per chain.")] = 500,
     verify: Annotated[
         int, typer.Option(min=0, help="Draws checked against the full emulator; 0 skips the check.")
     ] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Seed = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the results; fit-NAME by default.")
     ] = None,
@@ -71,7 +69,7 @@ def fit(
     wavelength_unit: Annotated[
         str | None, typer.Option(help="Unit of wavelengths that have none, such as nm; ångström by default.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ):
     """Fit spectra and write posteriors, summaries and figures.
 

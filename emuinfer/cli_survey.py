@@ -6,7 +6,25 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .cli_common import Broadening, Medium, assignments, console, use_compilation_cache
+from .cli_common import (
+    Broadening,
+    EmulatorName,
+    FileMedium,
+    FitBroadening,
+    Fixed,
+    OverwriteRun,
+    Quiet,
+    SearchedVelocities,
+    Seed,
+    StarBatch,
+    StarChains,
+    StarDraws,
+    StarWarmup,
+    Workers,
+    assignments,
+    console,
+    use_compilation_cache,
+)
 from .errors import EmuinferError
 
 SLURM = """#!/bin/bash
@@ -24,33 +42,26 @@ emuinfer fit-many {file} --output {output} --worker $SLURM_ARRAY_TASK_ID/$SLURM_
 def fit_many(
     file: Annotated[Path, typer.Argument(help="HDF5 file with wavelength, flux and uncertainty (or ivar); see below.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
-    emulator: Annotated[str, typer.Option(help="Name of a shipped emulator, or path of a card.")] = "optical-fgk",
+    emulator: EmulatorName = "optical-fgk",
     resolution: Annotated[float | None, typer.Option(help="Resolving power, if the file does not say.")] = None,
-    medium: Annotated[Medium | None, typer.Option(help="Medium of the wavelengths, if the file does not say.")] = None,
-    rv_range: Annotated[tuple[float, float], typer.Option(metavar="A B", help="Radial velocities to search, km/s.")] = (
-        -500.0,
-        500.0,
-    ),
-    broadening: Annotated[
-        Broadening, typer.Option(help="Gaussian (vbroad), rotational (vsini), both or none.")
-    ] = Broadening.vbroad,
-    fix: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Hold a label at a value; may be repeated.")
-    ] = None,
-    chains: Annotated[int, typer.Option(min=2, help="Chains per star.")] = 4,
-    warmup: Annotated[int, typer.Option(min=50, help="Warm-up steps per chain.")] = 150,
-    draws: Annotated[int, typer.Option(min=50, help="Draws per chain.")] = 500,
-    batch: Annotated[int | None, typer.Option(min=1, help="Stars per compiled call; by the memory by default.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; one per core is best.")] = 1,
+    medium: FileMedium = None,
+    rv_range: SearchedVelocities = (-500.0, 500.0),
+    broadening: FitBroadening = Broadening.vbroad,
+    fix: Fixed = None,
+    chains: StarChains = 4,
+    warmup: StarWarmup = 150,
+    draws: StarDraws = 500,
+    batch: StarBatch = None,
+    workers: Workers = 1,
     worker: Annotated[str, typer.Option(metavar="K/N", help="This job's number of several that share the output.")] = "0/1",
     save_draws: Annotated[bool, typer.Option("--save-draws", help="Write all draws as netCDF too.")] = False,
     line_errors: Annotated[
         bool, typer.Option("--line-errors/--no-line-errors", help="Allow for errors of the line list; not for mock spectra.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away a run with other settings.")] = False,
+    seed: Seed = 0,
+    overwrite: OverwriteRun = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Print a job script for SLURM arrays instead of fitting.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ):
     """Fit many stars that were observed with one instrument.
 

@@ -234,7 +234,7 @@ def _cut(s, inside):
 
 def _bound_from(forecast, spectrum, name):
     shared, terms = spectrum.whitened()
-    n, k = len(shared), len(terms)
+    k = len(terms)
     rows = np.concatenate([shared, terms])
     fisher = rows @ rows.T + np.diag(np.r_[forecast.prior, np.full(k, spectrum.terms_sd**-2.0)])
     names = (*forecast.shared, *(f"continuum[{i}]" for i in range(k)))

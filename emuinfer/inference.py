@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .density import Unconstrained
 from .emulators import emulator_hash, fit_local
 from .errors import LabelError, SamplingError
 from .grids.design import sobol_design
@@ -25,141 +26,14 @@ LOCAL = 360  # spectra of the full emulator that make the local surrogate, and h
 WIDEN = 1.6
 
 
-class Unconstrained:
-    """A `StellarSpectrum` as a log density of a flat vector on the whole real space.
-
-    Parameters with a prior on the whole line (a Gaussian one in kelvin, say) are measured from its mean in its standard
-    deviations, because optimiser and samplers count on coordinates of order 1.
-    """
-
-    def __init__(self, model: StellarSpectrum, seed: int = 0):
-        from jax.flatten_util import ravel_pytree
-        from numpyro.infer.util import initialize_model
-
-        info = initialize_model(jax.random.key(seed), model, model_args=(model.data,), dynamic_args=True, validate_grad=False)
-        flat, self._unravel = ravel_pytree(info.param_info.z)
-        self._potential, self._constrain = info.potential_fn, info.postprocess_fn
-        self._model = model
-        self.dim = flat.shape[0]
-        self.names = model.names
-        self._transforms = self._make_transforms(model)
-        priors = {**model.priors, **model.nuisance_priors}
-        self._shift, self._unit = (
-            np.asarray(ravel_pytree({n: jnp.float32(_location_scale(priors[n])[i]) for n in self.names})[0]) for i in (0, 1)
-        )
-
-        slope = np.log(10.0) * self._unit
-        named = np.asarray(ravel_pytree({n: np.float32(n.startswith("log10_jitter")) for n in self.names})[0])
-        self._prior_curvature = np.where(named > 0, 2 * slope**2, 0.5).astype(np.float32)
-
-    def _tree(self, z):
-        return self._unravel(self._shift + self._unit * z)
-
-    def log_density(self, z, data):
-        return -self._potential(data)(self._tree(z))
-
-    def information(self, z, data):
-        """Fisher information of the flat position, `(dim, dim)`, with the continuum projected out.
-
-        Half a unit per parameter stands in for the curvature of the priors, whose logit transforms have at most that. For
-        the log of a jitter that the data do not need, the likelihood falls as exp(−A j²) beside a prior that grows as j:
-        there the curvature at the mode is twice the square of the slope. Much cheaper to compile and to evaluate than a Hessian, and never indefinite.
-        """
-        total = jnp.diag(self._prior_curvature)
-        for spectrum, values_of, own in self._model.parts(data):
-            values = lambda z, of=values_of: of(self._model.complete(self.constrain(z, data)))
-            compressed = isinstance(own, CompressedStar)
-            total = total + (_compressed_information if compressed else _information)(spectrum, values, own, z)
-        return total
-
-    def constrain(self, z, data) -> dict:
-        """Parameters in their own units at one position `(dim,)`."""
-        values = self._constrain(data)(self._tree(z))
-        return {name: values[name] for name in self.names}
-
-    def unconstrain(self, values: dict) -> np.ndarray:
-        """Positions `(n, dim)` of parameters given as name -> `(n,)`, kept strictly inside their support."""
-        from jax.flatten_util import ravel_pytree
-
-        tree = {name: self._transforms[name](np.asarray(values[name], np.float32)) for name in self.names}
-        n = len(next(iter(tree.values())))
-        flat = np.stack([np.asarray(ravel_pytree({k: v[i] for k, v in tree.items()})[0]) for i in range(n)])
-        return (flat - self._shift) / self._unit
-
-    def _make_transforms(self, model):
-        from numpyro.distributions import biject_to
-
-        priors = {**model.priors, **model.nuisance_priors}
-        return {name: _inside(priors[name], biject_to(priors[name].support)) for name in self.names}
-
-
-def _information(spectrum, values_at, data, z):
-    """Fisher information on the position `z` of one spectrum's pixels, `(dim, dim)`."""
-
-    def pixels(z):
-        values = values_at(z)
-        return spectrum.normalised_flux(values, data), jnp.log(spectrum.variance(values, data))
-
-    flux, log_variance = pixels(z)
-    by_flux, by_variance = jax.jacfwd(pixels)(z)
-    continuum = data.continuum
-    _, coefficients = spectrum.log_likelihood(values_at(z), data)
-    ivar = data.weight * jnp.exp(-log_variance)
-    rows = by_flux * continuum(coefficients)[:, None]
-    terms = continuum.basis[: continuum.n_terms] * flux
-    if data.correlation is not None:
-        rows, terms = data.correlation(rows.T).T, data.correlation(terms)
-    cross = terms @ (ivar[:, None] * rows)
-    block = (terms * ivar) @ terms.T + jnp.diag(1 / continuum.sd**2)
-    used = (data.weight > 0)[:, None]
-    noise = 0.5 * by_variance.T @ (used * by_variance)
-    return rows.T @ (ivar[:, None] * rows) - cross.T @ jnp.linalg.solve(block, cross) + noise
-
-
-def _compressed_information(spectrum, values_at, star, z):
-    """As `_information`, of a compressed spectrum."""
-
-    def components(z):
-        values = values_at(z)
-        return star.components(spectrum.local_parameters(values)), values["log10_jitter"]
-
-    _, log10_jitter = components(z)
-    by_z, jitter_by_z = jax.jacfwd(components)(z)
-    quadratic, noise = star.metric(log10_jitter)
-    return by_z.T @ quadratic @ by_z + noise * jnp.outer(jitter_by_z, jitter_by_z)
-
-
-def _location_scale(prior):
-    """Mean and standard deviation of a prior on the whole line, 0 and 1 for all others."""
-    bounded = hasattr(prior.support, "lower_bound") or hasattr(prior.support, "upper_bound")
-    location, scale = (0.0, 1.0) if bounded else (float(prior.mean), float(prior.variance) ** 0.5)
-    return (location, scale) if np.isfinite([location, scale]).all() else (0.0, 1.0)
-
-
-def _inside(prior, transform):
-    low = getattr(prior.support, "lower_bound", None)
-    high = getattr(prior.support, "upper_bound", None)
-
-    def to_real(x):
-        if low is not None and high is not None:
-            margin = 0.02 * (high - low)
-            x = np.clip(x, low + margin, high - margin)
-        elif low is not None:
-            x = np.maximum(x, low + 0.05)
-        return transform.inv(jnp.asarray(x, jnp.float32))
-
-    return to_real
-
-
 @dataclasses.dataclass
 class Fit:
     """An optimum of a model: `z` `(dim,)`, parameter `values`, the `data` it holds for (weights, model errors, local
-    surrogate), `log_density`; and `star`, the same likelihood compressed, which is what samplers take for `data`."""
+    surrogate); and `star`, the same likelihood compressed, which is what samplers take for `data`."""
 
     z: np.ndarray
     values: dict
     data: object
-    log_density: float
     density: Unconstrained
     star: CompressedStar
 
@@ -167,7 +41,7 @@ class Fit:
 def find_optimum(model: StellarSpectrum, *, start: dict | None = None, seed: int = 0, progress: bool = True) -> Fit:
     """The highest posterior density, by screening the domain, damped Newton steps, outlier weights and a local
     surrogate of the full emulator. `start` (parameter name to value) replaces the search over the domain."""
-    density = Unconstrained(model, seed)
+    density = Unconstrained(model)
     search = functools.partial(optimise, density.log_density, metric=density.information, max_steps=25)
     if start is None:
         z, data = _starts(model, density, seed)
@@ -185,15 +59,16 @@ def find_optimum(model: StellarSpectrum, *, start: dict | None = None, seed: int
     local = _localise(model, density, position, data, seed)
     data = _with_emulators(model, data, local)
     data = _update_noise(model, _values(density, position, data), data)
-    final = search(position[None], data)
-    return _finished(model, density, final.position, final.log_density, data)
+    # The last steps, small ones, are those of the compressed likelihood, which is then made anew where they end.
+    final = search(position[None], _finished(model, density, position, data).star)
+    return _finished(model, density, final.position, data)
 
 
-def _finished(model, density, z, log_density, data):
+def _finished(model, density, z, data):
     """The `Fit` at `z`, with the factors of the emulator's error, which the search did without."""
     values = _values(density, z, data)
     data = _of_each(model, lambda spectrum, v, d: spectrum.with_model_errors(v, d), values, data)
-    return Fit(z, values, data, log_density, density, compress_star(model, values, data))
+    return Fit(z, values, data, density, compress_star(model, values, data))
 
 
 def compress_star(model, values: dict, data) -> CompressedStar:
@@ -249,7 +124,7 @@ def _localise_again(model, fit, positions, seed):
     centre = flat.mean(0)
     local = _localise_at(model, fit.density, centre + WIDEN * (flat[rows] - centre), fit.data)
     data = _update_noise(model, fit.values, _with_emulators(model, fit.data, local))
-    return _finished(model, fit.density, centre.astype(np.float32), fit.log_density, data), np.cov(flat.T)
+    return _finished(model, fit.density, centre.astype(np.float32), data), np.cov(flat.T)
 
 
 def local_surrogate(model, values: dict, data):
@@ -348,7 +223,7 @@ def sample(
     run = get_sampler(sampler)
     clock = time.perf_counter()
     fit = find_optimum(model, start=start, seed=seed, progress=progress)
-    covariance, notes = laplace_covariance(fit.density.log_density, fit.z, fit.data, metric=fit.density.information)
+    covariance, notes = laplace_covariance(fit.density.log_density, fit.z, fit.star, metric=fit.density.information)
     optimum_s = time.perf_counter() - clock
     for attempt in range(2):
         result = run(

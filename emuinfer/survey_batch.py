@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .emulators.local import LocalSpectrum, quadratic_terms
+from .emulators.local import fit_local_device
 from .likelihoods.compressed import compress
 from .samplers.optimise import _ascend
 
@@ -214,36 +214,6 @@ def _around(model, density, data, full, z, points, settings):
     data = eqx.tree_at(lambda d: d.emulator, data, local, is_leaf=lambda x: x is data.emulator)
     data = _noise(model, density, z, data, settings)
     return (*_finish(model, density, data, z), local.error)
-
-
-def fit_local_device(parameters, spectra, free, n_test, components) -> LocalSpectrum:
-    """As `emulators.fit_local`, in JAX and float32; `free`: which parameters vary (static)."""
-    fit = slice(0, parameters.shape[0] - n_test)
-    centre = parameters.mean(0)
-    p = (parameters - centre)[:, free]
-    sd = jnp.sqrt((p**2).mean(0)) + 1e-12
-    values, vectors = jnp.linalg.eigh((p / sd).T @ (p / sd) / len(p))
-    whiten = vectors / jnp.sqrt(jnp.maximum(values, 1e-6)) / sd[:, None]
-    whiten = jnp.zeros((parameters.shape[1], len(free))).at[free].set(whiten)
-    terms = quadratic_terms((parameters - centre) @ whiten)
-    mean = spectra[fit].mean(0)
-    away = spectra - mean
-    # The leading components by subspace iteration on the spectra's small Gram matrix: a full decomposition of it is slow
-    # on GPUs, and on CPUs whose cores are busy.
-    gram = away[fit] @ away[fit].T
-    leading = gram[:, : components + 8]
-    for _ in range(4):
-        leading = gram @ jnp.linalg.qr(leading)[0]
-    basis = jnp.linalg.qr((jnp.linalg.qr(leading)[0].T @ away[fit]).T)[0].T
-    # Ordered by variance, so that the least ones can be left out.
-    _, rotation = jnp.linalg.eigh((basis @ away[fit].T) @ (away[fit] @ basis.T))
-    basis = rotation.T[::-1][:components] @ basis
-    target = away[fit] @ basis.T
-    t = terms[fit]
-    gram = t.T @ t + 1e-4 * len(t) * jnp.diag(jnp.diagonal(t.T @ t) / len(t) + 1e-6) * 1e-1
-    coefficients = jax.scipy.linalg.solve(gram, t.T @ target, assume_a="pos")
-    residual = away[-n_test:] - terms[-n_test:] @ coefficients @ basis
-    return LocalSpectrum(centre, whiten, coefficients, mean, basis, jnp.sqrt((residual**2).mean(0)))
 
 
 def _finish(model, density, data, z):

@@ -14,7 +14,6 @@ from emuinfer.emulators.uncertainty import EmulatorUncertainty, label_terms, sen
 from emuinfer.errors import GridError, LabelError, SamplingError
 from emuinfer.grids import Grid, sobol_design
 from emuinfer.survey import Settings
-from emuinfer.survey_files import Folder
 
 STARS = 96
 OPTIONS = {
@@ -33,25 +32,10 @@ def spectra(tiny_emulator):
 
 @pytest.fixture(scope="module")
 def perfect(tiny_emulator, spectra, tmp_path_factory):
-    """Fits of the emulator's own spectra, interrupted after the first batch and then finished."""
+    """Fits of the emulator's own spectra."""
     wavelength, labels, flux = spectra
     grid = Grid(labels, wavelength, flux, label_space=tiny_emulator.label_space, medium="air")
-    out = tmp_path_factory.mktemp("perfect") / "out"
-    save, count = Folder.save, []
-
-    def interrupted(self, number, results):
-        if count:
-            raise KeyboardInterrupt
-        count.append(number)
-        save(self, number, results)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Folder, "save", interrupted)
-        calibrate(tiny_emulator, grid, out, emulator_error=False, **OPTIONS)
-    written = (out / "emulator-error-off" / "parts" / "part-000000.npz").stat().st_mtime_ns
-    done = calibrate(tiny_emulator, grid, out, emulator_error=False, **OPTIONS)
-    assert (out / "emulator-error-off" / "parts" / "part-000000.npz").stat().st_mtime_ns == written
-    return done, grid
+    return calibrate(tiny_emulator, grid, tmp_path_factory.mktemp("perfect") / "out", emulator_error=False, **OPTIONS), grid
 
 
 def of_all_labels(calibration, on):
@@ -72,14 +56,23 @@ def test_fits_with_the_true_model_are_calibrated(perfect):
 
 @pytest.fixture(scope="module")
 def erring(tiny_emulator, spectra, tmp_path_factory):
-    """Fits of spectra that depart from the emulator's by errors of a known covariance, which one of two likelihoods knows."""
+    """Fits of spectra that depart from the emulator's by errors of a known covariance, which one of two likelihoods knows;
+    interrupted after the first batch and then finished."""
     wavelength, labels, flux = spectra
     uncertainty = made_by_hand(tiny_emulator.label_space, wavelength)
     coefficients = np.random.default_rng(8).standard_normal((STARS, uncertainty.rank))
     factors = np.asarray(uncertainty.factors, float)
     flux = flux + sensitivity(flux, uncertainty.epsilon, np) * (coefficients @ factors)
     grid = Grid(labels, wavelength, flux, label_space=tiny_emulator.label_space, medium="air")
-    return calibrate(tiny_emulator, grid, tmp_path_factory.mktemp("erring") / "out", uncertainty=uncertainty, **OPTIONS)
+    out = tmp_path_factory.mktemp("erring") / "out"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.stop_after_one_batch(patch)
+        calibrate(tiny_emulator, grid, out, uncertainty=uncertainty, **OPTIONS)
+    first = next(out.glob("*/parts/part-000000.npz"))
+    written = first.stat().st_mtime_ns
+    done = calibrate(tiny_emulator, grid, out, uncertainty=uncertainty, **OPTIONS)
+    assert first.stat().st_mtime_ns == written
+    return done
 
 
 def made_by_hand(space, wavelength):

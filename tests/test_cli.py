@@ -104,12 +104,15 @@ def test_summary_says_where_it_comes_from(fitted, tiny_emulator, tiny_observatio
     from astropy.table import Table
 
     from emuinfer.emulators import emulator_hash
+    from emuinfer.posterior import load_posterior
 
     folder, _ = fitted
     meta = Table.read(folder / "star" / "summary.ecsv", format="ascii.ecsv").meta
     assert meta["emulator_hash"] == emulator_hash(tiny_emulator) and meta["emulator"].endswith("tiny-lines")
     assert meta["data_hash"] == tiny_observation.hash
-    assert meta["seed"] == 3 and meta["verification"] == "ok" and meta["k_hat"] <= 0.7
+    assert meta["seed"] == 3 and meta["verification"] == "ok"
+    # The tiny surrogate is so close that all weights are alike; the shape of their tail, k-hat, is then that of rounding errors.
+    assert meta["k_hat"] <= 0.7 or load_posterior(folder / "star" / "posterior.nc").attrs["importance_ess"] > 0.99 * 200
     assert isinstance(meta["warnings"], list) and meta["versions"]["jax"]
 
 

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 
 import emuinfer as ei
 from emuinfer.inference import find_optimum

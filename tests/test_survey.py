@@ -12,7 +12,6 @@ from emuinfer.inference import sample
 from emuinfer.likelihoods import StellarSpectrum
 from emuinfer.posterior import draws_of, load_posterior
 from emuinfer.survey import Settings
-from emuinfer.survey_files import Folder
 from emuinfer.survey_input import SpectrumStack, stack_observations
 from emuinfer.survey_statistics import FLAGS
 
@@ -59,6 +58,7 @@ def test_bad_stars_are_flagged_and_harm_no_other(table, tiny_emulator, stack):
     assert np.isnan(table["teff"][BAD]) and np.isfinite(np.asarray(table["teff"])[[0, 1, 3, 4]]).all()
 
 
+@pytest.mark.slow
 def test_agrees_with_a_fit_of_one_star(table, tiny_emulator):
     observation = tiny.observe(tiny_emulator, seed=0, labels=LABELS[0], rv=12.0, grid=tiny_emulator.config.wavelength)
     model = StellarSpectrum(tiny_emulator, observation, line_errors=None, progress=False, rv_range=(-60, 60))
@@ -71,15 +71,7 @@ def test_agrees_with_a_fit_of_one_star(table, tiny_emulator):
 
 def test_interrupted_and_shared_runs_give_the_same(table, tiny_path, stack, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    save, count = Folder.save, []
-
-    def interrupted(self, number, results):
-        if count:
-            raise KeyboardInterrupt
-        count.append(number)
-        save(self, number, results)
-
-    monkeypatch.setattr(Folder, "save", interrupted)
+    tiny.stop_after_one_batch(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         fit_many(str(tiny_path), stack, out, **OPTIONS)
     monkeypatch.undo()

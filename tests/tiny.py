@@ -71,3 +71,18 @@ def observe(emulator, snr=100.0, seed=1, labels=TRUTH, rv=RV, grid=None):
     return Observation(
         wavelength, continuum * flux + sigma * noise, sigma, resolution=RESOLUTION, medium="air", name="tiny", clip=None
     )
+
+
+def stop_after_one_batch(patch):
+    """Let a run over many stars be interrupted once it has saved its first batch; `patch`: a `pytest.MonkeyPatch`."""
+    from emuinfer.survey_files import Folder
+
+    save, saved = Folder.save, []
+
+    def interrupted(self, number, results):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(number)
+        save(self, number, results)
+
+    patch.setattr(Folder, "save", interrupted)

@@ -33,6 +33,11 @@ class Emulator(eqx.Module):
     def flux(self, scaled_labels: jax.Array, query: Any) -> jax.Array:
         """Normalised flux `(n_wave,)` at labels scaled to [-1, 1], shape `(n_labels,)`. Pure, float32."""
 
+    def tabulate(self, query) -> "OnGrid":
+        """The emulator at the wavelengths of `query` alone, with `grid_flux(scaled_labels)`; a subclass may compute in advance
+        what does not depend on labels."""
+        return OnGrid(self, query)
+
     @property
     def labels(self) -> tuple[str, ...]:
         return self.label_space.names
@@ -85,6 +90,16 @@ class Emulator(eqx.Module):
         flat = scaled.reshape(-1, len(self.label_space))
         flux = _flux_one(self, flat[0], query)[None] if flat.shape[0] == 1 else _flux_map(self, flat, query)
         return flux.reshape(*scaled.shape[:-1], -1)
+
+
+class OnGrid(eqx.Module):
+    """An emulator at fixed wavelengths."""
+
+    emulator: Emulator
+    query: Any
+
+    def grid_flux(self, scaled_labels) -> jax.Array:
+        return self.emulator.flux(scaled_labels, self.query)
 
 
 @eqx.filter_jit

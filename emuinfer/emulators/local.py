@@ -60,6 +60,37 @@ def fit_local(parameters, spectra, *, n_test: int = 40, components: int = 16) ->
     return LocalSpectrum(as32(centre), as32(whiten), as32(coefficients), as32(mean), as32(basis), as32(error))
 
 
+def fit_local_device(parameters, spectra, free, n_test, components) -> LocalSpectrum:
+    """As `fit_local`, in JAX and float32, for many stars in one program; `free`: which parameters vary (static)."""
+    fit = slice(0, parameters.shape[0] - n_test)
+    centre = parameters.mean(0)
+    p = (parameters - centre)[:, free]
+    sd = jnp.sqrt((p**2).mean(0)) + 1e-12
+    values, vectors = jnp.linalg.eigh((p / sd).T @ (p / sd) / len(p))
+    whiten = vectors / jnp.sqrt(jnp.maximum(values, 1e-6)) / sd[:, None]
+    whiten = jnp.zeros((parameters.shape[1], len(free))).at[free].set(whiten)
+    terms = quadratic_terms((parameters - centre) @ whiten)
+    mean = spectra[fit].mean(0)
+    away = spectra - mean
+    # The leading components by subspace iteration on the spectra's small Gram matrix: a full decomposition of it is slow
+    # on GPUs, and on CPUs whose cores are busy.
+    gram = away[fit] @ away[fit].T
+    leading = gram[:, : components + 8]
+    for _ in range(4):
+        leading = gram @ jnp.linalg.qr(leading)[0]
+    basis = jnp.linalg.qr((jnp.linalg.qr(leading)[0].T @ away[fit]).T)[0].T
+    # Ordered by variance, so that the least ones can be left out.
+    _, rotation = jnp.linalg.eigh((basis @ away[fit].T) @ (away[fit] @ basis.T))
+    basis = rotation.T[::-1][:components] @ basis
+    target = away[fit] @ basis.T
+    t = terms[fit]
+    normal = t.T @ t
+    ridge = 1e-5 * jnp.diag(jnp.diagonal(normal) + 1e-6 * len(t))  # larger than in `fit_local`, for float32
+    coefficients = jax.scipy.linalg.solve(normal + ridge, t.T @ target, assume_a="pos")
+    residual = away[-n_test:] - terms[-n_test:] @ coefficients @ basis
+    return LocalSpectrum(centre, whiten, coefficients, mean, basis, jnp.sqrt((residual**2).mean(0)))
+
+
 def _whitening(centred):
     """`(n_parameters, n_free)` that turns centred draws into uncorrelated ones of unit variance."""
     covariance = centred.T @ centred / len(centred)

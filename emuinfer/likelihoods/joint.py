@@ -114,10 +114,17 @@ class JointSpectrum:
         values = {}
         for name, prior in {**self.priors, **self.nuisance_priors}.items():
             values[name] = jnp.float32(prior) if isinstance(prior, float | int) else numpyro.sample(name, prior)
-        numpyro.factor("domain", domain_penalty(self.label_space, self.arms[0].scaled_labels(values)))
-        for k, (spectrum, values_of, own) in enumerate(self.parts(data), start=1):
-            numpyro.factor(f"spectrum_{k}", spectrum.log_likelihood(values_of(values), own)[0])
+        for name, factor in self.factors(values, data).items():
+            numpyro.factor(name, factor)
         return values
+
+    def factors(self, values: dict, data) -> dict:
+        """What the log density adds to that of the priors, by name: the soft wall of the domain, each arm's log likelihood."""
+        arms = {
+            f"spectrum_{k}": spectrum.log_likelihood(values_of(values), own)[0]
+            for k, (spectrum, values_of, own) in enumerate(self.parts(data), start=1)
+        }
+        return {"domain": domain_penalty(self.label_space, self.arms[0].scaled_labels(values)), **arms}
 
     def log_likelihood(self, values: dict, data: JointData):
         """`(sum of the arms' log likelihoods, coefficients of the continuum per arm)`; see `StellarSpectrum`."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..emulators import Emulator, LocalSpectrum, ReducedEmulator, reduce_emulator
+from ..emulators import LocalSpectrum, ReducedEmulator, reduce_emulator
 from ..emulators.uncertainty import EmulatorUncertainty, shipped_uncertainty
 from ..errors import LabelError, ObservationError
 from ..spectra.continuum import Continuum, log_likelihood_constant
@@ -43,16 +43,6 @@ class StarData(eqx.Module):
     reference_ivar: jax.Array  # (n_pix,)
     share: jax.Array | None = None  # (n_pix,): the model's variance is this times larger, as other arms see the same lines
     correlation: Correlation | None = None  # of the noise: variances and weights are then those of its white combinations
-
-
-class FullOnGrid(eqx.Module):
-    """A full emulator evaluated on a reduced emulator's grid."""
-
-    emulator: Emulator
-    query: Any
-
-    def grid_flux(self, scaled_labels):
-        return self.emulator.flux(scaled_labels, self.query)
 
 
 class StellarSpectrum:
@@ -151,7 +141,8 @@ class StellarSpectrum:
     def _set_nuisance_priors(self, rv_range):
         import numpyro.distributions as dist
 
-        lo, hi = max(self.rv_guess - 20, min(rv_range)), min(self.rv_guess + 20, max(rv_range))
+        guess = round(self.rv_guess)  # a whole number, so that programs compiled for one star serve others
+        lo, hi = max(guess - 20, min(rv_range)), min(guess + 20, max(rv_range))
         defaults = {"rv": dist.Uniform(lo, hi)}
         if self.broadening in ("vbroad", "both"):
             defaults["vbroad"] = dist.HalfNormal(10.0)
@@ -173,9 +164,12 @@ class StellarSpectrum:
 
     def correlation_pair(self):
         """The observation, and wavelengths and flux of a spectrum from the middle of the domain, in the same medium."""
+        return self._in_medium(), self.reduced.config.wavelength, self.template()
+
+    def template(self) -> np.ndarray:
+        """Normalised flux on the reduced emulator's grid of a spectrum with strong and weak lines, for cross-correlations."""
         scaled = jnp.asarray(self.label_space.scale(_template_labels(self.label_space)), jnp.float32)
-        flux = np.asarray(_grid_flux(self.reduced, scaled), float)
-        return self._in_medium(), self.reduced.config.wavelength, flux
+        return np.asarray(_grid_flux(self.reduced, scaled), float)
 
     def _in_medium(self):
         """The observation with wavelengths in the emulator's medium."""
@@ -185,7 +179,8 @@ class StellarSpectrum:
         observation = self._in_medium()
         grid = self.reduced.config.wavelength
         velocities = self.rv_guess - 25, self.rv_guess + 25
-        usable = usable_pixels(grid, observation.wavelength, velocities, self._reach(resolution))
+        self.reach = self._reach(resolution)
+        usable = usable_pixels(grid, observation.wavelength, velocities, self.reach)
         if not (usable & observation.good).any():
             raise ObservationError(_no_overlap(self.full, observation))
         keep = np.flatnonzero(usable)
@@ -194,10 +189,7 @@ class StellarSpectrum:
         self.pixels = keep
         self.resolution, whole = cut_resolution(resolution, keep)
         good = observation.good[keep] & whole
-        level = rough_continuum(observation.flux[keep], good)
-        self.scale = float(np.median(level[good]))
-        flux = np.where(good, observation.flux[keep] / self.scale, 1.0)
-        sigma = np.where(good, observation.uncertainty[keep] / self.scale, 1.0)
+        self.scale, flux, sigma, level = scaled_to_continuum(observation.flux[keep], observation.uncertainty[keep], good)
         variance = sigma**2
         self.constant = log_likelihood_constant(np.where(good, 1 / variance, 0.0))
         white = None if self.correlation is None else Correlation(self.correlation, sigma, good)
@@ -218,7 +210,7 @@ class StellarSpectrum:
             ),
             whole=self.reduced,
             frame=jnp.float32(0.0),
-            level=as32(level / self.scale),
+            level=as32(level),
             weight=as32(good),
             reference_ivar=as32(1 / variance),
             correlation=white,
@@ -251,9 +243,14 @@ class StellarSpectrum:
         values = {}
         for name, prior in {**self.priors, **self.nuisance_priors}.items():
             values[name] = jnp.float32(prior) if isinstance(prior, float | int) else numpyro.sample(name, prior)
-        numpyro.factor("domain", domain_penalty(self.label_space, self.scaled_labels(values)))
-        numpyro.factor("spectrum", self.log_likelihood(values, data)[0])
+        for name, factor in self.factors(values, data).items():
+            numpyro.factor(name, factor)
         return values
+
+    def factors(self, values: dict, data) -> dict:
+        """What the log density adds to that of the priors, by name: the soft wall of the domain, the log likelihood."""
+        wall = domain_penalty(self.label_space, self.scaled_labels(values))
+        return {"domain": wall, "spectrum": self.log_likelihood(values, data)[0]}
 
     def log_likelihood(self, values: dict, data: StarData):
         """Log likelihood relative to `constant`, and continuum coefficients, at one value per parameter (physical units).
@@ -322,15 +319,14 @@ class StellarSpectrum:
         return parts[0]
 
     def with_emulator(self, grid_emulator) -> StarData:
-        """The star's data with another emulator (`LocalSpectrum`, or `FullOnGrid`)."""
+        """The star's data with another emulator (a `LocalSpectrum`, or a full emulator on the grid)."""
         return eqx.tree_at(lambda d: d.emulator, self.data, grid_emulator, is_leaf=lambda x: x is self.data.emulator)
 
     def full_on_grid(self):
         """The full emulator, to be evaluated on the reduced one's grid."""
         if isinstance(self.full, ReducedEmulator):
             return self.full
-        query = self.full.prepare(self.full.check_wavelength(self.reduced.config.wavelength))
-        return self.full.tabulate(query) if hasattr(self.full, "tabulate") else FullOnGrid(self.full, query)
+        return self.full.tabulate(self.full.prepare(self.full.check_wavelength(self.reduced.config.wavelength)))
 
     def complete(self, values: dict) -> dict:
         """`values` of the sampled parameters with the fixed ones added."""
@@ -392,6 +388,16 @@ class StellarSpectrum:
         if data.correlation is not None:
             residual = data.correlation(residual)
         return jnp.where(data.weight > 0, t_weights(residual / sigma, self.degrees_of_freedom), 0.0)
+
+
+def scaled_to_continuum(flux, uncertainty, good):
+    """`(scale, flux, sigma, level)`: the median of a rough continuum, and flux, uncertainty and that continuum over it.
+
+    All `(n_pix,)`; flux and uncertainty are 1 where a pixel is not `good`.
+    """
+    level = rough_continuum(flux, good)
+    scale = float(np.median(level[good]))
+    return scale, np.where(good, flux / scale, 1.0), np.where(good, uncertainty / scale, 1.0), level / scale
 
 
 def _upper_end(prior) -> float:

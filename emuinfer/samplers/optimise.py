@@ -81,7 +81,8 @@ def _ascend(density, starts, metric_data, *, metric, max_steps, tolerance, max_m
         return jnp.maximum(jnp.abs(values), 1e-6 * jnp.max(jnp.abs(values)) + 1e-12), vectors
 
     def step(s):
-        gradient = jnp.nan_to_num(jax.grad(density)(s.z))
+        here, gradient = jax.value_and_grad(density)(s.z)
+        here, gradient = jnp.where(jnp.isfinite(here), here, -jnp.inf), jnp.nan_to_num(gradient)
         values, vectors = curvature(s.z)
         along = vectors.T @ gradient
         damping = s.damping * jnp.mean(values)
@@ -94,12 +95,12 @@ def _ascend(density, starts, metric_data, *, metric, max_steps, tolerance, max_m
 
         zs, lps = jax.vmap(candidate)(jnp.asarray(DAMPINGS))
         best = jnp.argmax(lps)
-        noise = 8 * jnp.finfo(lps.dtype).eps * jnp.maximum(1.0, jnp.abs(s.lp))
-        better = lps[best] >= s.lp - noise
+        noise = 8 * jnp.finfo(lps.dtype).eps * jnp.maximum(1.0, jnp.abs(here))
+        better = (lps[best] >= here - noise) & jnp.isfinite(lps[best])
         factor = jnp.clip(jnp.asarray(DAMPINGS)[best], 0.1, 100.0)
         return _State(
             z=jnp.where(better, zs[best], s.z),
-            lp=jnp.where(better, lps[best], s.lp),
+            lp=jnp.where(better, lps[best], here),
             damping=jnp.clip(s.damping * jnp.where(better, factor, 1000.0), 1e-8, 1e12),
             gain=0.5 * jnp.sum(along**2 / values),
             steps=s.steps + 1,
@@ -110,7 +111,8 @@ def _ascend(density, starts, metric_data, *, metric, max_steps, tolerance, max_m
         return (s.gain > tolerance) & (s.steps < max_steps) & ~s.stalled & jnp.isfinite(s.lp)
 
     def one(z):
-        first = _State(z, density(z), jnp.float32(0.01), jnp.float32(jnp.inf), jnp.int32(0), jnp.bool_(False))
+        # The density at the start is that of the first step: to ask for it here too would compile it once more.
+        first = _State(z, jnp.float32(0), jnp.float32(0.01), jnp.float32(jnp.inf), jnp.int32(0), jnp.bool_(False))
         last = jax.lax.while_loop(unfinished, step, first)
         return last.z, last.lp, last.gain <= tolerance, last.steps
 

@@ -25,7 +25,7 @@ import emuinfer as ei
 from emuinfer.emulators.reduced import log_grid
 from emuinfer.grids.design import sobol_design
 from emuinfer.spectra.operator import SpectrumOperator
-from emuinfer.survey import SurveyModel, fit_many
+from emuinfer.survey import fit_many
 
 R, SAMPLING = 28_000, 2.5
 RESULTS = Path(__file__).parent / "results"

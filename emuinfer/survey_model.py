@@ -1,0 +1,218 @@
+"""`Survey`: what the batches of stars of one instrument share, and the fit of a batch."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .density import Unconstrained
+from .errors import ObservationError
+from .grids.design import sobol_design
+from .likelihoods import StellarSpectrum
+from .likelihoods.stellar import scaled_to_continuum
+from .posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
+from .spectra import Observation
+from .spectra.doppler import SPEED_OF_LIGHT, cross_correlation_rv
+from .survey_batch import Settings, Stars, fit_again, fit_batch, sample_again
+from .survey_statistics import effective_size, r_hat, summaries
+
+LIBRARY = 2048  # spectra among which a first guess is sought
+VELOCITY_WINDOW = 20.0  # km/s about the cross-correlation's velocity that the prior allows
+
+
+class SurveyModel(StellarSpectrum):
+    """The model that the stars of one instrument share: `rv` is counted from each star's `frame`."""
+
+    def __init__(self, emulator, wavelength, resolution, medium, **options):
+        blank = Observation(
+            wavelength, np.ones(len(wavelength)), 0.01, resolution=resolution, medium=medium, name="survey", clip=None
+        )
+        if "rv" in (options.get("priors") or {}):
+            raise ObservationError("fit_many finds the velocity of each star itself; give no prior of rv.")
+        if options.get("correlation") is not None:
+            raise ObservationError("fit_many does not know correlated pixels yet; fit such stars one by one.")
+        super().__init__(emulator, blank, **{**options, "rv_range": (-VELOCITY_WINDOW, VELOCITY_WINDOW)})
+
+    def _find_velocity(self, rv_range):
+        return 0.0
+
+
+class Survey:
+    """Everything that the batches of one run share, compiled once.
+
+    **Arguments:** as for `fit_many`. `wavelength` `(n_pix,)` Å in `medium`, `resolution` a resolving power or `(n_pix,)`.
+    """
+
+    def __init__(self, emulator, wavelength, resolution, medium, *, seed=0, rv_range=(-500.0, 500.0), settings=None, **options):
+        self.settings = settings or Settings()
+        self.seed, self.rv_range = int(seed), tuple(rv_range)
+        self.model = SurveyModel(emulator, wavelength, resolution, medium, **options)
+        self.model_of = lambda: self.model
+        self.density = Unconstrained(self.model)
+        self.full = self.model.full_on_grid()
+        self._make_library()
+        rng = np.random.default_rng([self.seed, 21])
+        self.normals = jnp.asarray(rng.standard_normal((self.settings.local, self.density.dim)), jnp.float32)
+
+    def _make_library(self):
+        """Spectra at rest that fill the domain, `(LIBRARY, n_pix)`, and their positions `(LIBRARY, dim)`."""
+        model = self.model
+        labels = model.label_space.to_dict(sobol_design(model.label_space, LIBRARY, seed=self.seed))
+        guess = lambda name: np.full(LIBRARY, model.first_guesses(name)[0])
+        values = {n: labels[n] if n in labels else guess(n) for n in self.density.names}
+        self.library_z = self.density.unconstrain(values).astype(np.float32)
+        rows = jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), values)
+
+        @eqx.filter_jit
+        def spectra(rows, data):
+            return jax.lax.map(lambda v: model.normalised_flux(model.complete(v), data), rows, batch_size=32)
+
+        self.library = np.asarray(spectra(rows, model.data))
+        self.template = model.template()
+
+    # One star on the host
+
+    def prepare(self, observation: Observation):
+        """A star's arrays for `Stars`, its start `(dim,)`, and its good pixels; raises `ObservationError` if it is unusable."""
+        model = self.model
+        observation = observation.in_medium(model.full.medium)
+        grid = model.reduced.config.wavelength
+        velocity = cross_correlation_rv(observation, grid, self.template, rv_range=self.rv_range)
+        good = observation.good[model.pixels].copy()
+        reach = VELOCITY_WINDOW + model.reach
+        lo, hi = (grid[i] * (1 + (velocity + s) / SPEED_OF_LIGHT) for i, s in ((0, reach), (-1, -reach)))
+        good &= (model.wavelength > lo) & (model.wavelength < hi)
+        if good.sum() < max(100, 4 * self.density.dim):
+            raise ObservationError(f"Only {good.sum()} usable pixels overlap with the emulator at {velocity:.0f} km/s.")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pixels = model.pixels
+            scale, flux, sigma, level = scaled_to_continuum(observation.flux[pixels], observation.uncertainty[pixels], good)
+        if not (np.isfinite(level).all() and scale > 0 and (level > 0.05).all()):
+            raise ObservationError("The continuum is not positive: the flux is zero or negative over long stretches.")
+        arrays = {
+            "flux": flux, "variance": sigma**2, "level": level, "weight": good.astype(float), "reference_ivar": sigma**-2,
+            "frame": velocity,
+        }
+        return arrays, self._start(flux / level, np.where(good, (level / sigma) ** 2, 0.0), velocity), good
+
+    def _start(self, normalised, ivar, velocity):
+        """The position of the spectrum of the library that is most alike, `(dim,)`."""
+        at = self.model.wavelength * (1 + velocity / SPEED_OF_LIGHT)
+        d = np.interp(at, self.model.wavelength, normalised)
+        w = np.interp(at, self.model.wavelength, ivar) * (np.interp(at, self.model.wavelength, (ivar == 0).astype(float)) == 0)
+        w = (w / max(w.max(), 1e-30)).astype(np.float32)
+        cross, square = self.library @ (w * d).astype(np.float32), (self.library**2) @ w
+        # The largest of these is the smallest chi² with the best scale.
+        return self.library_z[np.argmax(cross**2 / np.maximum(square, 1e-30))]
+
+    # A batch
+
+    def fit(self, observations, number: int = 0, size: int | None = None) -> dict:
+        """Results of one batch, a dict of NumPy arrays with the stars along the first axis.
+
+        `observations`: an `Observation`, or an exception that says why there is none, per star. `size`: of the batch,
+        filled up with copies, so that the same program serves the last, smaller batch; `number` enters the seed.
+        """
+        n, size = len(observations), size or len(observations)
+        prepared, problems = [], [""] * n
+        for i, one in enumerate(observations):
+            try:
+                if isinstance(one, Exception):
+                    raise one
+                prepared.append((i, *self.prepare(one)))
+            except (ObservationError, ValueError, FloatingPointError) as error:
+                problems[i] = str(error)
+        base = {"problem": np.array(problems), "n_pixels": np.zeros(n, int), "snr": np.full(n, np.nan)}
+        if not prepared:
+            return summaries(None, base, [], self)
+        filled = prepared + [prepared[0]] * (size - len(prepared))
+        stars = Stars(**{k: jnp.asarray(np.stack([p[1][k] for p in filled]), jnp.float32) for k in Stars.__dataclass_fields__})
+        starts = jnp.asarray(np.stack([p[2] for p in filled]))
+        key = jax.random.fold_in(jax.random.key(self.seed), number)
+        raw, state = self._run(stars, starts, key)
+        raw = jax.tree.map(np.array, raw)
+        raw["repaired"] = np.zeros(len(raw["chi2"]), bool)
+        state = self._new_surrogates(raw, state, stars, len(prepared), jax.random.fold_in(key, 1))
+        self._sample_longer(raw, state, len(prepared), jax.random.fold_in(key, 2))
+        raw = {k: jax.tree.map(lambda a: np.asarray(a)[: len(prepared)], v) for k, v in raw.items()}
+        index = np.array([p[0] for p in prepared])
+        base["n_pixels"][index] = [p[3].sum() for p in prepared]
+        base["snr"][index] = [np.median(p[1]["flux"][p[3]] / np.sqrt(p[1]["variance"][p[3]])) for p in prepared]
+        raw["frame"] = np.asarray(stars.frame)[: len(prepared)]
+        return summaries(raw, base, index, self)
+
+    def _new_surrogates(self, raw, state, stars, count, key):
+        """Fit stars again whose surrogate does not hold against the full emulator; in `raw`. Returns the states of all."""
+        if "log_ratio" not in raw:
+            return state
+        rows = np.array([i for i in range(count) if _fails(raw["log_ratio"][i]) and np.isfinite(raw["cloud"][i]).all()], int)
+        for part, filled in self._parts(rows, len(raw["chi2"])):
+            some = jax.tree.map(lambda a: a[filled], stars)
+            again, new = fit_again(
+                self.model_of, self.density, self.model.data, self.full, some, jnp.asarray(raw["outlier_weight"][filled]),
+                jnp.asarray(raw["cloud"][filled]), jax.random.fold_in(key, part[0]), self.settings,
+            )
+            again = jax.tree.map(np.array, again)
+            better = [k for k, i in enumerate(part) if not _fails(again["log_ratio"][k])]
+            self._put(raw, part[better], again, better)
+            state = jax.tree.map(lambda old, a: old.at[part[better]].set(a[np.array(better, int)]), state, new)
+        return state
+
+    def _sample_longer(self, raw, state, count, key):
+        """Sample stars again, for longer, whose chains have not mixed or whose effective size is small; in `raw`."""
+        draws = np.stack([np.asarray(raw["values"][k], float) for k in self.density.names], 1)[:count]
+        chains = draws.reshape(*draws.shape[:2], self.settings.chains, self.settings.draws)
+        with np.errstate(invalid="ignore"):
+            good = (r_hat(chains) < R_HAT_LIMIT).all(1) & (effective_size(chains) >= ESS_LIMIT).all(1)
+        rows = np.flatnonzero(~good & np.isfinite(draws).all((1, 2)))
+        for part, filled in self._parts(rows, len(raw["chi2"])):
+            some = jax.tree.map(lambda a: a[filled], state)
+            again = sample_again(self.density, self.model.data, some, jax.random.fold_in(key, part[0]), self.settings)
+            self._put(raw, part, jax.tree.map(np.array, again), np.arange(len(part)))
+
+    def _parts(self, rows, size):
+        """`rows` in parts of a quarter of the batch, each with itself filled up to that, so that one program serves all."""
+        size = max(1, size // 4)
+        for i in range(0, len(rows), size):
+            part = rows[i : i + size]
+            yield part, np.concatenate([part, np.repeat(part[:1], size - len(part))])
+
+    def _put(self, raw, rows, new, index):
+        raw["repaired"][rows] = True
+        index = np.array(index, int)
+        for k, v in new.items():
+            if k == "values":
+                for name, draws in v.items():
+                    raw["values"][name][rows] = draws[index]
+            else:
+                raw[k][rows] = v[index]
+
+    def _run(self, stars, starts, key):
+        devices = jax.devices()
+        arguments = (self.model_of, self.density, self.model.data, self.full)
+        if len(devices) == 1 or len(stars.frame) % len(devices):
+            return jax.block_until_ready(fit_batch(*arguments, stars, starts, self.normals, key, self.settings))
+        return _sharded(arguments, stars, starts, self.normals, key, self.settings, devices)
+
+
+def _fails(log_ratio) -> bool:
+    """Whether importance weights say that a surrogate does not hold."""
+    if not np.isfinite(log_ratio).all():
+        return True
+    _, k_hat, ess = pareto_smoothed_weights(log_ratio)
+    return verify_flag(k_hat, ess, len(log_ratio))[0] == "fail"
+
+
+def _sharded(arguments, stars, starts, normals, key, settings, devices):
+    """`fit_batch` with the stars divided over several devices."""
+    from jax.sharding import Mesh, PartitionSpec
+
+    mesh = Mesh(np.array(devices), ("stars",))
+    arrays, rest = eqx.partition(arguments[2:], eqx.is_array)
+
+    def local(arrays, stars, starts, normals, keys):
+        return fit_batch(*arguments[:2], *eqx.combine(arrays, rest), stars, starts, normals, keys[0], settings)
+
+    over, same = PartitionSpec("stars"), PartitionSpec()
+    program = jax.shard_map(local, mesh=mesh, in_specs=(same, over, over, same, over), out_specs=over, check_vma=False)
+    return jax.block_until_ready(jax.jit(program)(arrays, stars, starts, normals, jax.random.split(key, len(devices))))

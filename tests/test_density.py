@@ -1,0 +1,72 @@
+"""The log density of the flat vector against NumPyro's own of the same model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import tiny
+from numpyro.distributions import biject_to
+from numpyro.infer.util import initialize_model
+
+from emuinfer.density import Unconstrained
+from emuinfer.errors import LabelError
+from emuinfer.likelihoods import JointSpectrum, StellarSpectrum
+
+PRIORS = {
+    "default": {},
+    "gaussian and fixed": {"teff": dist.Normal(5700.0, 80.0), "mg_fe": 0.1},
+    "others": {
+        "teff": dist.TruncatedNormal(5500.0, 200.0, low=4600.0, high=6400.0), "fe_h": dist.StudentT(5, 0.0, 0.3),
+        "vbroad": dist.LogNormal(1.0, 0.5), "mg_fe": dist.Normal(0.1, 0.2),
+    },
+}
+
+
+class WithParallax(StellarSpectrum):
+    def __call__(self, data=None):
+        values = super().__call__(data)
+        numpyro.factor("parallax", dist.Normal(5600.0, 100.0).log_prob(values["teff"] + 300 * values["fe_h"]))
+        return values
+
+
+class WithDistance(StellarSpectrum):
+    def __call__(self, data=None):
+        numpyro.sample("distance", dist.Normal(100.0, 1.0))
+        return super().__call__(data)
+
+
+def compare(model):
+    """The two densities at random positions differ by the Jacobian of the linear part, a constant."""
+    density = Unconstrained(model)
+    potential = initialize_model(
+        jax.random.key(0), model, model_args=(model.data,), dynamic_args=True, validate_grad=False
+    ).potential_fn(model.data)
+    priors = {**model.priors, **model.nuisance_priors}
+    constant = sum(np.log(g.unit).sum() for g in density._groups)
+    for z in np.random.default_rng(0).normal(size=(4, density.dim)).astype(np.float32):
+        values = density.constrain(jnp.asarray(z))
+        theirs = -potential({n: biject_to(priors[n].support).inv(v) for n, v in values.items()})
+        assert float(density.log_density(jnp.asarray(z), model.data)) == pytest.approx(float(theirs) + constant, rel=1e-5, abs=0.02)
+        back = density.unconstrain({n: np.array([v]) for n, v in values.items()})
+        np.testing.assert_allclose(back[0], z, atol=2e-5)
+
+
+@pytest.mark.parametrize("priors", PRIORS.values(), ids=PRIORS)
+def test_is_numpyros(tiny_emulator, tiny_observation, priors):
+    compare(StellarSpectrum(tiny_emulator, tiny_observation, rv_range=(-50, 50), priors=priors, progress=False))
+
+
+def test_several_arms(tiny_emulator, tiny_observation):
+    other = tiny.observe(tiny_emulator, seed=2, grid=tiny_emulator.config.wavelength)
+    compare(JointSpectrum.of(tiny_emulator, [tiny_observation, other], rv_range=(-50, 50), progress=False))
+
+
+def test_what_a_subclass_adds_counts(tiny_emulator, tiny_observation):
+    compare(WithParallax(tiny_emulator, tiny_observation, rv_range=(-50, 50), progress=False))
+
+
+def test_what_a_subclass_samples_is_refused(tiny_emulator, tiny_observation):
+    with pytest.raises(LabelError, match="samples distance"):
+        Unconstrained(WithDistance(tiny_emulator, tiny_observation, rv_range=(-50, 50), progress=False))
