@@ -40,7 +40,7 @@ emuinfer fit-many {file} --output {output} --worker $SLURM_ARRAY_TASK_ID/$SLURM_
 
 
 def fit_many(
-    file: Annotated[Path, typer.Argument(help="HDF5 file with wavelength, flux and uncertainty (or ivar); see below.")],
+    file: Annotated[Path, typer.Argument(help="HDF5 file with wavelength, flux and uncertainty (or ivar), see below; or a folder of spectra.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
     emulator: EmulatorName = "optical-fgk",
     resolution: Annotated[float | None, typer.Option(help="Resolving power, if the file does not say.")] = None,
@@ -53,6 +53,9 @@ def fit_many(
     draws: StarDraws = 500,
     batch: StarBatch = None,
     workers: Workers = 1,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Scheduler of a Dask cluster whose workers do the fits, such as tcp://host:8786.")
+    ] = None,
     worker: Annotated[str, typer.Option(metavar="K/N", help="This job's number of several that share the output.")] = "0/1",
     save_draws: Annotated[bool, typer.Option("--save-draws", help="Write all draws as netCDF too.")] = False,
     line_errors: Annotated[
@@ -66,8 +69,8 @@ def fit_many(
     """Fit many stars that were observed with one instrument.
 
     FILE is HDF5 with wavelength (n_pix) in ångström, flux and uncertainty (or ivar), each (n_stars, n_pix), and if wanted
-    mask and name; attributes medium and resolution. The folder receives results.fits, one row per star. A killed run goes
-    on when it is started again.
+    mask and name; attributes medium and resolution. Or it is a folder of spectra with the same wavelengths. The output folder
+    receives results.fits, one row per star. A killed run goes on when it is started again.
 
     \b
     Examples:
@@ -85,13 +88,24 @@ def fit_many(
     table = fit_many(
         emulator, file, output, resolution=resolution, medium=medium and medium.value, rv_range=rv_range,
         settings=Settings(chains=chains, warmup=warmup, draws=draws), batch=batch, workers=workers, worker=part,
-        save_draws=save_draws, seed=seed, overwrite=overwrite, progress=not quiet, broadening=broadening.value,
+        cluster=_client(dask) if dask else None, save_draws=save_draws, seed=seed, overwrite=overwrite, progress=not quiet, broadening=broadening.value,
         priors=assignments(fix, "--fix"), line_errors="shipped" if line_errors else None,
     )
     if table is None:
         print(f"This job's share is done; {output / 'results.fits'} will be written when all are.")
         return
     _print(table, output)
+
+
+def _client(address):
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise EmuinferError('--dask needs the package distributed: pip install "emuinfer[dask]".') from error
+    try:
+        return Client(address, timeout=20)
+    except (OSError, ValueError, TypeError) as error:
+        raise EmuinferError(f"There is no Dask scheduler at '{address}' ({error}).") from error
 
 
 def _worker(text) -> tuple[int, int]:

@@ -215,7 +215,8 @@ def sample(
 
     **Returns:** `InferenceData` (ArviZ 0.23) or `DataTree` (1.x) with groups posterior, sample_stats, observed_data,
     constant_data and posterior_predictive, and attributes `emulator_hash`, `data_hash`, `seed`, `k_hat`,
-    `verification` (ok, warn, fail or skipped), `in_domain`, `warnings`, `versions`, `timings`.
+    `verification` (ok, warn, fail or skipped), `in_domain` (share of the draws), `edge_distance` (of the median labels from
+    the domain's nearest bound, in half-widths of the labels; negative outside), `warnings`, `versions`, `timings`.
     """
     from .calibration import importance_check
     from .posterior import build_posterior, diagnose
@@ -336,6 +337,7 @@ def _attributes(model, fit, result, check, values):
         "observation": together(lambda spectrum: spectrum.observation.name),
         "seed": result.seed,
         "in_domain": inside,
+        "edge_distance": float(model.label_space.edge_distance(np.median(labels, axis=0))),
         "k_hat": check.k_hat if check else None,
         "verification": check.flag if check else "skipped",
         "verification_message": check.message if check else "",

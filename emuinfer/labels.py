@@ -130,6 +130,19 @@ class LabelSpace:
             inside &= np.all(x @ matrix.T <= bound + np.abs(matrix) @ slack, axis=-1)
         return inside
 
+    def edge_distance(self, labels) -> np.ndarray:
+        """Distance of labels `(..., n_labels)` from the nearest bound or constraint of the domain, shape `(...)`.
+
+        In half-widths of the labels: 1 in the middle, 0 at a bound, negative outside.
+        """
+        x = np.asarray(self.to_array(labels), dtype=float)
+        distance = (1 - np.abs((x - self.centre) / self.half_width)).min(-1)
+        matrix, bound = self.constraint_matrix()
+        if len(bound):
+            slack = (bound - x @ matrix.T) / np.linalg.norm(matrix * self.half_width, axis=1)
+            distance = np.minimum(distance, slack.min(-1))
+        return distance
+
     def check(self, labels) -> None:
         """Raise `LabelError` that names the first label outside the domain, its value and the allowed range."""
         x = np.atleast_2d(np.asarray(self.to_array(labels), dtype=float)).reshape(-1, len(self))

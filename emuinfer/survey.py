@@ -1,8 +1,6 @@
 """`fit_many`: posteriors of thousands to millions of stars observed with one instrument."""
 
-import contextlib
 import dataclasses
-import hashlib
 import os
 import sys
 import time
@@ -12,12 +10,13 @@ import jax
 import numpy as np
 
 from . import __version__
-from .emulators import emulator_hash
+from .emulators import emulator_hash, list_emulators
 from .errors import SamplingError
 from .survey_batch import Settings
 from .survey_files import TABLE, Folder, table_of_parts
-from .survey_input import SpectrumStack, stack_observations
+from .survey_input import SpectrumStack, as_stack
 from .survey_model import Survey
+from .survey_workers import run_on_cluster, run_processes
 
 
 def fit_many(
@@ -33,6 +32,7 @@ def fit_many(
     rv_range=(-500.0, 500.0),
     worker: tuple[int, int] = (0, 1),
     workers: int = 1,
+    cluster=None,
     save_draws: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -46,14 +46,16 @@ def fit_many(
     **Arguments:**
 
     - `emulator`: an `Emulator`, or the name or path of one.
-    - `spectra`: path of an HDF5 stack (`SpectrumStack`), or a list of `Observation`s with the same wavelengths.
+    - `spectra`: path of an HDF5 stack (`SpectrumStack`); or a folder, a list of files (`Observation.read`) or a list of
+      `Observation`s, all with the same wavelengths.
     - `output`: folder of the results (`survey_files`).
     - `resolution`, `medium`: where the file does not say.
     - `settings`: numbers of draws, chains and so on (`Settings`).
     - `batch`: stars per compiled call; by default as many as the memory allows, at most 64 on a CPU.
     - `rv_range`: km/s, searched for each star's velocity.
     - `workers`: processes on this machine, one per core is best. `worker`: `(k, n)` for the k-th of n jobs on many
-      machines that share `output`; each takes every n-th batch, and whichever finishes last writes the table.
+      machines that share `output`; each takes every n-th batch, and whichever finishes last writes the table. `cluster`: a
+      `dask.distributed.Client` instead, whose workers do the batches (`pip install "emuinfer[dask]"`).
     - `save_draws`: write all draws as netCDF, one file per batch.
     - `options`: as for `StellarSpectrum`: priors, broadening, continuum_terms, line_errors, emulator_error, robust.
 
@@ -64,8 +66,7 @@ def fit_many(
 
     settings = settings or Settings()
     output = Path(output)
-    if not isinstance(spectra, str | os.PathLike):
-        spectra = _stacked(spectra, output)
+    spectra = as_stack(spectra, output, medium=medium, resolution=resolution)
     stack = SpectrumStack(spectra, medium=medium, resolution=resolution)
     named = emulator if isinstance(emulator, str | os.PathLike) else None
     emulator = load_emulator(emulator) if named is not None else emulator
@@ -73,14 +74,19 @@ def fit_many(
     plan = _plan(emulator, stack, settings, batch, seed, rv_range, options)
     folder = Folder(output, plan, overwrite)
     numbers = range(-(-len(stack) // batch))
-    if workers > 1 and not all(folder.done(i) for i in numbers):
+    if (workers > 1 or cluster is not None) and not all(folder.done(i) for i in numbers):
         if named is None:
             raise SamplingError("With several workers, give the emulator by name or path, so that each can load it.")
         common = {
             "resolution": resolution, "medium": medium, "settings": settings, "batch": batch, "seed": seed, "rv_range": rv_range,
             "save_draws": save_draws, **options,
         }
-        _run_workers(workers, (str(named), str(spectra), str(output)), common, folder, numbers, len(stack), progress)
+        arguments = (_place(named), *(str(Path(p).resolve()) for p in (spectra, output)))
+        done = lambda: sum(folder.done(i) for i in numbers)
+        if cluster is not None:
+            run_on_cluster(cluster, arguments, common, done, len(numbers), progress)
+        else:
+            run_processes(workers, arguments, common, done, len(numbers), progress)
     mine = [i for i in numbers if i % worker[1] == worker[0] and not folder.done(i)]
     if mine:
         _run(Survey(emulator, stack.wavelength, stack.resolution, stack.medium, seed=seed, rv_range=rv_range, settings=settings,
@@ -106,61 +112,9 @@ def _plan(emulator, stack, settings, batch, seed, rv_range, options):
     }
 
 
-def _stacked(observations, output):
-    """The observations as a file in `output`, written once."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256("".join(o.hash for o in observations).encode()).hexdigest()[:12]
-    path = output.with_name(f"{output.name}-input-{digest}.h5")
-    return path if path.exists() else stack_observations(observations, path)
-
-
-def _run_workers(workers, arguments, common, folder, numbers, stars, progress):
-    """`workers` processes, each on cores of its own; raises `SamplingError` with the first error of one of them."""
-    import multiprocessing
-
-    from tqdm import tqdm
-
-    context = multiprocessing.get_context("spawn")
-    errors = context.SimpleQueue()
-    jobs = [context.Process(target=_worker, args=(k, workers, arguments, common, errors), daemon=True) for k in range(workers)]
-    # Linear algebra of small matrices is up to 60 times slower where its threads compete for busy cores.
-    with _environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1"):
-        for job in jobs:
-            job.start()
-    done = lambda: sum(folder.done(i) for i in numbers)
-    with tqdm(total=len(numbers), initial=done(), desc=f"batches of {stars} stars", unit="batch", disable=not progress) as bar:
-        while any(job.is_alive() for job in jobs):
-            time.sleep(0.5)
-            bar.update(done() - bar.n)
-        bar.update(done() - bar.n)
-    if not errors.empty():
-        raise SamplingError(f"A worker failed: {errors.get()} What it had finished is kept; run again to go on.")
-    if bad := [job.exitcode for job in jobs if job.exitcode]:
-        raise SamplingError(f"A worker ended with status {bad[0]} (killed, or out of memory?). Run again to go on.")
-
-
-@contextlib.contextmanager
-def _environment(**values):
-    """Variables for processes started meanwhile; those that the user has set stay."""
-    added = {k: v for k, v in values.items() if k not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for k in added:
-            del os.environ[k]
-
-
-def _worker(k, workers, arguments, common, errors):
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(cores) >= workers:
-        os.sched_setaffinity(0, cores[k::workers])
-    if len(cores[k::workers]) == 1:
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
-    try:
-        fit_many(*arguments, worker=(k, workers), progress=False, **common)
-    except Exception as error:
-        errors.put(f"{type(error).__name__}: {error}")
+def _place(named) -> str:
+    """The name of a shipped emulator as it is, the path of another so that processes elsewhere find it."""
+    return str(named) if str(named) in list_emulators() else str(Path(named).resolve())
 
 
 def _run(survey, stack, folder, mine, batch, save_draws, progress):

@@ -1,6 +1,7 @@
 """Spectra of many stars with one set of wavelengths: a stack in an HDF5 file, read a batch at a time."""
 
 import hashlib
+import itertools
 import os
 from pathlib import Path
 
@@ -99,32 +100,30 @@ class SpectrumStack:
 
 
 def stack_observations(observations, path) -> Path:
-    """Write `Observation`s of one instrument to a file for `SpectrumStack`; returns its path.
+    """Write `Observation`s of one instrument, any iterable, to a file for `SpectrumStack`, one by one; returns its path.
 
     Raises `ObservationError` where wavelengths, medium or resolving power differ, naming the first that does.
     """
     import h5py
 
-    observations = list(observations)
-    if not observations:
+    observations = iter(observations)
+    first = next(observations, None)
+    if first is None:
         raise ObservationError("There is no spectrum to stack.")
-    first = observations[0]
-    for other in observations:
-        same = len(other) == len(first) and np.allclose(other.wavelength, first.wavelength, rtol=SAME, atol=0)
-        if not same or other.medium != first.medium or not np.allclose(other.resolution or 0, first.resolution or 0):
-            raise ObservationError(
-                f"'{other.name}' has other wavelengths, medium or resolving power than '{first.name}'. Stars that are fitted "
-                "together must share them: resample them (specutils.manipulation), or fit them one by one."
-            )
-    path = Path(path)
+    path, names = Path(path), []
     temporary = path.with_name(path.name + ".tmp")
     try:
         with h5py.File(temporary, "w") as file:
             file["wavelength"] = first.wavelength
-            for name in ("flux", "uncertainty"):
-                file[name] = np.stack([getattr(o, name) for o in observations]).astype(np.float32)
-            file["mask"] = np.stack([~o.good for o in observations])
-            file["name"] = [o.name or f"star-{i}" for i, o in enumerate(observations)]
+            new = lambda name, kind: file.create_dataset(name, (0, len(first)), kind, maxshape=(None, len(first)))
+            arrays = {"flux": new("flux", "f4"), "uncertainty": new("uncertainty", "f4"), "mask": new("mask", "?")}
+            for i, one in enumerate(itertools.chain([first], observations)):
+                _check_same(one, first)
+                for name, dataset in arrays.items():
+                    dataset.resize(i + 1, axis=0)
+                    dataset[i] = ~one.good if name == "mask" else getattr(one, name)
+                names.append(one.name or f"star-{i}")
+            file["name"] = names
             file.attrs["medium"] = first.medium
             if np.ndim(first.resolution):
                 file["resolution"] = first.resolution
@@ -133,4 +132,37 @@ def stack_observations(observations, path) -> Path:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    return path
+
+
+def _check_same(other, first):
+    same = len(other) == len(first) and np.allclose(other.wavelength, first.wavelength, rtol=SAME, atol=0)
+    if not same or other.medium != first.medium or not np.allclose(other.resolution or 0, first.resolution or 0):
+        raise ObservationError(
+            f"'{other.name}' has other wavelengths, medium or resolving power than '{first.name}'. Stars that are fitted "
+            "together must share them: resample them (specutils.manipulation), or fit them one by one."
+        )
+
+
+def as_stack(spectra, output, *, medium=None, resolution=None) -> Path:
+    """A file for `SpectrumStack` of what `fit_many` takes: such a file, a folder of spectra, a list of their paths or of
+    `Observation`s. What is not stacked yet is, once, beside `output`.
+    """
+    if isinstance(spectra, str | os.PathLike):
+        if not Path(spectra).is_dir():
+            return Path(spectra)
+        spectra = sorted(p for p in Path(spectra).iterdir() if p.is_file() and not p.name.startswith("."))
+    spectra = list(spectra)
+    files = [isinstance(s, str | os.PathLike) for s in spectra]
+    if any(files) and not all(files):
+        raise ObservationError("Give paths or observations, not both.")
+    known = lambda p: f"{Path(p).resolve()} {Path(p).stat().st_size} {Path(p).stat().st_mtime_ns}" if Path(p).exists() else str(p)
+    marks = [known(s) if file else s.hash for s, file in zip(spectra, files)]
+    digest = hashlib.sha256("\n".join([*marks, str(medium), str(resolution)]).encode()).hexdigest()[:12]
+    output = Path(output)
+    path = output.with_name(f"{output.name}-input-{digest}.h5")
+    if not path.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        read = lambda p: Observation.read(p, medium=medium, resolution=resolution)
+        stack_observations((read(s) if file else s for s, file in zip(spectra, files)), path)
     return path

@@ -153,14 +153,7 @@ def _domain(draws, names, model):
         [draws[:, names.index(k)] if k in names else np.full(draws[:, 0].shape, float(fixed[k])) for k in space.names], -1
     )
     inside = space.contains(np.nan_to_num(labels, nan=1e30), tolerance=0.05).mean(-1)
-    scaled = np.asarray(space.scale(np.median(labels, 1)), float)
-    distance = (1 - np.abs(scaled)).min(-1)
-    matrix, bound = space.constraint_matrix()
-    if len(bound):
-        rows = matrix * space.half_width
-        slack = (bound - np.median(labels, 1) @ matrix.T) / np.linalg.norm(rows, axis=1)
-        distance = np.minimum(distance, slack.min(-1))
-    return inside, distance
+    return inside, space.edge_distance(np.median(labels, 1))
 
 
 def flags_of(out, draws, names, survey, finite, failed):

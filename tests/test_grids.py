@@ -60,6 +60,13 @@ def test_design_fills_a_constrained_domain_in_proportion_to_volume():
     assert (points[:, 1] > 3).mean() == pytest.approx(3.0 * 2.0 / area, abs=0.005)
 
 
+def test_distance_from_the_edge_is_that_to_the_nearest_wall():
+    space = LabelSpace(("x", "y"), (0.0, 0.0), (10.0, 2.0), constraints=(({"x": 0.1, "y": 1.0}, 2.0),))  # x/10 + y <= 2
+    assert space.edge_distance([[5.0, 1.0], [0.0, 1.0], [11.0, 0.5]]) == pytest.approx([1 / np.hypot(0.5, 1) * 0.5, 0.0, -0.2])
+    inside = space.contains(points := np.random.default_rng(0).uniform(-1, 11, (200, 2)), tolerance=0)
+    assert np.array_equal(space.edge_distance(points) >= 0, inside)
+
+
 def test_design_in_an_empty_domain_is_an_error():
     nowhere = LabelSpace(("teff", "logg"), (4000, 1), (7000, 5), constraints=(({"logg": 1.0}, 0.5),))
     with pytest.raises(GridError, match="meet the constraints"):

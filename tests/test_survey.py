@@ -1,5 +1,11 @@
 """Many stars at once: the truth, bad stars among good ones, interruption and resumption, inputs, the command line."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import h5py
 import numpy as np
 import pytest
@@ -12,7 +18,8 @@ from emuinfer.inference import sample
 from emuinfer.likelihoods import StellarSpectrum
 from emuinfer.posterior import draws_of, load_posterior
 from emuinfer.survey import Settings
-from emuinfer.survey_input import SpectrumStack, stack_observations
+from emuinfer.survey_files import Folder
+from emuinfer.survey_input import SpectrumStack, as_stack, stack_observations
 from emuinfer.survey_statistics import FLAGS
 
 SETTINGS = Settings(warmup=75, draws=150, local=80, test=20, components=8, verify=24)
@@ -111,6 +118,101 @@ def test_inputs_that_do_not_fit(stack, tmp_path, tiny_emulator):
     b = a.in_medium("vacuum")
     with pytest.raises(ObservationError, match="other wavelengths"):
         stack_observations([a, b], tmp_path / "x.h5")
+
+
+def test_a_folder_of_spectra_is_a_stack(stack, tmp_path, tiny_emulator, spectrum_file):
+    folder = tmp_path / "spectra"
+    folder.mkdir()
+    stars = [tiny.observe(tiny_emulator, seed=i, grid=tiny_emulator.config.wavelength) for i in range(3)]
+    for i, star in enumerate(stars):
+        spectrum_file(folder / f"star-{i}.ecsv", star.wavelength, star.flux, star.uncertainty)
+    for spectra in (folder, sorted(folder.iterdir())):
+        path = as_stack(spectra, tmp_path / "out", medium="air", resolution=30000)
+        names, flux, uncertainty, mask = SpectrumStack(path).read(slice(0, 3))
+        assert len(SpectrumStack(path)) == 3 and names[1] == "star-1" and not mask.any()
+        np.testing.assert_allclose(flux[2], stars[2].flux, rtol=1e-6)
+        assert len(list(tmp_path.glob("out-input-*.h5"))) == 1
+    before = SpectrumStack(path).fingerprint
+    with h5py.File(path, "r+") as file:
+        file["flux"][1, 5] *= 1.01
+    assert SpectrumStack(path).fingerprint != before
+    (folder / "other.ecsv").write_text("not a spectrum")
+    with pytest.raises(ObservationError, match="other.ecsv"):
+        as_stack(folder, tmp_path / "out", medium="air", resolution=30000)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_full_disk_leaves_no_half_part(tmp_path, monkeypatch):
+    folder = Folder(tmp_path / "run", {"seed": 1})
+    folder.save(0, {"mean": np.ones(3)})
+
+    def full(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        folder.save(1, {"mean": np.ones(3)})
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "run" / "parts").iterdir()] == ["part-000000.npz"]
+    assert not folder.done(1) and folder.load(0)["mean"].sum() == 3
+
+
+def program(path, stack, out, *more, **environment):
+    """A process of its own that fits the stack."""
+    code = f"""
+from emuinfer import fit_many
+from emuinfer.survey import Settings
+from emuinfer.survey_files import Folder
+if __name__ == "__main__":
+    options = {{"settings": {SETTINGS!r}, "line_errors": None, "batch": 2, "progress": False, "rv_range": (-60.0, 60.0)}}
+    fit_many({str(path)!r}, {str(stack)!r}, {str(out)!r}, **options)
+"""
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **environment}, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_once_goes_on(table, tiny_path, stack, tmp_path):
+    out = tmp_path / "out"
+    process = program(tiny_path, stack, out)
+    first = out / "parts" / "part-000000.npz"
+    end = time.monotonic() + 300
+    while not first.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert first.exists() and not (out / "results.fits").exists()
+    written = first.stat().st_mtime_ns
+    again = fit_many(str(tiny_path), stack, out, **{**OPTIONS, "batch": 2})
+    assert first.stat().st_mtime_ns == written and len(again) == len(table)
+    assert np.isfinite(np.asarray(again["teff"])[[0, 1, 3, 4]]).all()
+
+
+@pytest.mark.slow
+def test_two_devices_give_what_one_gives(tiny_path, stack, tmp_path):
+    one = fit_many(str(tiny_path), stack, tmp_path / "one", **{**OPTIONS, "batch": 2})
+    process = program(tiny_path, stack, tmp_path / "two", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert process.wait(600) == 0
+    two = Table.read(tmp_path / "two" / "results.fits")
+    good = [0, 1, 3, 4]
+    for name in ("teff", "fe_h", "mg_fe"):  # other random numbers on each device, the same posteriors
+        difference = (np.asarray(two[name]) - np.asarray(one[name]))[good] / np.asarray(one[f"{name}_sd"])[good]
+        assert np.abs(difference).max() < 0.35
+        np.testing.assert_allclose(two[f"{name}_sd"][good], one[f"{name}_sd"][good], rtol=0.3)
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_does_the_batches(tiny_path, stack, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = {**OPTIONS, "batch": 2}
+    one = fit_many(str(tiny_path), stack, tmp_path / "one", **options)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
+        two = fit_many(str(tiny_path), stack, tmp_path / "two", cluster=client, **options)
+        with pytest.raises(SamplingError, match="Dask worker failed"):
+            fit_many(str(tiny_path), stack, tmp_path / "three", cluster=client, **{**options, "priors": {"rv": 1.0}})
+    for name in ("teff", "mg_fe_sd", "flag"):
+        np.testing.assert_array_equal(two[name], one[name])
 
 
 def test_command_line(cli, stack, tmp_path):

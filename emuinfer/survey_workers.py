@@ -1,0 +1,89 @@
+"""The workers of `fit_many`: processes of this machine, or those of a Dask cluster. Each takes every n-th batch."""
+
+import contextlib
+import os
+import time
+
+from .errors import SamplingError
+
+KEPT = "What was finished is kept; run again to go on."
+
+
+def run_processes(workers, arguments, common, done, total, progress):
+    """`workers` processes, each on cores of its own.
+
+    Each calls `fit_many(*arguments, worker=(k, workers), **common)`; `done()` counts the finished ones of `total` batches.
+    Raises `SamplingError` with the first error of one of them.
+    """
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    errors = context.SimpleQueue()
+    jobs = [context.Process(target=_process, args=(k, workers, arguments, common, errors), daemon=True) for k in range(workers)]
+    # Linear algebra of small matrices is up to 60 times slower where its threads compete for busy cores.
+    with _environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1"):
+        for job in jobs:
+            job.start()
+    _watch(lambda: any(job.is_alive() for job in jobs), done, total, progress)
+    if not errors.empty():
+        raise SamplingError(f"A worker failed: {errors.get()} {KEPT}")
+    if bad := [job.exitcode for job in jobs if job.exitcode]:
+        raise SamplingError(f"A worker ended with status {bad[0]} (killed, or out of memory?). {KEPT}")
+
+
+def run_on_cluster(client, arguments, common, done, total, progress):
+    """The same on the workers of a `dask.distributed.Client`, one job for each; they must see the files of `arguments`."""
+    names = list(client.scheduler_info(n_workers=-1)["workers"])
+    if not names:
+        raise SamplingError(f"The Dask cluster at {client.scheduler.address} has no workers yet: start some, or wait for them.")
+    jobs = [
+        client.submit(_share, k, len(names), arguments, common, workers=[name], pure=False, key=f"fit_many-{k}-{time.time_ns()}")
+        for k, name in enumerate(names)
+    ]
+    try:
+        _watch(lambda: not all(job.done() for job in jobs), done, total, progress)
+    finally:
+        client.cancel([job for job in jobs if not job.done()])
+    for job in jobs:
+        if job.status != "finished":
+            raise SamplingError(f"A Dask worker failed: {job.exception()} {KEPT}")
+
+
+def _watch(running, done, total, progress):
+    from tqdm import tqdm
+
+    with tqdm(total=total, initial=done(), desc="batches", unit="batch", disable=not progress) as bar:
+        while running():
+            time.sleep(0.5)
+            bar.update(done() - bar.n)
+        bar.update(done() - bar.n)
+
+
+@contextlib.contextmanager
+def _environment(**values):
+    """Variables for processes started meanwhile; those that the user has set stay."""
+    added = {k: v for k, v in values.items() if k not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for k in added:
+            del os.environ[k]
+
+
+def _process(k, workers, arguments, common, errors):
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) >= workers:
+        os.sched_setaffinity(0, cores[k::workers])
+    if len(cores[k::workers]) == 1:
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
+    try:
+        _share(k, workers, arguments, common)
+    except Exception as error:
+        errors.put(f"{type(error).__name__}: {error}")
+
+
+def _share(k, workers, arguments, common):
+    from .survey import fit_many
+
+    fit_many(*arguments, worker=(k, workers), progress=False, **common)
