@@ -60,6 +60,7 @@ def stored(n=20, seed=0):
     return labels, np.asarray(jax.vmap(LINE)(labels.astype(np.float32))[0])
 
 
+@pytest.mark.slow
 def test_several_devices_train_as_one(tmp_path):
     """In a process of its own: the number of host devices is fixed when JAX starts."""
     script = f"""

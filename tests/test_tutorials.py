@@ -7,7 +7,7 @@ import pytest
 
 from emuinfer.emulators import list_emulators
 
-SLOW = ("03_calibration", "04_survey")  # two minutes of compiling each
+SLOW = ("02_train_your_own", "03_calibration", "04_survey")  # two minutes or more each, most of it compiling
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
 
 
