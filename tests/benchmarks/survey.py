@@ -57,6 +57,7 @@ def mock(path, n, snr, seed=0, chunk=64):
             stop = min(i + chunk, n)
             flux[i:stop] = (1000 * tilt * (some + rng.standard_normal(some.shape) / snr))[: stop - i]
             sigma[i:stop] = np.broadcast_to(1000 * tilt / snr, some.shape)[: stop - i]
+        flux[n // 2] = np.nan  # a star without data, which must harm no other
     return labels, wavelength
 
 
@@ -65,13 +66,16 @@ def survey(path, labels, folder, workers, batch):
     table = fit_many("optical-fgk", path, folder, line_errors=None, workers=workers, batch=batch, progress=True)
     wall = time.perf_counter() - begin
     names = table.meta["PARAMS"].split(",")[:12]
+    bad = np.flatnonzero(np.asarray(table["flag"]) & 1)
+    everything_else_finite = bool(np.isfinite(np.delete(np.asarray(table["covariance"]), bad, axis=0)).all())
+    table, labels = table[np.setdiff1d(np.arange(len(table)), bad)], np.delete(labels, bad, axis=0)
     seconds = np.asarray(table["seconds"])
     ess = np.stack([np.asarray(table[f"{n}_ess"]) for n in names], 1)
     r_hat = np.stack([np.asarray(table[f"{n}_r_hat"]) for n in names], 1)
     pull = np.stack([(np.asarray(table[n]) - labels[:, i]) / np.asarray(table[f"{n}_sd"]) for i, n in enumerate(names)], 1)
     flag = np.asarray(table["flag"])
     return {
-        "stars": len(table), "wall_s": wall, "seconds_per_star_and_process": float(np.median(seconds)),
+        "stars": len(table) + len(bad), "without_data": bad.tolist(), "all_others_finite": everything_else_finite, "wall_s": wall, "seconds_per_star_and_process": float(np.median(seconds)),
         "stars_per_second": workers / float(np.median(seconds)), "workers": workers, "batch": batch,
         "ess_all_labels_400": float((ess.min(1) >= 400).mean()), "ess_median": float(np.median(ess)), "ess_p5": float(np.quantile(ess, 0.05)),
         "r_hat_all_labels_1.01": float((r_hat.max(1) < 1.01).mean()), "verification_failed": float((flag & 32 > 0).mean()),
