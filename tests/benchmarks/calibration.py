@@ -1,10 +1,12 @@
 """Are posteriors calibrated against another code? `python -m tests.benchmarks.calibration` from the repository's root.
 
 turbospectrum  fits with `optical-fgk` of the 118 held-out Turbospectrum spectra of the grid beside the repository
-lte            the same question with small statistical errors: a Gaussian-process emulator of 3,000 spectra of the LTE code
-               (`emuinfer grid make`, 6,000 of them, Sobol seed 0), its error learned on 1,000 others, 1,000 more fitted
+               at S/N 50, 100 and 200, with the emulator's error in the likelihood and without
+lte            the same question, with the error alone, for single labels, which 118 stars cannot answer: a Gaussian-process
+               emulator of 3,000 spectra of the LTE code (`emuinfer grid make`, 6,000 of them, Sobol seed 0), its error learned
+               on 1,000 others, 1,000 more fitted at S/N 100
 
-R = 28,000, 2.5 pixels per FWHM, emulator error in the likelihood and not. Everything of a run stays in `--directory`, from
+R = 28,000, 2.5 pixels per FWHM. Everything of a run stays in `--directory`, from
 which a killed run goes on; summaries and figures go to `results/`.
 """
 
@@ -45,7 +47,8 @@ def lte(args):
     grid = Grid.load(args.simple)
     path = lte_emulator(grid, args.directory)
     return calibrate(
-        str(path), grid, args.directory / "lte", rows=slice(4000, 5000), n=args.n or 1000, snr=(100,), workers=args.workers, **SETTING
+        str(path), grid, args.directory / "lte", rows=slice(4000, 5000), n=args.n or 1000, snr=(100,), workers=args.workers,
+        emulator_error=True, **SETTING
     )
 
 
