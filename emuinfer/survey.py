@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from . import __version__
-from .emulators import emulator_hash, list_emulators
+from .emulators import ReducedEmulator, emulator_hash, list_emulators, reduce_emulator
 from .errors import SamplingError
 from .survey_batch import Settings
 from .survey_files import TABLE, Folder, table_of_parts
@@ -86,6 +86,8 @@ def fit_many(
         if cluster is not None:
             run_on_cluster(cluster, arguments, common, done, len(numbers), progress)
         else:
+            if not isinstance(emulator, ReducedEmulator):
+                reduce_emulator(emulator, progress=progress)  # once and for all of them
             run_processes(workers, arguments, common, done, len(numbers), progress)
     mine = [i for i in numbers if i % worker[1] == worker[0] and not folder.done(i)]
     if mine:

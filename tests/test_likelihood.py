@@ -212,3 +212,26 @@ def test_full_emulator_on_the_grid(full, reduced, observation, monkeypatch):
         data.emulator.grid_flux(scaled), full(TRUTH, np.clip(reduced.config.wavelength, *RANGE)), atol=1e-6
     )
     assert at(model, data=data) == pytest.approx(at(model), abs=2)
+
+
+def test_two_processes_may_reduce_the_same_emulator(tmp_path, monkeypatch):
+    from emuinfer.emulators import reduction
+
+    monkeypatch.setenv("EMUINFER_CACHE", str(tmp_path))
+    settings = {"n_train": 40, "n_test": 80, "components": 4, "hidden": 8, "steps": 20, "progress": False}
+    fit, emulator = reduction._fit, line_emulator()
+
+    def other_finishes_first(*arguments):
+        for file in next(tmp_path.glob("reducing-*")).iterdir():
+            file.unlink()
+        next(tmp_path.glob("reducing-*")).rmdir()
+        return fit(*arguments)
+
+    monkeypatch.setattr(reduction, "_fit", other_finishes_first)
+    first = reduction.reduce_emulator(emulator, **settings)
+    monkeypatch.setattr(reduction, "_fit", None)  # the next must not come so far
+    find, asked = reduction._find_reduction, []
+    monkeypatch.setattr(reduction, "_find_reduction", lambda key: asked.append(key) or (find(key) if len(asked) > 1 else None))
+    second = reduction.reduce_emulator(emulator, **settings)
+    np.testing.assert_array_equal(first.basis, second.basis)
+    assert len(asked) > 1

@@ -1,5 +1,6 @@
 """Building a `ReducedEmulator` from an expensive emulator, and keeping it on disk."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -65,14 +66,19 @@ def reduce_emulator(
     if found is not None:
         return load_emulator(found)
     directory = cache_directory() / f"reducing-{key}" if cache else None
-    labels, scaled, x = _evaluate(emulator, config, directory, progress)
+    elsewhere = lambda: _find_reduction(key) if cache else None  # another process may be at the same
+    evaluated = _evaluate(emulator, config, directory, progress, elsewhere)
+    if evaluated is None:
+        return load_emulator(elsewhere())
+    labels, scaled, x = evaluated
     reduced = _fit(emulator, config, scaled[: config.n_train], x[: config.n_train], progress)
     reduced, card = _measure(reduced, scaled[config.n_train :], x[config.n_train :])
     if cache:
         save_emulator(reduced, cache_directory() / f"reduced-{key}", {"parent_hash": emulator_hash(emulator), **card})
         for file in directory.glob("*"):
-            file.unlink()
-        directory.rmdir()
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone, or not empty, where another process is at the same
+            directory.rmdir()
     return reduced
 
 
@@ -88,8 +94,9 @@ def _find_reduction(key) -> Path | None:
     return None
 
 
-def _evaluate(emulator, config, directory, progress):
-    """Depths x `(n, n_wave)` of the full emulator on a Sobol design; finished chunks are kept in `directory`."""
+def _evaluate(emulator, config, directory, progress, elsewhere):
+    """Labels, scaled labels and depths x `(n, n_wave)` of the full emulator on a Sobol design; finished chunks are kept in
+    `directory`. None as soon as `elsewhere()` says that another process has made the reduction."""
     from ..grids.design import sobol_design
 
     total = config.n_train + config.n_test
@@ -106,6 +113,8 @@ def _evaluate(emulator, config, directory, progress):
         starts = tqdm(starts, desc="reducing: spectra", unit=f"×{CHUNK}", leave=False)
     parts = []
     for start in starts:
+        if start and elsewhere():
+            return None
         file = directory / f"{start:06d}.npy" if directory is not None else None
         if file is not None and file.exists():
             parts.append(np.load(file))
@@ -113,7 +122,8 @@ def _evaluate(emulator, config, directory, progress):
         rows = scaled[start : start + CHUNK]
         part = np.stack([np.asarray(evaluate(emulator, jnp.asarray(s), query)) for s in rows]).astype(np.float16)
         if file is not None:
-            temporary = file.with_suffix(".tmp")
+            directory.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(f".{os.getpid()}.tmp")
             with open(temporary, "wb") as handle:
                 np.save(handle, part)
             os.replace(temporary, file)
