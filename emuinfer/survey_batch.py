@@ -60,7 +60,7 @@ class Settings:
     local: int = 240
     test: int = 40
     components: int = 16
-    verify: int = 128
+    verify: int = 64
     robust: bool = True
     at_once: int = 1
 
