@@ -1,5 +1,6 @@
 """`emuinfer fit-many`: posteriors of many stars of one instrument."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from .cli_common import (
     Workers,
     assignments,
     console,
+    telling,
     use_compilation_cache,
 )
 from .errors import EmuinferError
@@ -40,6 +42,7 @@ emuinfer fit-many {file} --output {output} --worker $SLURM_ARRAY_TASK_ID/$SLURM_
 
 
 def fit_many(
+    ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="HDF5 file with wavelength, flux and uncertainty (or ivar), see below; or a folder of spectra.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
     emulator: EmulatorName = "optical-fgk",
@@ -78,23 +81,41 @@ def fit_many(
       emuinfer fit-many survey.h5 -o survey --slurm > job.sh && sbatch job.sh
     """
     if slurm:
-        options = f"--emulator {emulator} --broadening {broadening.value} --seed {seed}"
-        print(SLURM.format(file=file, output=output, options=options), end="")
+        print(SLURM.format(file=shlex.quote(str(file)), output=shlex.quote(str(output)), options=_as_typed(ctx)), end="")
         return
     part = _worker(worker)
     use_compilation_cache()
     from .survey import Settings, fit_many
 
-    table = fit_many(
-        emulator, file, output, resolution=resolution, medium=medium and medium.value, rv_range=rv_range,
-        settings=Settings(chains=chains, warmup=warmup, draws=draws), batch=batch, workers=workers, worker=part,
-        cluster=_client(dask) if dask else None, save_draws=save_draws, seed=seed, overwrite=overwrite, progress=not quiet, broadening=broadening.value,
-        priors=assignments(fix, "--fix"), line_errors="shipped" if line_errors else None,
-    )
+    with telling("Finished batches are kept: run the same command again to go on."):
+        table = fit_many(
+            emulator, file, output, resolution=resolution, medium=medium and medium.value, rv_range=rv_range,
+            settings=Settings(chains=chains, warmup=warmup, draws=draws), batch=batch, workers=workers, worker=part,
+            cluster=_client(dask) if dask else None, save_draws=save_draws, seed=seed, overwrite=overwrite,
+            progress=not quiet, broadening=broadening.value, priors=assignments(fix, "--fix"),
+            line_errors="shipped" if line_errors else None,
+        )
     if table is None:
         print(f"This job's share is done; {output / 'results.fits'} will be written when all are.")
         return
     _print(table, output)
+
+
+def _as_typed(ctx) -> str:
+    """The options of this call as a command line has them, but for those that the job script sets itself."""
+    words = []
+    for option in ctx.command.params:
+        value = ctx.params.get(option.name)
+        typed = ctx.get_parameter_source(option.name).name != "DEFAULT"
+        if not typed or option.name in ("file", "output", "slurm", "worker", "workers"):
+            continue
+        if isinstance(value, bool):
+            words.append((option.opts if value else option.secondary_opts)[0])
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            parts = one if isinstance(one, tuple) else (one,)
+            words += [option.opts[-1], *(shlex.quote(str(getattr(p, "value", p))) for p in parts)]
+    return " ".join(words)
 
 
 def _client(address):

@@ -68,12 +68,12 @@ class Unconstrained:
         """
         total = jnp.diag(self._prior_curvature)
         for spectrum, values_of, own in self._model.parts(data):
-            values = lambda z, of=values_of: of(self._model.complete(self.constrain(z, data)))
+            values = lambda z, of=values_of: of(self._model.complete(self.constrain(z)))
             compressed = isinstance(own, CompressedStar)
             total = total + (_compressed_information if compressed else _information)(spectrum, values, own, z)
         return total
 
-    def constrain(self, z, data=None) -> dict:
+    def constrain(self, z) -> dict:
         """Parameters in their own units at one position `(dim,)`."""
         values = self._unpacked(z)[0]
         return {name: values[name] for name in self.names}
@@ -113,12 +113,13 @@ class _Bounded:
     def __init__(self, names, priors):
         self.names, self.unit = names, np.ones(len(names))
         self.low, self.width = (np.array(v, float) for v in zip(*((p.low, p.high - p.low) for p in priors)))
+        self.log_width = np.float32(np.log(self.width).sum())
 
     def forward(self, z):
         low, width = self.low.astype(np.float32), self.width.astype(np.float32)
         away = jnp.abs(z)
         slope = -away - 2 * jnp.log1p(jnp.exp(-away))  # log of the logistic function's slope
-        return low + width * jax.nn.sigmoid(z), -np.float32(np.log(self.width).sum()), jnp.sum(slope) + np.float32(np.log(self.width).sum())
+        return low + width * jax.nn.sigmoid(z), -self.log_width, jnp.sum(slope) + self.log_width
 
     def inverse(self, x):
         p = np.clip((x - self.low) / self.width, MARGIN, 1 - MARGIN)

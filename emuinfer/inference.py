@@ -48,17 +48,17 @@ def find_optimum(model: StellarSpectrum, *, start: dict | None = None, seed: int
         _say(progress, f"optimising from {len(z)} starts")
         final = search(z, data)
         for _ in range(ROUNDS):
-            data = _update_noise(model, _values(density, final.position, data), data)
+            data = _update_noise(model, _values(density, final.position), data)
             # As many starts as before, so that nothing is compiled anew.
             final = search(np.repeat(final.position[None], len(z), axis=0), data)
         position = final.position
     else:
         position = _given(model, density, start)
-        data = _update_noise(model, _values(density, position, model.data), model.data)
+        data = _update_noise(model, _values(density, position), model.data)
     _say(progress, f"fitting a local surrogate to {LOCAL} spectra of the full emulator around the optimum")
     local = _localise(model, density, position, data, seed)
     data = _with_emulators(model, data, local)
-    data = _update_noise(model, _values(density, position, data), data)
+    data = _update_noise(model, _values(density, position), data)
     # The last steps, small ones, are those of the compressed likelihood, which is then made anew where they end.
     final = search(position[None], _finished(model, density, position, data).star)
     return _finished(model, density, final.position, data)
@@ -66,7 +66,7 @@ def find_optimum(model: StellarSpectrum, *, start: dict | None = None, seed: int
 
 def _finished(model, density, z, data):
     """The `Fit` at `z`, with the factors of the emulator's error, which the search did without."""
-    values = _values(density, z, data)
+    values = _values(density, z)
     data = _of_each(model, lambda spectrum, v, d: spectrum.with_model_errors(v, d), values, data)
     return Fit(z, values, data, density, compress_star(model, values, data))
 
@@ -113,7 +113,7 @@ def _localise(model, density, z, data, seed):
 
 def _localise_at(model, density, positions, data):
     """One `LocalSpectrum` for each spectrum of the star, from the flat `positions` `(n, dim)`."""
-    values = model.complete(_constrain_all(density, positions[None].astype(np.float32), data))
+    values = model.complete(_constrain_all(density, positions))
     return [local_surrogate(spectrum, values_of(values), own) for spectrum, values_of, own in model.parts(data)]
 
 
@@ -156,13 +156,13 @@ def _updated(spectrum, values, data):
     return eqx.tree_at(lambda d: d.weight, data, spectrum.reweight(values, data)) if spectrum.robust else data
 
 
-def _values(density, z, data):
-    return {k: float(v) for k, v in _constrain_jit(density, jnp.asarray(z, jnp.float32), data).items()}
+def _values(density, z):
+    return {k: float(v) for k, v in _constrain_jit(density, jnp.asarray(z, jnp.float32)).items()}
 
 
 @eqx.filter_jit
-def _constrain_jit(density, z, data):
-    return density.constrain(z, data)
+def _constrain_jit(density, z):
+    return density.constrain(z)
 
 
 def _starts(model, density, seed):
@@ -179,7 +179,7 @@ def _starts(model, density, seed):
             "observation's fluxes and uncertainties are sensible."
         )
     best = z[np.argsort(-np.where(np.isfinite(lp), lp, -np.inf))[:STARTS]]
-    return best, _with_variance(model, _values(density, best[0], model.data), model.data)
+    return best, _with_variance(model, _values(density, best[0]), model.data)
 
 
 @eqx.filter_jit
@@ -232,7 +232,7 @@ def sample(
             seed=seed, chains=chains, warmup=warmup, draws=draws, covariance=covariance, progress=progress,
             **{"target_acceptance": 0.9, **options},
         )
-        values = _constrain_all(fit.density, result.positions, fit.data)
+        values = _constrain_all(fit.density, result.positions)
         clock = time.perf_counter()
         check = importance_check(model, fit.data, values, star=fit.star, n=verify, seed=seed, progress=progress) if verify else None
         verify_s = time.perf_counter() - clock
@@ -289,10 +289,14 @@ def _constant_data(model, fit) -> dict:
     return constant
 
 
-def _constrain_all(density, positions, data):
+def _constrain_all(density, positions):
     flat = jnp.asarray(positions.reshape(-1, positions.shape[-1]), jnp.float32)
-    values = eqx.filter_jit(lambda d, z, x: jax.vmap(lambda one: d.constrain(one, x))(z))(density, flat, data)
-    return {k: np.asarray(v, np.float64) for k, v in values.items()}
+    return {k: np.asarray(v, np.float64) for k, v in _constrain_rows(density, flat).items()}
+
+
+@eqx.filter_jit
+def _constrain_rows(density, rows):
+    return jax.vmap(density.constrain)(rows)
 
 
 def _predict(model, data, values, n, seed):

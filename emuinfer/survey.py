@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from . import __version__
-from .emulators import ReducedEmulator, emulator_hash, list_emulators, reduce_emulator
+from .emulators import ReducedEmulator, emulator_hash, list_emulators, load_emulator, reduce_emulator
 from .errors import SamplingError
 from .survey_batch import Settings
 from .survey_files import TABLE, Folder, table_of_parts
@@ -62,8 +62,6 @@ def fit_many(
     **Returns:** an `astropy.table.Table` with one row per star in the order of the input, or None where other workers are
     not done. See `survey_statistics.FLAGS` for the column `flag`.
     """
-    from .emulators import load_emulator
-
     settings = settings or Settings()
     output = Path(output)
     spectra = as_stack(spectra, output, medium=medium, resolution=resolution)

@@ -141,7 +141,7 @@ def _draw(density, base, state, key, settings, thin=1):
     positions, (lp, acceptance, diverging, step_size) = jax.vmap(functools.partial(_sample, density, settings))(*state, keys)
     positions = positions[:, :, ::thin]
     flat = positions.reshape(len(positions), -1, positions.shape[-1])
-    values = jax.vmap(jax.vmap(lambda p: density.constrain(p, base)))(flat)
+    values = jax.vmap(jax.vmap(density.constrain))(flat)
     cloud = flat[:, :: max(1, flat.shape[1] // settings.local)][:, : settings.local]
     return {"values": values, "cloud": cloud, "acceptance": acceptance, "diverging": diverging, "step_size": step_size}
 
@@ -154,7 +154,7 @@ def _over_stars(function, arguments, at_once):
 
 def _noise(model, density, z, data, settings):
     """The variance of the model's errors (without factors) and the outlier weights at `z`."""
-    values = model.complete(density.constrain(z, data))
+    values = model.complete(density.constrain(z))
     data = eqx.tree_at(lambda d: d.model_variance, data, model.model_errors(values, data)[0])
     return eqx.tree_at(lambda d: d.weight, data, model.reweight(values, data)) if settings.robust else data
 
@@ -204,7 +204,7 @@ def _root(covariance):
 def _around(model, density, data, full, z, points, settings):
     """What `_finish` gives, and the surrogate's error, with a `LocalSpectrum` from spectra of the full emulator at `points`
     `(local, dim)` around `z`."""
-    values = jax.vmap(lambda p: density.constrain(p, data))(points)
+    values = jax.vmap(density.constrain)(points)
     whole = eqx.tree_at(lambda d: d.emulator, data, full, is_leaf=lambda x: x is data.emulator)
     spectra = jax.vmap(lambda v: model.normalised_flux(model.complete(v), whole))(values)
     parameters = jax.vmap(lambda v: model.local_parameters(model.complete(v)))(values)
@@ -218,7 +218,7 @@ def _around(model, density, data, full, z, points, settings):
 
 def _finish(model, density, data, z):
     """Compressed likelihood, its optimum and covariance there, and facts about the fit."""
-    values = model.complete(density.constrain(z, data))
+    values = model.complete(density.constrain(z))
     variance, factors, _ = model.model_errors(values, data)
     if not len(factors):
         factors = jnp.zeros((1, len(variance)))  # `lax.map` of several stars at once does not take empty arrays

@@ -111,7 +111,7 @@ def stack_observations(observations, path) -> Path:
     if first is None:
         raise ObservationError("There is no spectrum to stack.")
     path, names = Path(path), []
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with h5py.File(temporary, "w") as file:
             file["wavelength"] = first.wavelength

@@ -9,10 +9,10 @@ from .density import Unconstrained
 from .errors import ObservationError
 from .grids.design import sobol_design
 from .likelihoods import StellarSpectrum
-from .likelihoods.stellar import scaled_to_continuum
 from .posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
 from .spectra import Observation
 from .spectra.doppler import SPEED_OF_LIGHT, cross_correlation_rv
+from .spectra.quality import scaled_to_continuum
 from .survey_batch import Settings, Stars, fit_again, fit_batch, sample_again
 from .survey_statistics import effective_size, r_hat, summaries
 

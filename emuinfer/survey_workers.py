@@ -1,10 +1,12 @@
 """The workers of `fit_many`: processes of this machine, or those of a Dask cluster. Each takes every n-th batch."""
 
-import contextlib
 import os
 import time
 
+import jax
+
 from .errors import SamplingError
+from .processes import environment, obey_parent
 
 KEPT = "What was finished is kept; run again to go on."
 
@@ -21,10 +23,18 @@ def run_processes(workers, arguments, common, done, total, progress):
     errors = context.SimpleQueue()
     jobs = [context.Process(target=_process, args=(k, workers, arguments, common, errors), daemon=True) for k in range(workers)]
     # Linear algebra of small matrices is up to 60 times slower where its threads compete for busy cores.
-    with _environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1"):
+    variables = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    if cache := jax.config.jax_compilation_cache_dir:  # settings of this process, which new ones do not inherit
+        seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+        variables |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(seconds)}
+    with environment(variables):
         for job in jobs:
             job.start()
-    _watch(lambda: any(job.is_alive() for job in jobs), done, total, progress)
+    try:
+        _watch(lambda: any(job.is_alive() for job in jobs), done, total, progress)
+    finally:
+        for job in jobs:
+            job.terminate()  # those that still run, where the user has interrupted
     if not errors.empty():
         raise SamplingError(f"A worker failed: {errors.get()} {KEPT}")
     if bad := [job.exitcode for job in jobs if job.exitcode]:
@@ -59,19 +69,8 @@ def _watch(running, done, total, progress):
         bar.update(done() - bar.n)
 
 
-@contextlib.contextmanager
-def _environment(**values):
-    """Variables for processes started meanwhile; those that the user has set stay."""
-    added = {k: v for k, v in values.items() if k not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for k in added:
-            del os.environ[k]
-
-
 def _process(k, workers, arguments, common, errors):
+    obey_parent()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) >= workers:
         os.sched_setaffinity(0, cores[k::workers])

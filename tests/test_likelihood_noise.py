@@ -161,7 +161,7 @@ def test_outliers_move_the_labels_only_without_weights(tiny_emulator, spoilt):
         for _ in range(7):
             z = jnp.asarray(truth if z is None else z, jnp.float32)
             if robust:
-                weight = model.reweight({k: float(v) for k, v in constrain(z, data).items()}, data)
+                weight = model.reweight({k: float(v) for k, v in constrain(z).items()}, data)
                 data = eqx.tree_at(lambda d: d.weight, data, weight)
             slope, information = (np.asarray(a, float) for a in step(z, data))
             sd = np.sqrt(np.diag(np.linalg.inv(information)))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -159,7 +160,7 @@ def test_a_full_disk_leaves_no_half_part(tmp_path, monkeypatch):
     assert not folder.done(1) and folder.load(0)["mean"].sum() == 3
 
 
-def program(path, stack, out, *more, **environment):
+def program(path, stack, out, devices=1, environment=(), **more):
     """A process of its own that fits the stack."""
     code = f"""
 from emuinfer import fit_many
@@ -167,35 +168,59 @@ from emuinfer.survey import Settings
 from emuinfer.survey_files import Folder
 if __name__ == "__main__":
     options = {{"settings": {SETTINGS!r}, "line_errors": None, "batch": 2, "progress": False, "rv_range": (-60.0, 60.0)}}
+    options |= {more!r}
     fit_many({str(path)!r}, {str(stack)!r}, {str(out)!r}, **options)
+    import jax
+    assert jax.device_count() == {devices}
 """
-    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **environment}, start_new_session=True)
+    script = out.with_name(f"{out.name}.py")  # workers import it
+    script.write_text(code)
+    return subprocess.Popen([sys.executable, script], env={**os.environ, **dict(environment)})
+
+
+def workers_of(pid):
+    """The processes that a process has started (Linux)."""
+    return [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_a_run_killed_at_once_goes_on(table, tiny_path, stack, tmp_path):
     out = tmp_path / "out"
-    process = program(tiny_path, stack, out)
-    first = out / "parts" / "part-000000.npz"
+    process = program(tiny_path, stack, out, workers=2)
+    written = lambda: {p.name: p.stat().st_mtime_ns for p in (out / "parts").glob("*.npz")}
     end = time.monotonic() + 300
-    while not first.exists() and process.poll() is None and time.monotonic() < end:
+    while not written() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    children = workers_of(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert first.exists() and not (out / "results.fits").exists()
-    written = first.stat().st_mtime_ns
+    assert len(children) >= 2 and written() and not (out / "results.fits").exists()
+    while any(alive(pid) for pid in children) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in children)  # workers end with their parent, however it ended
+    kept = written()
     again = fit_many(str(tiny_path), stack, out, **{**OPTIONS, "batch": 2})
-    assert first.stat().st_mtime_ns == written and len(again) == len(table)
+    assert kept.items() <= written().items() and len(again) == len(table)
     assert np.isfinite(np.asarray(again["teff"])[[0, 1, 3, 4]]).all()
 
 
 @pytest.mark.slow
 def test_two_devices_give_what_one_gives(tiny_path, stack, tmp_path):
     one = fit_many(str(tiny_path), stack, tmp_path / "one", **{**OPTIONS, "batch": 2})
-    process = program(tiny_path, stack, tmp_path / "two", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    process = program(tiny_path, stack, tmp_path / "two", devices=2, environment=flags)
     assert process.wait(600) == 0
     two = Table.read(tmp_path / "two" / "results.fits")
     good = [0, 1, 3, 4]
+    assert not np.array_equal(np.asarray(two["teff"])[good], np.asarray(one["teff"])[good])
     for name in ("teff", "fe_h", "mg_fe"):  # other random numbers on each device, the same posteriors
         difference = (np.asarray(two[name]) - np.asarray(one[name]))[good] / np.asarray(one[f"{name}_sd"])[good]
         assert np.abs(difference).max() < 0.35
@@ -218,5 +243,9 @@ def test_a_dask_cluster_does_the_batches(tiny_path, stack, tmp_path):
 def test_command_line(cli, stack, tmp_path):
     status, out, err = cli("fit-many", stack, "-o", tmp_path / "o", "--slurm")
     assert status == 0 and "#SBATCH --array" in out and str(stack) in out
+    typed = ("--rv-range", -60, 60, "--fix", "mg_fe=0.1", "--fix", "vmic=1", "--no-line-errors", "--broadening", "vsini", "--medium", "air")
+    out = cli("fit-many", stack, "-o", tmp_path / "o", "--slurm", "--workers", 2, *typed)[1]
+    given = out.splitlines()[-1].split("$SLURM_ARRAY_TASK_COUNT")[1].split()
+    assert sorted(given) == sorted(["--rv-range", "-60.0", "60.0", *map(str, typed[3:])])
     status, _, err = cli("fit-many", stack, "-o", tmp_path / "o", "--worker", "4/2")
     assert status == 1 and "K/N" in err

@@ -7,14 +7,13 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
-import signal
-import threading
 from collections.abc import Callable
 
 import numpy as np
 
 from ..errors import GridError
 from ..labels import LabelSpace
+from ..processes import environment, obey_parent
 
 # One thread per worker: several spectra at once are faster than several threads on one spectrum. NPROC sizes XLA's own
 # thread pool on the CPU. The variables must be set before the libraries are loaded, hence before the workers start.
@@ -109,7 +108,7 @@ def _in_process(backend):
 def _pool(source, workers):
     _require_importable(source)
     context = multiprocessing.get_context("spawn")  # JAX is not safe to fork
-    with _environment(SINGLE_THREAD):
+    with environment(SINGLE_THREAD):
         executor = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (source,))
         try:
             yield Synthesis(
@@ -137,36 +136,15 @@ def _require_importable(source):
         ) from error
 
 
-@contextlib.contextmanager
-def _environment(variables):
-    """Set environment variables that are not set yet, for the processes started inside the block."""
-    added = {key: value for key, value in variables.items() if key not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for key in added:
-            os.environ.pop(key, None)
-
-
 _worker = {}  # the state of a worker process: its backend, or why it could not be built
 
 
 def _start_worker(source):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    if not multiprocessing.parent_process().is_alive():  # killed while this worker was starting
-        os._exit(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    obey_parent()
     try:
         _worker["backend"] = _build(source)
     except Exception as error:  # handed to the parent by the first task; an error here would only break the pool
         _worker["error"] = error
-
-
-def _end_with_parent():
-    """A worker would wait for work for ever if its parent was killed."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _describe_worker():

@@ -15,7 +15,7 @@ from ..spectra.correlation import Correlation, WhiteTerms
 from ..spectra.doppler import SPEED_OF_LIGHT
 from ..spectra.lsf import FWHM_PER_SIGMA, cut_resolution, resolving_power
 from ..spectra.operator import SpectrumOperator, usable_pixels
-from ..spectra.quality import rough_continuum
+from ..spectra.quality import scaled_to_continuum
 from .compressed import CompressedStar
 from .line_errors import resolve
 from .model_errors import ModelErrors
@@ -388,16 +388,6 @@ class StellarSpectrum:
         if data.correlation is not None:
             residual = data.correlation(residual)
         return jnp.where(data.weight > 0, t_weights(residual / sigma, self.degrees_of_freedom), 0.0)
-
-
-def scaled_to_continuum(flux, uncertainty, good):
-    """`(scale, flux, sigma, level)`: the median of a rough continuum, and flux, uncertainty and that continuum over it.
-
-    All `(n_pix,)`; flux and uncertainty are 1 where a pixel is not `good`.
-    """
-    level = rough_continuum(flux, good)
-    scale = float(np.median(level[good]))
-    return scale, np.where(good, flux / scale, 1.0), np.where(good, uncertainty / scale, 1.0), level / scale
 
 
 def _upper_end(prior) -> float:

@@ -23,6 +23,16 @@ def rough_continuum(flux, good, pixels_per_block: int = 200, percentile: float =
     return np.interp(np.arange(len(flux)), centres, level)
 
 
+def scaled_to_continuum(flux, uncertainty, good):
+    """`(scale, flux, sigma, level)`: the median of a rough continuum, and flux, uncertainty and that continuum over it.
+
+    All `(n_pix,)`; flux and uncertainty are 1 where a pixel is not `good`.
+    """
+    level = rough_continuum(flux, good)
+    scale = float(np.median(level[good]))
+    return scale, np.where(good, flux / scale, 1.0), np.where(good, uncertainty / scale, 1.0), level / scale
+
+
 def zero_runs(flux, minimum: int = 3) -> np.ndarray:
     """True where `minimum` or more neighbouring pixels are exactly zero: a gap that a pipeline filled."""
     zero = np.asarray(flux) == 0

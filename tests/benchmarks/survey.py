@@ -107,7 +107,7 @@ def numpyro_nuts(path, wavelength, stars, full, warmup, draws):
         )
         if full:
             data = eqx.tree_at(lambda d: d.emulator, data, survey.full, is_leaf=lambda x: x is data.emulator)
-        values = {k: jnp.asarray(v) for k, v in survey.density.constrain(jnp.asarray(start), data).items()}
+        values = {k: jnp.asarray(v) for k, v in survey.density.constrain(jnp.asarray(start)).items()}
         kernel = NUTS(model, dense_mass=True, init_strategy=init_to_value(values=values), max_tree_depth=8)
         mcmc = MCMC(kernel, num_warmup=warmup, num_samples=draws, num_chains=1, progress_bar=False, jit_model_args=True)
         begin = time.perf_counter()
