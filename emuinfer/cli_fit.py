@@ -154,7 +154,7 @@ def _refuse_results(folder, overwrite):
 
 
 def _fit_one(emulator, path, folder, settings):
-    from .inference import sample
+    from .inference.sample import sample
     from .likelihoods import StellarSpectrum
     from .spectra import Observation
 

@@ -9,12 +9,13 @@ import numpyro.distributions as dist
 import pytest
 from tiny import RV, TRUTH, VBROAD, line_emulator, observe, reduced_lines
 
-from emuinfer import Observation, StellarSpectrum, inference, sample
+from emuinfer import Observation, StellarSpectrum, sample
+from emuinfer.inference import sample as inference
 from emuinfer.bounds import cramer_rao
-from emuinfer.calibration import importance_check
+from emuinfer.inference.verify import importance_check
 from emuinfer.emulators import emulator_hash
 from emuinfer.errors import LabelError
-from emuinfer.inference import Unconstrained, find_optimum, local_surrogate
+from emuinfer.inference.sample import Unconstrained, find_optimum, local_surrogate
 from emuinfer.posterior import draws_of, load_posterior, save_posterior, summary_table
 
 FAKE = 6187.0  # Å, where the data have a line that the emulator lacks

@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 from tiny import RANGE, RV, SPACE, TRUTH, VBROAD, line_emulator, observe, reduced_lines
 
 from emuinfer import Observation, StellarSpectrum
-from emuinfer.inference import local_surrogate
+from emuinfer.inference.sample import local_surrogate
 from emuinfer.errors import LabelError, ObservationError
 
 AT_TRUTH = {**TRUTH, "rv": RV, "vbroad": VBROAD, "log10_jitter": -4.0}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import emuinfer as ei
-from emuinfer.inference import find_optimum
+from emuinfer.inference.sample import find_optimum
 from emuinfer.likelihoods.compressed import LOWEST, HIGHEST, NODES, _spline_inverse, nodes, spline
 from emuinfer.spectra.continuum import Continuum
 

@@ -6,7 +6,7 @@ import pytest
 from tiny import TRUTH, observe
 
 import emuinfer as ei
-from emuinfer.inference import Unconstrained, _starts, _values
+from emuinfer.inference.sample import Unconstrained, _starts, _values
 from emuinfer.spectra.doppler import SPEED_OF_LIGHT, common_rv, cross_correlation_rv, velocity_grid
 from emuinfer.spectra.operator import SpectrumOperator
 

@@ -15,7 +15,7 @@ from astropy.table import Table
 
 from emuinfer import fit_many
 from emuinfer.errors import ObservationError, SamplingError
-from emuinfer.inference import sample
+from emuinfer.inference.sample import sample
 from emuinfer.likelihoods import StellarSpectrum
 from emuinfer.posterior import draws_of, load_posterior
 from emuinfer.survey import Settings

@@ -21,7 +21,7 @@ import numpy as np
 
 import emuinfer as ei
 from emuinfer.emulators import TransformerConfig, TransformerPayne
-from emuinfer.inference import LOCAL, WIDEN, compress_star, local_surrogate
+from emuinfer.inference.sample import LOCAL, WIDEN, compress_star, local_surrogate
 
 STAR = {"teff": 5690, "logg": 4.36, "fe_h": -0.43, "vmic": 0.8, "mg_fe": 0.04, "ca_fe": 0.22, "ti_fe": 0.02, "cr_fe": -0.03,
         "mn_fe": -0.14, "co_fe": -0.17, "ni_fe": -0.11, "y_fe": -0.1}

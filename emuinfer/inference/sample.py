@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .density import Unconstrained
-from .emulators import emulator_hash, fit_local
-from .errors import LabelError, SamplingError
-from .grids.design import sobol_design
-from .likelihoods import StellarSpectrum
-from .likelihoods.compressed import CompressedStar, compress
-from .samplers import get_sampler, laplace_covariance, optimise
+from ..density import Unconstrained
+from ..emulators import emulator_hash, fit_local
+from ..errors import LabelError, SamplingError
+from ..grids.design import sobol_design
+from ..likelihoods import StellarSpectrum
+from ..likelihoods.compressed import CompressedStar, compress
+from ..samplers import get_sampler, laplace_covariance, optimise
 
 SCREENED = 256  # Sobol points of the domain whose density is looked at to choose the optimiser's starts
 STARTS = 4
@@ -218,8 +218,8 @@ def sample(
     `verification` (ok, warn, fail or skipped), `in_domain` (share of the draws), `edge_distance` (of the median labels from
     the domain's nearest bound, in half-widths of the labels; negative outside), `warnings`, `versions`, `timings`.
     """
-    from .calibration import importance_check
-    from .posterior import build_posterior, diagnose
+    from .verify import importance_check
+    from ..posterior import build_posterior, diagnose
 
     run = get_sampler(sampler)
     clock = time.perf_counter()
@@ -354,7 +354,7 @@ def _attributes(model, fit, result, check, values):
 
 
 def _version(package, version):
-    from . import __version__
+    from .. import __version__
 
     return __version__ if package == "emuinfer" else version(package)
 
