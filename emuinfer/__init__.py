@@ -19,7 +19,7 @@ _LAZY = {
     "JointSpectrum": ".likelihoods.joint",
     "sample": ".inference",
     "fit_many": ".survey",
-    "calibrate": ".calibration_sbc",
+    "calibrate": ".calibration",
     "cramer_rao": ".bounds",
     "Exposure": ".forecast_exposure",
     "Forecast": ".forecast",

@@ -68,7 +68,7 @@ def calibrate(
     if emulator_error not in WHICH:
         raise EmuinferError(f"--emulator-error must be on, off or both; got '{emulator_error}'.")
     use_compilation_cache()
-    from .calibration_sbc import calibrate
+    from .calibration.check import calibrate
     from .survey import Settings
 
     with telling("Finished batches are kept: run the same command again to go on."):
@@ -83,7 +83,7 @@ def calibrate(
 
 def _rows(text):
     """`all`, `A:B` or a name of `choose_rows`."""
-    from .calibration_mock import NAMED_ROWS
+    from .calibration.mock import NAMED_ROWS
 
     if text == "all" or text in NAMED_ROWS:
         return None if text == "all" else text
@@ -94,7 +94,7 @@ def _rows(text):
 
 
 def _print(done):
-    from .calibration_statistics import ALL
+    from .calibration.statistics import ALL
 
     out = console()
     for note in done.notes:

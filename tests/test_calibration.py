@@ -7,8 +7,8 @@ import tiny
 from astropy.table import Table
 from scipy import stats
 
-from emuinfer.calibration_sbc import calibrate
-from emuinfer.calibration_statistics import ALL, DRAWS, ecdf_band, histogram_band, ranks_of, summarise, uniformity
+from emuinfer.calibration.check import calibrate
+from emuinfer.calibration.statistics import ALL, DRAWS, ecdf_band, histogram_band, ranks_of, summarise, uniformity
 from emuinfer.emulators.controls_pixels import PixelGrid
 from emuinfer.emulators.uncertainty import EmulatorUncertainty, label_terms, sensitivity
 from emuinfer.errors import GridError, LabelError, SamplingError
@@ -135,7 +135,7 @@ def test_bad_input(tiny_emulator, spectra, tmp_path):
 
 
 def test_labels_that_no_prior_draws_are_noted(tiny_emulator, spectra):
-    from emuinfer.calibration_sbc import _prior_notes
+    from emuinfer.calibration.check import _prior_notes
 
     space, labels = tiny_emulator.label_space, spectra[1].copy()
     assert _prior_notes(space, labels) == []
@@ -186,7 +186,7 @@ def test_ranks_and_coverage_of_gaussians():
 
 def test_command_line(cli, perfect, tmp_path, monkeypatch):
     """What the options become; the fits themselves are those of the other tests."""
-    from emuinfer import calibration_sbc
+    from emuinfer.calibration import check as calibration_sbc
 
     calls = []
     monkeypatch.setattr(calibration_sbc, "calibrate", lambda *a, **k: calls.append((a, k)) or perfect[0])

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from emuinfer.calibration_sbc import calibrate
-from emuinfer.calibration_statistics import ALL
+from emuinfer.calibration.check import calibrate
+from emuinfer.calibration.statistics import ALL
 from emuinfer.emulators import load_emulator, save_emulator
 from emuinfer.grids import Grid, import_npz
 from emuinfer.labels import OPTICAL_FGK

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import GridError, LabelError
-from .spectra.doppler import SPEED_OF_LIGHT, VelocityGrid
-from .spectra.operator import SpectrumOperator
+from ..errors import GridError, LabelError
+from ..spectra.doppler import SPEED_OF_LIGHT, VelocityGrid
+from ..spectra.operator import SpectrumOperator
 
 REACH = 45.0  # km/s of source spectrum beyond each pixel that its kernels may need
 TILT = 0.1  # standard deviation of the first Chebyshev coefficient of a continuum; the k-th has TILT / k
@@ -50,12 +50,12 @@ def load_source(source, emulator, folder: Path, *, n, medium, seed, workers=0, p
 
     The last two compute `n` spectra, into `spectra.h5` of `folder`.
     """
-    from .grids import Grid, generate_grid, import_npz
+    from ..grids import Grid, generate_grid, import_npz
 
     if isinstance(source, Grid):
         return source
     if isinstance(source, str) and source == "lte":
-        from .synthesis import make_backend
+        from ..synthesis import make_backend
 
         lo, hi = emulator.wavelength_range
         wavelength = np.round(np.arange(np.ceil(lo / LTE_STEP), np.floor(hi / LTE_STEP) + 1) * LTE_STEP, 4)
@@ -85,7 +85,7 @@ def choose_rows(grid, rows, n, seed) -> np.ndarray:
     if isinstance(rows, str):
         if rows not in NAMED_ROWS:
             raise GridError(f"rows may be indices, a mask, a slice, or one of {', '.join(NAMED_ROWS)}; got '{rows}'.")
-        from .training.flagship import fixed_split
+        from ..training.flagship import fixed_split
 
         rows = grid.split()[1] if rows == "held-out" else fixed_split(len(grid))[1]
     rows = np.arange(len(grid))[slice(None) if rows is None else rows if isinstance(rows, slice) else np.asarray(rows)]
@@ -135,7 +135,7 @@ def prior_check(label_space, labels) -> tuple[dict, int]:
     """
     from scipy.stats import ks_2samp
 
-    from .grids import sobol_design
+    from ..grids import sobol_design
 
     prior = sobol_design(label_space, 8192, seed=7)
     p = {n: float(ks_2samp(labels[:, i], prior[:, i]).pvalue) for i, n in enumerate(label_space.names)}
@@ -221,7 +221,7 @@ def _through_instrument(grid, rows, wavelength, mock, truth):
 
 def _continua(rng, wavelength, n):
     """Random smooth continua in arbitrary units, `(n, n_pix)`: within what the continuum of a fit can follow."""
-    from .spectra.continuum import chebyshev_basis, default_terms
+    from ..spectra.continuum import chebyshev_basis, default_terms
 
     terms = max(2, default_terms(wavelength) - 1)
     coefficients = rng.standard_normal((n, terms)) * TILT / np.arange(1, terms + 1) ** 1.5

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import __version__
-from .calibration_mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, load_source, observe, prior_check
-from .calibration_statistics import ranks_of, summarise
-from .errors import SamplingError
-from .survey_files import write
+from .. import __version__
+from .mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, load_source, observe, prior_check
+from .statistics import ranks_of, summarise
+from ..errors import SamplingError
+from ..survey_files import write
 
 PLAN, MOCK, RESULTS, SUMMARY = "plan.json", "mock.h5", "results.ecsv", "summary.ecsv"
 FITS = {True: "emulator-error-on", False: "emulator-error-off"}
@@ -77,7 +77,7 @@ def calibrate(
 
     **Raises:** `GridError` where the source does not fit the emulator, `SamplingError` where `output` holds another run.
     """
-    from .emulators import load_emulator
+    from ..emulators import load_emulator
 
     named = emulator if isinstance(emulator, str | Path) else None
     loaded = load_emulator(emulator) if named is not None else emulator
@@ -119,7 +119,7 @@ def _switches(emulator_error):
 
 def _uncertainty(emulator, named, given, wanted):
     """What `emulator_error` is where it is on: an `EmulatorUncertainty`, or True if only the surrogate's error is known."""
-    from .emulators.uncertainty import load_uncertainty, shipped_uncertainty, uncertainty_files
+    from ..emulators.uncertainty import load_uncertainty, shipped_uncertainty, uncertainty_files
 
     if given is not None or not wanted:
         return given, []
@@ -135,7 +135,7 @@ def _uncertainty(emulator, named, given, wanted):
 
 def _training_notes(named, grid, everything):
     """A note where spectra were not chosen from the grid that the emulator's card names."""
-    from .emulators import load_card
+    from ..emulators import load_card
 
     if named is None or not everything or grid.hash not in json.dumps(load_card(named)):
         return []
@@ -161,7 +161,7 @@ def _plan(emulator, grid, rows, mock, uncertainty, priors, settings, options):
 
     import jax
 
-    from .emulators import emulator_hash
+    from ..emulators import emulator_hash
 
     leaves = [np.asarray(x).tobytes() for x in jax.tree.leaves(uncertainty)]
     shown = {k: repr(v) for k, v in sorted({**priors, **options, "settings": settings}.items())}
@@ -193,7 +193,7 @@ def _begin(output, plan, overwrite):
 
 def _fit(emulator, output, switch, emulator_error, truth, rows, mock, common, keep_draws):
     """A row per star, S/N and parameter of the fits with or without the emulator's error, as a `Table`."""
-    from .survey import fit_many
+    from ..survey import fit_many
 
     folder = output / FITS[switch]
     fits = fit_many(emulator, output / MOCK, folder, save_draws=True, emulator_error=emulator_error, **common)
@@ -206,7 +206,7 @@ def _fit(emulator, output, switch, emulator_error, truth, rows, mock, common, ke
 
 def _ranks(folder, names, truth, n, keep_draws):
     """`rank` and `pit` `(n, len(names))`, from the draws on disk, or from an earlier call."""
-    from .posterior import draws_of, load_posterior
+    from ..posterior import draws_of, load_posterior
 
     draws = folder / "draws"
     kept = draws / "ranks.npz"
@@ -235,7 +235,7 @@ def _ranks(folder, names, truth, n, keep_draws):
 def _long_table(fits, names, truth, rank, pit, star, snr, switch):
     from astropy.table import Table, vstack
 
-    from .survey_statistics import SERIOUS
+    from ..survey_statistics import SERIOUS
 
     flag = np.asarray(fits["flag"])
     parts = []
@@ -256,9 +256,9 @@ def report(output, parts, labels, notes) -> Calibration:
     """Tables, figures and page in `output` from the tables of fits `parts`."""
     from astropy.table import vstack
 
-    from .calibration_report import write_page
-    from .cli_common import write_table
-    from .plotting_calibration import plot_coverage, plot_ecdf, plot_ranks
+    from .report import write_page
+    from ..cli_common import write_table
+    from .figures import plot_coverage, plot_ecdf, plot_ranks
 
     results = vstack(parts)
     for column in ("truth", "mean", "sd", "pit", "ess", "k_hat", "chi2", "chi2_model", "down_weighted"):
