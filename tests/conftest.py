@@ -111,7 +111,7 @@ def write_spectrum(path, wavelength, flux, uncertainty=None, **meta):
 
 def run_cli(*arguments):
     """`(exit status, stdout, stderr)` of the command line, run in this process."""
-    from emuinfer.cli import main
+    from emuinfer.cli.main import main
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:

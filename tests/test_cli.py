@@ -288,7 +288,7 @@ def test_grid_make_info_and_import(cli, tmp_path, monkeypatch):
 def train(*arguments):
     """`emuinfer train` as a process of its own."""
     # A shell's background jobs ignore interrupts, and so do their children unless told otherwise.
-    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from emuinfer.cli import main; main()"
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from emuinfer.cli.main import main; main()"
     command = [sys.executable, "-c", start, "train", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from emuinfer.cli import main
+from emuinfer.cli.main import main
 from emuinfer.errors import GridError
 from emuinfer.grids import Grid, check_grid, import_npz, sobol_design
 from emuinfer.labels import OPTICAL_FGK, LabelSpace

@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from emuinfer.cli import main
+from emuinfer.cli.main import main
 from emuinfer.errors import GridError
 from emuinfer.grids import Grid, import_grid
 from emuinfer.grids.foreign import label_name

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from emuinfer import Grid, LabelSpace, TransformerPayne, load_emulator, save_emulator
-from emuinfer.cli_common import use_compilation_cache
+from emuinfer.cli.options import use_compilation_cache
 from emuinfer.emulators import TransformerConfig
 from emuinfer.errors import GridError, TrainingError
 from emuinfer.grids.grid import split_rows

@@ -257,7 +257,7 @@ def report(output, parts, labels, notes) -> Calibration:
     from astropy.table import vstack
 
     from .report import write_page
-    from ..cli_common import write_table
+    from ..cli.options import write_table
     from .figures import plot_coverage, plot_ecdf, plot_ranks
 
     results = vstack(parts)

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import emuinfer as ei
-from emuinfer.cli_common import use_compilation_cache
+from emuinfer.cli.options import use_compilation_cache
 from emuinfer.posterior import draws_of, summary_table
 from tests.conftest import SHARED
 

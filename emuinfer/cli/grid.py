@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .cli_common import Medium, console, refuse_existing, telling
-from .errors import EmuinferError
+from .options import Medium, console, refuse_existing, telling
+from ..errors import EmuinferError
 
 grid = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +59,7 @@ def make(
       emuinfer grid make --n 2000 --output lte.h5
       emuinfer grid make --n 4000 --output lte.h5          (extends it)
     """
-    from .grids.generate import _option, format_report, generate_grid
+    from ..grids.generate import _option, format_report, generate_grid
 
     options = dict(_option(text) for text in option or ())
     with telling("Start the same command again to go on; what was computed is kept."):
@@ -109,7 +109,7 @@ def import_(
       emuinfer grid import cube.h5 --medium vacuum --name flux=data/norm --label teff=T --label logg=G -o spectra.h5
       emuinfer grid import spectra/ --label-table labels.csv --medium air --output spectra.h5
     """
-    from .grids import import_grid
+    from ..grids import import_grid
 
     refuse_existing(output, overwrite)
     imported = import_grid(
@@ -135,7 +135,7 @@ def import_(
 
 
 def _space(domain):
-    from .labels import OPTICAL_FGK
+    from ..labels import OPTICAL_FGK
 
     return OPTICAL_FGK if domain is Domain.optical_fgk else None
 
@@ -177,8 +177,8 @@ def check(
       emuinfer grid check lte.h5
       emuinfer grid check spectra.npz --medium air --json
     """
-    from .grids import Grid, check_grid, import_grid
-    from .synthesis.lines import load_line_list
+    from ..grids import Grid, check_grid, import_grid
+    from ..synthesis.lines import load_line_list
 
     if file.suffix == ".npz":
         given = dict(names=_pairs(name, "--name"), labels=_pairs(label, "--label"), label_space=_space(domain))
@@ -225,7 +225,7 @@ def info(
     Example:
       emuinfer grid info lte.h5 --check
     """
-    from .grids import Grid, describe
+    from ..grids import Grid, describe
 
     print(describe(Grid.load(file, lazy=not check)))
     if check:

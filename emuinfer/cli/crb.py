@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .cli_common import (
+from .options import (
     Broadening,
     EmulatorName,
     Quiet,
@@ -18,7 +18,7 @@ from .cli_common import (
     use_compilation_cache,
     write_table,
 )
-from .errors import EmuinferError
+from ..errors import EmuinferError
 
 
 class SnrPer(enum.StrEnum):
@@ -109,10 +109,10 @@ def crb(
     use_compilation_cache()
     import numpyro.distributions as dist
 
-    from .bounds import instrument_model, model_bounds, solar_labels
-    from .emulators import emulator_hash, load_emulator, reduce_emulator
-    from .forecast import Exposure, Forecast
-    from .instruments import Instrument, load_instrument
+    from ..bounds import instrument_model, model_bounds, solar_labels
+    from ..emulators import emulator_hash, load_emulator, reduce_emulator
+    from ..forecast import Exposure, Forecast
+    from ..instruments import Instrument, load_instrument
 
     full = load_emulator(emulator)
     space = full.label_space
@@ -182,7 +182,7 @@ def crb(
 
 def _uncertainty(full, used):
     """The uncertainty of the emulator itself also where its fast copy is used."""
-    from .emulators import shipped_uncertainty
+    from ..emulators import shipped_uncertainty
 
     return "shipped" if used is full else shipped_uncertainty(full)
 
@@ -202,7 +202,7 @@ def _pairs(texts):
 
 
 def _list_instruments():
-    from .instruments import instrument_table
+    from ..instruments import instrument_table
 
     table = instrument_table()
     shown = result_table(("instrument", "medium", "from [Å]", "to [Å]", "R", "pixels/FWHM"), "Shipped instruments")

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .cli_common import (
+from .options import (
     Broadening,
     EmulatorName,
     FileMedium,
@@ -27,7 +27,7 @@ from .cli_common import (
     telling,
     use_compilation_cache,
 )
-from .errors import EmuinferError
+from ..errors import EmuinferError
 
 SLURM = """#!/bin/bash
 #SBATCH --array=0-15
@@ -85,7 +85,7 @@ def fit_many(
         return
     part = _worker(worker)
     use_compilation_cache()
-    from .survey import Settings, fit_many
+    from ..survey import Settings, fit_many
 
     with telling("Finished batches are kept: run the same command again to go on."):
         table = fit_many(
@@ -140,7 +140,7 @@ def _worker(text) -> tuple[int, int]:
 
 
 def _print(table, output):
-    from .survey_statistics import FLAGS, SERIOUS
+    from ..survey_statistics import FLAGS, SERIOUS
 
     flag = np.asarray(table["flag"])
     out = console()

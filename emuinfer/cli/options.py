@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .errors import EmuinferError
+from ..errors import EmuinferError
 
 
 class Medium(enum.StrEnum):
@@ -133,7 +133,7 @@ def use_compilation_cache() -> None:
 
     if jax.config.jax_compilation_cache_dir:
         return
-    from .emulators.reduction import cache_directory
+    from ..emulators.reduction import cache_directory
 
     folder = cache_directory() / "xla" / _processor()
     try:

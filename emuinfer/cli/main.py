@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
-from . import __version__
-from .cli_calibrate import calibrate
-from .cli_common import console, print_error
-from .cli_crb import crb
-from .cli_fit import fit
-from .cli_grid import grid
-from .cli_pretrain import pretrain
-from .cli_survey import fit_many
-from .cli_train import train
-from .errors import EmuinferError
+from .. import __version__
+from .coverage import calibrate
+from .options import console, print_error
+from .crb import crb
+from .fit import fit
+from .grid import grid
+from .pretrain import pretrain
+from .fit_many import fit_many
+from .train import train
+from ..errors import EmuinferError
 
 app = typer.Typer(
     name="emuinfer",
@@ -69,7 +69,7 @@ def emulators(
       emuinfer emulators
       emuinfer emulators optical-fgk
     """
-    from .emulators import list_emulators, load_card
+    from ..emulators import list_emulators, load_card
 
     if name is None:
         for known in list_emulators():
@@ -97,7 +97,7 @@ def _window(card):
 def _show_card(card):
     from rich.table import Table
 
-    from .labels import LabelSpace
+    from ..labels import LabelSpace
 
     space = LabelSpace.from_json(card["labels"])
     out = console()

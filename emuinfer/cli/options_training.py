@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .errors import EmuinferError, TrainingError
+from ..errors import EmuinferError, TrainingError
 
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Emulator to write: OUTPUT.safetensors and its card, OUTPUT.json.")
@@ -34,7 +34,7 @@ def new_transformer(label_space, wavelength, medium, sizes: dict, seed: int):
     """A transformer with random weights and tables on the pixels `wavelength`; `sizes` are those of `TransformerConfig`."""
     import jax
 
-    from .emulators import TransformerConfig, TransformerPayne
+    from ..emulators import TransformerConfig, TransformerPayne
 
     if sizes["width"] % sizes["heads"]:
         raise EmuinferError(f"--width must be a multiple of --heads; got {sizes['width']} and {sizes['heads']}.")
@@ -47,7 +47,7 @@ def new_transformer(label_space, wavelength, medium, sizes: dict, seed: int):
 
 def known_transformer(name):
     """The transformer to go on with; raises `TrainingError` for an emulator of another kind."""
-    from .emulators import TransformerPayne, load_emulator
+    from ..emulators import TransformerPayne, load_emulator
 
     emulator = load_emulator(name)
     if not isinstance(emulator, TransformerPayne):
@@ -57,7 +57,7 @@ def known_transformer(name):
 
 def save_or_explain(emulator, stem, card):
     """Save an emulator; where the disk is full, leave nothing half-written and say what is safe."""
-    from .emulators import save_emulator
+    from ..emulators import save_emulator
 
     try:
         save_emulator(emulator, stem, card)
@@ -71,6 +71,6 @@ def save_or_explain(emulator, stem, card):
 def described_parent(init):
     if init is None:
         return None
-    from .emulators import load_card
+    from ..emulators import load_card
 
     return {"name": str(init), "hash": load_card(init)["hash"]}

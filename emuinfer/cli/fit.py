@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .cli_common import (
+from .options import (
     Broadening,
     EmulatorName,
     FileMedium,
@@ -29,7 +29,7 @@ from .cli_common import (
     use_compilation_cache,
     write_table,
 )
-from .errors import EmuinferError
+from ..errors import EmuinferError
 
 RESULTS = ("posterior.nc", "fit.png", "corner.png", "summary.ecsv")
 
@@ -93,7 +93,7 @@ def fit(
     for folder in folders.values():
         _refuse_results(folder, overwrite)
     use_compilation_cache()
-    from .emulators import load_emulator
+    from ..emulators import load_emulator
 
     settings = {
         "emulator_name": emulator,
@@ -121,7 +121,7 @@ def fit(
 
 def _spectra(files, example) -> dict[str, Path]:
     """Name of each spectrum to its file; names that repeat are numbered."""
-    from .spectra.examples import example_path
+    from ..spectra.examples import example_path
 
     if not files and example is None:
         raise EmuinferError("Give a spectrum to fit, or --example hd41248. See `emuinfer fit --help`.")
@@ -154,9 +154,9 @@ def _refuse_results(folder, overwrite):
 
 
 def _fit_one(emulator, path, folder, settings):
-    from .inference.sample import sample
-    from .likelihoods import StellarSpectrum
-    from .spectra import Observation
+    from ..inference.sample import sample
+    from ..likelihoods import StellarSpectrum
+    from ..spectra import Observation
 
     progress = settings["progress"]
     observation = Observation.read(path, **settings["read"])
@@ -183,8 +183,8 @@ def _fit_one(emulator, path, folder, settings):
 
 
 def _write_results(posterior, model, folder, settings):
-    from .plotting import plot_corner, plot_fit
-    from .posterior import draws_of, save_posterior, summary_table
+    from ..plotting import plot_corner, plot_fit
+    from ..posterior import draws_of, save_posterior, summary_table
 
     name = model.observation.name
     table = summary_table(posterior, names=list(model.names), units=model.units)

@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .cli_common import (
+from .options import (
     Broadening,
     EmulatorName,
     FitBroadening,
@@ -23,7 +23,7 @@ from .cli_common import (
     telling,
     use_compilation_cache,
 )
-from .errors import EmuinferError
+from ..errors import EmuinferError
 
 WHICH = {"on": True, "off": False, "both": (True, False)}
 
@@ -68,8 +68,8 @@ def calibrate(
     if emulator_error not in WHICH:
         raise EmuinferError(f"--emulator-error must be on, off or both; got '{emulator_error}'.")
     use_compilation_cache()
-    from .calibration.check import calibrate
-    from .survey import Settings
+    from ..calibration.check import calibrate
+    from ..survey import Settings
 
     with telling("Finished batches are kept: run the same command again to go on."):
         done = calibrate(
@@ -83,7 +83,7 @@ def calibrate(
 
 def _rows(text):
     """`all`, `A:B` or a name of `choose_rows`."""
-    from .calibration.mock import NAMED_ROWS
+    from ..calibration.mock import NAMED_ROWS
 
     if text == "all" or text in NAMED_ROWS:
         return None if text == "all" else text
@@ -94,7 +94,7 @@ def _rows(text):
 
 
 def _print(done):
-    from .calibration.statistics import ALL
+    from ..calibration.statistics import ALL
 
     out = console()
     for note in done.notes:

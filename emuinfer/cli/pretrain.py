@@ -6,11 +6,28 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .cli_common import refuse_existing, telling, use_compilation_cache
-from .cli_training import (
-    Blocks, Devices, Heads, Optimiser, Output, Overwrite, Pixels, Precision, Quiet, Spectra, Steps, Tokens, Warmup, Width,
-    described_parent, known_transformer, new_transformer, save_or_explain, stem_of,
-)  # fmt: skip
+from .options import refuse_existing, telling, use_compilation_cache
+from .options_training import (
+    Blocks,
+    Devices,
+    Heads,
+    Optimiser,
+    Output,
+    Overwrite,
+    Pixels,
+    Precision,
+    Quiet,
+    Spectra,
+    Steps,
+    Tokens,
+    Warmup,
+    Width,
+    described_parent,
+    known_transformer,
+    new_transformer,
+    save_or_explain,
+    stem_of,
+)
 
 
 def pretrain(
@@ -56,12 +73,12 @@ def pretrain(
     use_compilation_cache()
     import dataclasses
 
-    from .grids import Grid
-    from .synthesis import LTESynthesizer
-    from .synthesis.synthesizer import NATIVE_WAVELENGTH
-    from .training import TrainConfig, labels_for
-    from .training import pretrain as run
-    from .training.data import require_pixels
+    from ..grids import Grid
+    from ..synthesis import LTESynthesizer
+    from ..synthesis.synthesizer import NATIVE_WAVELENGTH
+    from ..training import TrainConfig, labels_for
+    from ..training import pretrain as run
+    from ..training.data import require_pixels
 
     config = TrainConfig(
         steps=steps, warmup=warmup, learning_rate=learning_rate, spectra=spectra, pixels=pixels, optimiser=optimiser,

@@ -9,12 +9,29 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .cli_common import refuse_existing, telling, use_compilation_cache
-from .cli_training import (
-    Blocks, Devices, Heads, Optimiser, Output, Overwrite, Pixels, Precision, Quiet, Spectra, Steps, Tokens, Warmup, Width,
-    described_parent, known_transformer, new_transformer, save_or_explain, stem_of,
-)  # fmt: skip
-from .errors import EmuinferError
+from .options import refuse_existing, telling, use_compilation_cache
+from .options_training import (
+    Blocks,
+    Devices,
+    Heads,
+    Optimiser,
+    Output,
+    Overwrite,
+    Pixels,
+    Precision,
+    Quiet,
+    Spectra,
+    Steps,
+    Tokens,
+    Warmup,
+    Width,
+    described_parent,
+    known_transformer,
+    new_transformer,
+    save_or_explain,
+    stem_of,
+)
+from ..errors import EmuinferError
 
 
 def train(
@@ -89,11 +106,11 @@ def train(
     if not 0 < held_out <= 0.5:
         raise EmuinferError(f"--held-out must be above 0 and at most 0.5; got {held_out:g}.")
     use_compilation_cache()
-    from .grids import Grid
-    from .grids.grid import split_rows
-    from .training import TrainConfig, error_table, labels_for
-    from .training import train as run
-    from .training.data import require_pixels
+    from ..grids import Grid
+    from ..grids.grid import split_rows
+    from ..training import TrainConfig, error_table, labels_for
+    from ..training import train as run
+    from ..training.data import require_pixels
 
     data = Grid.load(grid)
     before = None if replay is None else Grid.load(replay)
@@ -154,8 +171,8 @@ def train(
 def _new(data, rows, sizes, seed, directory, progress):
     """An emulator with tables on the grid's pixels, its bilinear part set from the principal components of `rows` if the
     pixels are equally spaced, as the tables' nodes are. It is kept in `directory`, so that a resumed run finds it."""
-    from .emulators import load_emulator
-    from .training.recipe import start_from_components
+    from ..emulators import load_emulator
+    from ..training.recipe import start_from_components
 
     wavelength = data.wavelength
     emulator = new_transformer(data.label_space, wavelength, data.medium, sizes, seed)
@@ -184,7 +201,7 @@ def _resolutions(data):
 def _card(title, data, path, recipe, validation) -> dict:
     from importlib.metadata import version
 
-    from . import __version__
+    from .. import __version__
 
     versions = {"emuinfer": __version__, **{p: version(p) for p in ("jax", "equinox", "optax", "numpy")}}
     grid = {"file": Path(path).name, "hash": data.hash, "spectra": len(data), "provenance": data.provenance}
@@ -193,6 +210,6 @@ def _card(title, data, path, recipe, validation) -> dict:
 
 
 def _figures(validation) -> str:
-    from .training.evaluate import format_table
+    from ..training.evaluate import format_table
 
     return format_table(validation)

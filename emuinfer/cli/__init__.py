@@ -1,0 +1,1 @@
+"""The command line, `emuinfer`: one file per command."""
