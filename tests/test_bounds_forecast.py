@@ -12,7 +12,7 @@ from emuinfer.bounds import instrument_model
 from emuinfer.bounds_core import Bounds, unwhiten_transposed, whiten
 from emuinfer.bounds_emulator import emulator_covariance, grid_response
 from emuinfer.emulators import EmulatorUncertainty
-from emuinfer.emulators.controls_pixels import PixelGrid
+from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.emulators.uncertainty import label_terms
 from emuinfer.errors import EmuinferError, LabelError
 from emuinfer.forecast import Exposure, Forecast, pixel_flux

@@ -9,7 +9,7 @@ from scipy import stats
 
 from emuinfer.calibration.check import calibrate
 from emuinfer.calibration.statistics import ALL, DRAWS, ecdf_band, histogram_band, ranks_of, summarise, uniformity
-from emuinfer.emulators.controls_pixels import PixelGrid
+from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.emulators.uncertainty import EmulatorUncertainty, label_terms, sensitivity
 from emuinfer.errors import GridError, LabelError, SamplingError
 from emuinfer.grids import Grid, sobol_design

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from emuinfer.emulators.base import depth_from_flux
-from emuinfer.emulators.controls import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial, monomial_values, monomials
-from emuinfer.emulators.controls_gp import gp_features, matern52
-from emuinfer.emulators.controls_pixels import PixelGrid
+from emuinfer.emulators.baselines.regression import (
+    LogitGP,
+    LogitPCA,
+    PerPixelMLP,
+    PixelPolynomial,
+    monomial_values,
+    monomials,
+)
+from emuinfer.emulators.baselines.gaussian_process import gp_features, matern52
+from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.errors import EmulatorError, TrainingError
 from emuinfer.labels import LabelSpace
 from emuinfer.training import fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict

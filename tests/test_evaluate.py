@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from emuinfer.emulators.controls import PixelPolynomial
-from emuinfer.emulators.controls_pixels import PixelGrid
+from emuinfer.emulators.baselines.regression import PixelPolynomial
+from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.errors import LabelError, TrainingError
 from emuinfer.labels import LabelSpace
 from emuinfer.training.evaluate import (

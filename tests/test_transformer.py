@@ -10,7 +10,7 @@ import pytest
 from test_controls import SPACE, WAVELENGTH, spectra
 
 from emuinfer.emulators import TransformerConfig, TransformerPayne, load_emulator, save_emulator
-from emuinfer.emulators.encoding import log_periods, prepare_query
+from emuinfer.emulators.wavelength_encoding import log_periods, prepare_query
 from emuinfer.errors import EmulatorError, TrainingError
 from emuinfer.training import TrainConfig, fit_logit_gp, train
 from emuinfer.training.recipe import start_from_components, start_from_teacher, teacher_coefficients

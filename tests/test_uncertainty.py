@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from emuinfer.emulators import flux_from_depth
-from emuinfer.emulators.controls import PixelPolynomial
-from emuinfer.emulators.controls_pixels import PixelGrid
+from emuinfer.emulators.baselines.regression import PixelPolynomial
+from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.emulators.storage import list_emulators, load_emulator, save_emulator
 from emuinfer.emulators.uncertainty import (
     correlation_integral,

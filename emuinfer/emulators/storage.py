@@ -21,7 +21,7 @@ ZOO = Path(__file__).resolve().parents[1] / "data" / "weights"
 
 def kinds() -> dict[str, type[Emulator]]:
     """Emulator classes by the name that cards give them."""
-    from .controls import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial
+    from .baselines.regression import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial
     from .reduced import ReducedEmulator
     from .transformer import TransformerPayne
 

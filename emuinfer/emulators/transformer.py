@@ -10,8 +10,8 @@ import numpy as np
 from ..errors import EmulatorError
 from ..labels import LabelSpace
 from .base import Emulator, flux_from_depth
-from .controls_gp import gp_features
-from .encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
+from .baselines.gaussian_process import gp_features
+from .wavelength_encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
 from .network import init_network, network
 
 

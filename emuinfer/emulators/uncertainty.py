@@ -24,8 +24,8 @@ import numpy as np
 from ..errors import EmulatorError
 from ..labels import LabelSpace
 from .base import Emulator
-from .controls_gp import gp_features
-from .controls_pixels import PixelGrid
+from .baselines.gaussian_process import gp_features
+from .baselines.pixels import PixelGrid
 from .storage import ZOO, _find, emulator_hash
 
 FORMAT = "emuinfer-uncertainty"

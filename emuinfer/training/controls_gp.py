@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..emulators.base import depth_from_flux
-from ..emulators.controls_gp import LogitGP, gp_features
-from ..emulators.controls_pixels import PixelGrid
+from ..emulators.baselines.gaussian_process import LogitGP, gp_features
+from ..emulators.baselines.pixels import PixelGrid
 from .controls import check_spectra, principal_components, replace_leaves
 from .controls_kernel import fit_difference, fit_lengths, kernel_matrix
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..emulators.base import depth_from_flux
 from ..emulators.components import fit_coefficients, principal_components
-from ..emulators.controls_gp import LogitGP, gp_features, matern52
+from ..emulators.baselines.gaussian_process import LogitGP, gp_features, matern52
 from ..emulators.transformer import TransformerPayne
 from ..errors import TrainingError
 from ..grids.design import sobol_design

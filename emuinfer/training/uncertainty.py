@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..emulators.controls_pixels import PixelGrid
+from ..emulators.baselines.pixels import PixelGrid
 from ..emulators.uncertainty import EmulatorUncertainty, correlation_integral, label_terms, sensitivity
 from ..errors import TrainingError
 from .coverage import LEVELS, check_residuals, coverage, whitened_distance, whitened_projection

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import EmulatorError
-from ..labels import LabelSpace
-from .base import flux_from_depth
-from .controls_gp import LogitGP
-from .controls_pca import LogitPCA
-from .controls_pixels import ACTIVATIONS, PixelEmulator, PixelGrid, apply_layers, dense_layers
+from ...errors import EmulatorError
+from ...labels import LabelSpace
+from ..base import flux_from_depth
+from .gaussian_process import LogitGP
+from .components import LogitPCA
+from .pixels import ACTIVATIONS, PixelEmulator, PixelGrid, apply_layers, dense_layers
 
 __all__ = ["LogitGP", "LogitPCA", "PerPixelMLP", "PixelGrid", "PixelPolynomial"]
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import EmulatorError
-from ..labels import LabelSpace
-from .base import Emulator
+from ...errors import EmulatorError
+from ...labels import LabelSpace
+from ..base import Emulator
 
 ACTIVATIONS = {"leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.01), "silu": jax.nn.silu}
 

@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..labels import LabelSpace
-from .base import flux_from_depth
-from .controls_pixels import PixelEmulator, PixelGrid, apply_layers, dense_layers
+from ...labels import LabelSpace
+from ..base import flux_from_depth
+from .pixels import PixelEmulator, PixelGrid, apply_layers, dense_layers
 
 
 class LogitPCA(PixelEmulator):

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..labels import LabelSpace
-from .base import flux_from_depth
-from .controls_pixels import PixelEmulator, PixelGrid
+from ...labels import LabelSpace
+from ..base import flux_from_depth
+from .pixels import PixelEmulator, PixelGrid
 
 
 def gp_features(label_space: LabelSpace, scaled_labels, xp=jnp):

@@ -1,0 +1,1 @@
+"""Emulators that the transformer is measured against; some of them teach it."""
