@@ -18,9 +18,9 @@ from emuinfer.emulators.baselines.gaussian_process import gp_features, matern52
 from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.errors import EmulatorError, TrainingError
 from emuinfer.labels import LabelSpace
-from emuinfer.training import fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
-from emuinfer.training.controls import principal_components
-from emuinfer.training.controls_kernel import difference_likelihood, negative_log_likelihood
+from emuinfer.emulators.training import fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
+from emuinfer.emulators.training.baselines import principal_components
+from emuinfer.emulators.training.gp_likelihood import difference_likelihood, negative_log_likelihood
 
 SPACE = LabelSpace(("teff", "logg", "fe_h"), (4000, 1, -2), (7000, 5, 0.5))
 WAVELENGTH = 5100.0 + 0.04 * np.arange(151)

@@ -9,7 +9,7 @@ from emuinfer.emulators.baselines.regression import PixelPolynomial
 from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.errors import LabelError, TrainingError
 from emuinfer.labels import LabelSpace
-from emuinfer.training.evaluate import (
+from emuinfer.emulators.training.evaluate import (
     convolve,
     error_scale,
     error_table,

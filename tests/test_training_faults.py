@@ -17,9 +17,9 @@ from emuinfer.cli.options import use_compilation_cache
 from emuinfer.emulators import TransformerConfig
 from emuinfer.errors import GridError, TrainingError
 from emuinfer.grids.grid import split_rows
-from emuinfer.training import TrainConfig, train
+from emuinfer.emulators.training import TrainConfig, train
 from emuinfer.training import checkpoint as checkpoints
-from emuinfer.training import labels_for
+from emuinfer.emulators.training import labels_for
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
 WAVELENGTH = 5000.0 + 0.05 * np.arange(60)
@@ -220,7 +220,7 @@ def test_a_full_disk_when_the_emulator_is_written(tmp_path, monkeypatch, cli):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
-    module = sys.modules["emuinfer.training.train"]  # the function of this name hides it
+    module = sys.modules["emuinfer.emulators.training.train"]  # the function of this name hides it
     real = module.make_step
 
     def break_at(step):

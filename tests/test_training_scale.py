@@ -16,11 +16,11 @@ import pytest
 from emuinfer import Grid, LabelSpace, TransformerPayne
 from emuinfer.emulators import TransformerConfig
 from emuinfer.errors import TrainingError
-from emuinfer.training import TrainConfig, pretrain, train
-from emuinfer.training.data import Replay, StoredSpectra
-from emuinfer.training.endless import EndlessSpectra
+from emuinfer.emulators.training import TrainConfig, pretrain, train
+from emuinfer.emulators.training.data import Replay, StoredSpectra
+from emuinfer.emulators.training.endless import EndlessSpectra
 from emuinfer.training.optimiser import make_optimiser
-from emuinfer.training.train import in_precision, placement  # noqa: F401 (used in another process)
+from emuinfer.emulators.training.train import in_precision, placement  # noqa: F401 (used in another process)
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
 WAVELENGTH = 5000.0 + 0.05 * np.arange(60)

@@ -12,8 +12,8 @@ from test_controls import SPACE, WAVELENGTH, spectra
 from emuinfer.emulators import TransformerConfig, TransformerPayne, load_emulator, save_emulator
 from emuinfer.emulators.wavelength_encoding import log_periods, prepare_query
 from emuinfer.errors import EmulatorError, TrainingError
-from emuinfer.training import TrainConfig, fit_logit_gp, train
-from emuinfer.training.recipe import start_from_components, start_from_teacher, teacher_coefficients
+from emuinfer.emulators.training import TrainConfig, fit_logit_gp, train
+from emuinfer.emulators.training.start import start_from_components, start_from_teacher, teacher_coefficients
 
 RANGE = (float(WAVELENGTH[0]), float(WAVELENGTH[-1]))
 SMALL = TransformerConfig(

@@ -19,8 +19,8 @@ from emuinfer.emulators.uncertainty import (
 )
 from emuinfer.errors import EmulatorError, TrainingError
 from emuinfer.labels import LabelSpace
-from emuinfer.training.coverage import coverage, factor_statistic
-from emuinfer.training.uncertainty import cross_validated_flux, fit_uncertainty
+from emuinfer.emulators.training.coverage import coverage, factor_statistic
+from emuinfer.emulators.training.uncertainty import cross_validated_flux, fit_uncertainty
 
 SPACE = LabelSpace(("teff", "logg", "fe_h"), (4000, 0, -3), (7000, 5, 1))
 WAVELENGTH = 5100.0 + 0.02 * np.arange(600)

@@ -76,9 +76,9 @@ def pretrain(
     from ..grids import Grid
     from ..synthesis import LTESynthesizer
     from ..synthesis.synthesizer import NATIVE_WAVELENGTH
-    from ..training import TrainConfig, labels_for
-    from ..training import pretrain as run
-    from ..training.data import require_pixels
+    from ..emulators.training import TrainConfig, labels_for
+    from ..emulators.training import pretrain as run
+    from ..emulators.training.data import require_pixels
 
     config = TrainConfig(
         steps=steps, warmup=warmup, learning_rate=learning_rate, spectra=spectra, pixels=pixels, optimiser=optimiser,

@@ -108,9 +108,9 @@ def train(
     use_compilation_cache()
     from ..grids import Grid
     from ..grids.grid import split_rows
-    from ..training import TrainConfig, error_table, labels_for
-    from ..training import train as run
-    from ..training.data import require_pixels
+    from ..emulators.training import TrainConfig, error_table, labels_for
+    from ..emulators.training import train as run
+    from ..emulators.training.data import require_pixels
 
     data = Grid.load(grid)
     before = None if replay is None else Grid.load(replay)
@@ -172,7 +172,7 @@ def _new(data, rows, sizes, seed, directory, progress):
     """An emulator with tables on the grid's pixels, its bilinear part set from the principal components of `rows` if the
     pixels are equally spaced, as the tables' nodes are. It is kept in `directory`, so that a resumed run finds it."""
     from ..emulators import load_emulator
-    from ..training.recipe import start_from_components
+    from ..emulators.training.start import start_from_components
 
     wavelength = data.wavelength
     emulator = new_transformer(data.label_space, wavelength, data.medium, sizes, seed)
@@ -210,6 +210,6 @@ def _card(title, data, path, recipe, validation) -> dict:
 
 
 def _figures(validation) -> str:
-    from ..training.evaluate import format_table
+    from ..emulators.training.evaluate import format_table
 
     return format_table(validation)

@@ -22,9 +22,9 @@ from ..grids import Grid, import_npz
 from ..grids.design import sobol_design
 from ..labels import OPTICAL_FGK
 from .config import TrainConfig
-from .controls_gp import fit_logit_gp
-from .recipe import start_from_teacher
-from .train import train
+from ..emulators.training.gaussian_process import fit_logit_gp
+from ..emulators.training.start import start_from_teacher
+from ..emulators.training.train import train
 
 CONFIG = TransformerConfig(depth=0, rank=320, label_hidden=512, branch_layers=3, branch_theta=True)
 START = {"n": 65536, "steps": 12000}

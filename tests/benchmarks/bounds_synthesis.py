@@ -27,7 +27,7 @@ from emuinfer.emulators import Emulator, emulator_hash, list_emulators
 from emuinfer.grids import Grid
 from emuinfer.instruments import Instrument
 from emuinfer.synthesis import make_backend
-from emuinfer.training import fit_logit_gp, fit_mlp
+from emuinfer.emulators.training import fit_logit_gp, fit_mlp
 
 from .bounds_truth import stars
 from .controls import GRID, split

@@ -55,8 +55,8 @@ def lte(args):
 def lte_emulator(grid, directory):
     """A Gaussian-process emulator of the first 3,000 spectra and its error on the next 1,000; its path without suffix."""
     from emuinfer.emulators.uncertainty import save_uncertainty
-    from emuinfer.training import fit_logit_gp, fit_uncertainty
-    from emuinfer.training.evaluate import predict
+    from emuinfer.emulators.training import fit_logit_gp, fit_uncertainty
+    from emuinfer.emulators.training.evaluate import predict
 
     path = directory / "lte-gp"
     if not path.with_suffix(".json").exists():

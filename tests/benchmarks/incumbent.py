@@ -27,7 +27,7 @@ import numpy as np
 
 from emuinfer import __version__
 from emuinfer.labels import OPTICAL_FGK
-from emuinfer.training import error_table
+from emuinfer.emulators.training import error_table
 from emuinfer.training.flagship import fixed_split
 
 from .learning_curve import GRID, RESULTS, write

@@ -19,7 +19,7 @@ RANGE = (5100.0, 5300.0)
 
 
 def draw(seed, step, n_spectra, n_pixels, task):
-    """The rows and pixels of a step, drawn as `emuinfer.training.train` does: all packages see the same samples."""
+    """The rows and pixels of a step, drawn as `emuinfer.emulators.training.train` does: all packages see the same samples."""
     rng = np.random.default_rng([seed, step])
     rows = rng.integers(0, n_spectra, task["spectra"])
     return rows, rng.integers(0, n_pixels, (task["spectra"], task["pixels"]))
@@ -103,8 +103,8 @@ def fresh_transformer(task):
 def train_emuinfer(task, data, folder):
     import equinox as eqx
 
-    from emuinfer.training import TrainConfig, predict, train
-    from emuinfer.training.recipe import start_from_components
+    from emuinfer.emulators.training import TrainConfig, predict, train
+    from emuinfer.emulators.training.start import start_from_components
 
     arrays = data["labels"], data["flux"], data["wavelength"]
     batch = {name: task[name] for name in ("spectra", "pixels", "seed")}

@@ -16,8 +16,8 @@ import numpy as np
 
 from emuinfer.emulators import TransformerConfig, TransformerPayne
 from emuinfer.labels import LabelSpace
-from emuinfer.training import fit_logit_gp, fit_logit_pca, fit_mlp
-from emuinfer.training.recipe import start_from_components, start_from_teacher
+from emuinfer.emulators.training import fit_logit_gp, fit_logit_pca, fit_mlp
+from emuinfer.emulators.training.start import start_from_components, start_from_teacher
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "korg_marcs" / "korg_marcs_5000_5010.npz"
 RESULTS = Path(__file__).parent / "results" / "korg_marcs.json"

@@ -20,11 +20,18 @@ import numpy as np
 from emuinfer.emulators import TransformerConfig, TransformerPayne, load_emulator, save_emulator
 from emuinfer.grids import Grid
 from emuinfer.labels import OPTICAL_FGK
-from emuinfer.training import (
-    TrainConfig, error_table, fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict, train,
+from emuinfer.emulators.training import (
+    TrainConfig,
+    error_table,
+    fit_logit_gp,
+    fit_logit_pca,
+    fit_mlp,
+    fit_polynomial,
+    predict,
+    train,
 )
 from emuinfer.training.flagship import fixed_split
-from emuinfer.training.recipe import start_from_components, start_from_teacher
+from emuinfer.emulators.training.start import start_from_components, start_from_teacher
 
 GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
 RESULTS = Path(__file__).parent / "results"

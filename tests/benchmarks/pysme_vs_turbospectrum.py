@@ -19,7 +19,7 @@ import numpy as np
 from emuinfer.labels import OPTICAL_FGK
 from emuinfer.synthesis import load_line_list, make_backend, pysme
 from emuinfer.synthesis.elements import element_data
-from emuinfer.training.evaluate import error_table, format_table
+from emuinfer.emulators.training.evaluate import error_table, format_table
 
 HERE = Path(__file__).parent
 GRID = HERE.parents[1] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"

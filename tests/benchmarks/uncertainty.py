@@ -1,7 +1,7 @@
 """Coverage of the predicted error of an emulator: `python -m tests.benchmarks.uncertainty` from the repository's root.
 
 Needs the realistic grid beside the repository. The spectra are the held-out tenth, which neither the emulator nor its
-uncertainty has seen; with `--residuals` (the file of `emuinfer.training.uncertainty`) also the cross-validated
+uncertainty has seen; with `--residuals` (the file of `emuinfer.emulators.training.uncertainty`) also the cross-validated
 residuals, in two halves: the covariance is fitted to one and tested on the other, which has fewer statistical errors.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from emuinfer.emulators import load_emulator
 from emuinfer.emulators.uncertainty import load_uncertainty
-from emuinfer.training.evaluate import predict
+from emuinfer.emulators.training.evaluate import predict
 from emuinfer.training.flagship import fixed_split
-from emuinfer.training import coverage, fit_uncertainty
+from emuinfer.emulators.training import coverage, fit_uncertainty
 
 HERE = Path(__file__).parent
 GRID = HERE.parents[1] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"

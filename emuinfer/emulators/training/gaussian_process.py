@@ -6,11 +6,11 @@ Everything is float64 NumPy and SciPy; the likelihoods and their gradients are i
 import jax.numpy as jnp
 import numpy as np
 
-from ..emulators.base import depth_from_flux
-from ..emulators.baselines.gaussian_process import LogitGP, gp_features
-from ..emulators.baselines.pixels import PixelGrid
-from .controls import check_spectra, principal_components, replace_leaves
-from .controls_kernel import fit_difference, fit_lengths, kernel_matrix
+from ..base import depth_from_flux
+from ..baselines.gaussian_process import LogitGP, gp_features
+from ..baselines.pixels import PixelGrid
+from .baselines import check_spectra, principal_components, replace_leaves
+from .gp_likelihood import fit_difference, fit_lengths, kernel_matrix
 
 # The first six components share length scales, and so do all others: more groups gained nothing on held-out spectra.
 GROUPS = (6,)

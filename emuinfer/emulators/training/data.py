@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ..errors import TrainingError
+from ...errors import TrainingError
 
 
 class StoredSpectra:

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import TrainingError
-from .checkpoint import RunFolder
-from .config import TrainConfig
+from ...errors import TrainingError
+from ...training.checkpoint import RunFolder
+from ...training.config import TrainConfig
 from .data import Replay, StoredSpectra, check_data, describe_spectra, describe_weights
-from .optimiser import MATRICES, make_optimiser
+from ...training.optimiser import MATRICES, make_optimiser
 
 
 class TrainState(eqx.Module):
@@ -63,7 +63,7 @@ def make_step(static, optimiser, config: TrainConfig):
         # Features of all stored pixels once, then each spectrum's own selection.
         features = jax.tree.map(lambda f: f[pixels], emulator.wavelength_features(query))
         x = jax.vmap(emulator.depth)(labels, features)
-        from ..emulators.base import flux_from_depth
+        from ..base import flux_from_depth
 
         residual = flux_from_depth(x, emulator.config.epsilon) - target
         delta = config.huber_start * (config.huber / config.huber_start) ** jnp.minimum(at / plateau, 1.0)
@@ -225,7 +225,7 @@ def _refuse_non_finite(step, seen, state, static, best, folder, config):
     remedy = f"Lower learning_rate (now {config.learning_rate:g}) or clip (now {config.clip:g})"
     if not folder.has_checkpoint:
         raise TrainingError(f"The training {what}, before the first checkpoint. {remedy} and train anew.")
-    from ..emulators import save_emulator
+    from .. import save_emulator
 
     good, _ = folder.load((state, best))
     card = save_emulator(eqx.combine(good.average, static), folder.path / "last_good")

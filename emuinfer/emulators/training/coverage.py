@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..errors import TrainingError
+from ...errors import TrainingError
 from .evaluate import REGIONS, SIGMA_PER_FWHM, convolve, region_masks
 
 LEVELS = (0.68, 0.95)

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..emulators.base import depth_from_flux
-from ..emulators.components import fit_coefficients, principal_components
-from ..emulators.baselines.gaussian_process import LogitGP, gp_features, matern52
-from ..emulators.transformer import TransformerPayne
-from ..errors import TrainingError
-from ..grids.design import sobol_design
+from ..base import depth_from_flux
+from ..components import fit_coefficients, principal_components
+from ..baselines.gaussian_process import LogitGP, gp_features, matern52
+from ..transformer import TransformerPayne
+from ...errors import TrainingError
+from ...grids.design import sobol_design
 
 
 def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, *, steps=4000, seed=0, progress=True):

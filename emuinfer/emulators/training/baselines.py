@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..emulators.base import depth_from_flux
-from ..emulators.baselines.regression import LogitPCA, PerPixelMLP, PixelPolynomial, monomial_values
-from ..emulators.baselines.pixels import ACTIVATIONS, PixelGrid, apply_layers
-from ..errors import TrainingError
+from ..base import depth_from_flux
+from ..baselines.regression import LogitPCA, PerPixelMLP, PixelPolynomial, monomial_values
+from ..baselines.pixels import ACTIVATIONS, PixelGrid, apply_layers
+from ...errors import TrainingError
 
 RIDGES = 10.0 ** np.arange(-6, 3.5, 0.5)
 

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import TrainingError
-from ..grids.design import sobol_design
+from ...errors import TrainingError
+from ...grids.design import sobol_design
 from .train import run
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..emulators.baselines.gaussian_process import matern52
+from ..baselines.gaussian_process import matern52
 
 LENGTH_BOUNDS = (-2.0, 5.0)  # of the natural logarithm; the labels span 2
 

@@ -1,6 +1,6 @@
 """Learn the covariance of an emulator's error from spectra that it has not seen, and test what it covers.
 
-    python -m emuinfer.training.uncertainty optical-fgk --simple lte.h5 --realistic turbospectrum.npz --residuals cv.npz
+    python -m emuinfer.emulators.training.uncertainty optical-fgk --simple lte.h5 --realistic turbospectrum.npz --residuals cv.npz
 
 makes the cross-validated residuals of the Gaussian-process emulator (or goes on with them, or reads them), fits
 `EmulatorUncertainty`, saves it beside the emulator, and prints its coverage of the held-out tenth of the grid. For an
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..emulators.baselines.pixels import PixelGrid
-from ..emulators.uncertainty import EmulatorUncertainty, correlation_integral, label_terms, sensitivity
-from ..errors import TrainingError
+from ..baselines.pixels import PixelGrid
+from ..uncertainty import EmulatorUncertainty, correlation_integral, label_terms, sensitivity
+from ...errors import TrainingError
 from .coverage import LEVELS, check_residuals, coverage, whitened_distance, whitened_projection
 from .evaluate import SIGMA_PER_FWHM, predict
 
@@ -282,13 +282,13 @@ def _fit_t(value, diagonal, low_rank):
 
 
 def main(argv=None):
-    from ..emulators import load_emulator
-    from ..emulators.storage import _find
-    from ..emulators.uncertainty import save_uncertainty
-    from ..grids import Grid, import_npz
-    from ..labels import OPTICAL_FGK
-    from .controls_gp import fit_logit_gp
-    from .flagship import fixed_split
+    from .. import load_emulator
+    from ..storage import _find
+    from ..uncertainty import save_uncertainty
+    from ...grids import Grid, import_npz
+    from ...labels import OPTICAL_FGK
+    from .gaussian_process import fit_logit_gp
+    from ...training.flagship import fixed_split
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("emulator", help="name or path of the emulator to save the uncertainty beside")
