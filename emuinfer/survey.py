@@ -144,7 +144,7 @@ def _observe(stack, name, flux, uncertainty, mask):
 
 
 def _draws(survey, results):
-    from .posterior import build_posterior
+    from .posteriors.posterior import build_posterior
 
     draws = results.get("draws")
     fitted = np.flatnonzero(results["flag"] & 1 == 0)

@@ -74,7 +74,7 @@ class Folder:
             raise SamplingError(f"{self.part(number)} is damaged ({error}). Delete it and run again: only it is made anew.") from error
 
     def save_draws(self, number, posterior):
-        from .posterior import save_posterior
+        from .posteriors.posterior import save_posterior
 
         self.draws.mkdir(exist_ok=True)
         save_posterior(posterior, self.draws / f"draws-{number:06d}.nc")

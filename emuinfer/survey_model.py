@@ -9,7 +9,7 @@ from .density import Unconstrained
 from .errors import ObservationError
 from .grids.design import sobol_design
 from .likelihoods import StellarSpectrum
-from .posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
+from .posteriors.posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
 from .spectra import Observation
 from .spectra.doppler import SPEED_OF_LIGHT, cross_correlation_rv
 from .spectra.quality import scaled_to_continuum

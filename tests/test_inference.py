@@ -16,7 +16,7 @@ from emuinfer.inference.verify import importance_check
 from emuinfer.emulators import emulator_hash
 from emuinfer.errors import LabelError
 from emuinfer.inference.sample import Unconstrained, find_optimum, local_surrogate
-from emuinfer.posterior import draws_of, load_posterior, save_posterior, summary_table
+from emuinfer.posteriors.posterior import draws_of, load_posterior, save_posterior, summary_table
 
 FAKE = 6187.0  # Å, where the data have a line that the emulator lacks
 SHORT = {"chains": 4, "progress": False, "verify": 40, "predictive": 4}

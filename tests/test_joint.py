@@ -11,7 +11,7 @@ from tiny import RANGE, RESOLUTION, RV, TRUTH, VBROAD, observe
 from emuinfer import Observation, StellarSpectrum, sample
 from emuinfer.errors import LabelError, ObservationError
 from emuinfer.likelihoods.joint import JointSpectrum
-from emuinfer.posterior import draws_of
+from emuinfer.posteriors.posterior import draws_of
 
 OFFSET = 2.5  # km/s
 OPTIONS = {"progress": False, "rv_range": (-60, 60), "line_errors": None}

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 from emuinfer.errors import EmuinferError
-from emuinfer.posterior import (
-    build_posterior, diagnose, load_posterior, pareto_smoothed_weights, save_posterior, summary_table, verify_flag,
+from emuinfer.posteriors.posterior import (
+    build_posterior,
+    diagnose,
+    load_posterior,
+    pareto_smoothed_weights,
+    save_posterior,
+    summary_table,
+    verify_flag,
 )
 
 with warnings.catch_warnings():

@@ -17,7 +17,7 @@ from emuinfer import fit_many
 from emuinfer.errors import ObservationError, SamplingError
 from emuinfer.inference.sample import sample
 from emuinfer.likelihoods import StellarSpectrum
-from emuinfer.posterior import draws_of, load_posterior
+from emuinfer.posteriors.posterior import draws_of, load_posterior
 from emuinfer.survey import Settings
 from emuinfer.survey_files import Folder
 from emuinfer.survey_input import SpectrumStack, as_stack, stack_observations

@@ -206,7 +206,7 @@ def _fit(emulator, output, switch, emulator_error, truth, rows, mock, common, ke
 
 def _ranks(folder, names, truth, n, keep_draws):
     """`rank` and `pit` `(n, len(names))`, from the draws on disk, or from an earlier call."""
-    from ..posterior import draws_of, load_posterior
+    from ..posteriors.posterior import draws_of, load_posterior
 
     draws = folder / "draws"
     kept = draws / "ranks.npz"

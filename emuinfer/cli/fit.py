@@ -184,7 +184,7 @@ def _fit_one(emulator, path, folder, settings):
 
 def _write_results(posterior, model, folder, settings):
     from ..plotting import plot_corner, plot_fit
-    from ..posterior import draws_of, save_posterior, summary_table
+    from ..posteriors.posterior import draws_of, save_posterior, summary_table
 
     name = model.observation.name
     table = summary_table(posterior, names=list(model.names), units=model.units)

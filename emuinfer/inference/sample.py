@@ -219,7 +219,7 @@ def sample(
     the domain's nearest bound, in half-widths of the labels; negative outside), `warnings`, `versions`, `timings`.
     """
     from .verify import importance_check
-    from ..posterior import build_posterior, diagnose
+    from ..posteriors.posterior import build_posterior, diagnose
 
     run = get_sampler(sampler)
     clock = time.perf_counter()

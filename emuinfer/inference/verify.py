@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from ..posterior import pareto_smoothed_weights, verify_flag
+from ..posteriors.posterior import pareto_smoothed_weights, verify_flag
 
 
 class ImportanceCheck(NamedTuple):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import SamplingError
-from ..pareto import pareto_smoothed_weights
+from ..posteriors.pareto import pareto_smoothed_weights
 
 
 def in_batches(function, rows, batch):

@@ -18,7 +18,7 @@ import numpy as np
 import emuinfer as ei
 from emuinfer.emulators import emulator_hash
 from emuinfer.inference.sample import find_optimum
-from emuinfer.posterior import _convergence
+from emuinfer.posteriors.posterior import _convergence
 from emuinfer.samplers import get_sampler, laplace_covariance
 
 ROUNDS = 3

@@ -20,7 +20,7 @@ import numpy as np
 
 import emuinfer as ei
 from emuinfer.cli.options import use_compilation_cache
-from emuinfer.posterior import draws_of, summary_table
+from emuinfer.posteriors.posterior import draws_of, summary_table
 from tests.conftest import SHARED
 
 RESULTS = Path(__file__).parent / "results"

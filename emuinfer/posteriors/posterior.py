@@ -13,7 +13,7 @@ import tempfile
 
 import numpy as np
 
-from .errors import EmuinferError
+from ..errors import EmuinferError
 from .pareto import pareto_smoothed_weights  # noqa: F401  (used with verify_flag)
 
 # arviz.summary fails on dimensions of these names (0.23 and 1.x alike).

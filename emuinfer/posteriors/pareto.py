@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .errors import EmuinferError
+from ..errors import EmuinferError
 
 
 def pareto_smoothed_weights(log_ratio) -> tuple[np.ndarray, float, float]:

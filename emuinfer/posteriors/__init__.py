@@ -1,0 +1,1 @@
+"""All that knows ArviZ: posteriors on disk, diagnostics, smoothed importance weights."""
