@@ -7,7 +7,7 @@ import numpy as np
 
 from .density import Unconstrained
 from .errors import ObservationError
-from .grids.design import sobol_design
+from .labels.design import sobol_design
 from .likelihoods import StellarSpectrum
 from .posteriors.posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
 from .spectra import Observation

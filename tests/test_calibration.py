@@ -12,7 +12,8 @@ from emuinfer.calibration.statistics import ALL, DRAWS, ecdf_band, histogram_ban
 from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.emulators.uncertainty import EmulatorUncertainty, label_terms, sensitivity
 from emuinfer.errors import GridError, LabelError, SamplingError
-from emuinfer.grids import Grid, sobol_design
+from emuinfer.grids import Grid
+from emuinfer.labels import sobol_design
 from emuinfer.survey import Settings
 
 STARS = 96

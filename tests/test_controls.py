@@ -17,7 +17,7 @@ from emuinfer.emulators.baselines.regression import (
 from emuinfer.emulators.baselines.gaussian_process import gp_features, matern52
 from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.errors import EmulatorError, TrainingError
-from emuinfer.labels import LabelSpace
+from emuinfer.labels.space import LabelSpace
 from emuinfer.emulators.training import fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
 from emuinfer.emulators.training.baselines import principal_components
 from emuinfer.emulators.training.gp_likelihood import difference_likelihood, negative_log_likelihood

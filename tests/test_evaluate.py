@@ -8,7 +8,7 @@ import pytest
 from emuinfer.emulators.baselines.regression import PixelPolynomial
 from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.errors import LabelError, TrainingError
-from emuinfer.labels import LabelSpace
+from emuinfer.labels.space import LabelSpace
 from emuinfer.emulators.training.evaluate import (
     convolve,
     error_scale,

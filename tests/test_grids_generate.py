@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from emuinfer.errors import GridError
-from emuinfer.grids import Grid, generate, generate_grid, sobol_design
-from emuinfer.labels import LabelSpace
+from emuinfer.grids import Grid, generate, generate_grid
+from emuinfer.labels import sobol_design
+from emuinfer.labels.space import LabelSpace
 
 
 class Lines:

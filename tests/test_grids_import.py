@@ -13,7 +13,7 @@ from emuinfer.errors import GridError
 from emuinfer.grids import Grid, import_grid
 from emuinfer.grids.foreign import label_name
 from emuinfer.grids.resample import resample, spline_error
-from emuinfer.labels import LabelSpace
+from emuinfer.labels.space import LabelSpace
 
 N = 9
 WAVELENGTH = np.arange(5000, 5012.01, 0.05)

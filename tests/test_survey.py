@@ -175,7 +175,8 @@ if __name__ == "__main__":
 """
     script = out.with_name(f"{out.name}.py")  # workers import it
     script.write_text(code)
-    return subprocess.Popen([sys.executable, script], env={**os.environ, **dict(environment)})
+    here = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen([sys.executable, script], env={**os.environ, **here, **dict(environment)})
 
 
 def workers_of(pid):

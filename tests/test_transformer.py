@@ -70,7 +70,7 @@ def test_gradients_and_round_trip(config, tmp_path):
 def test_bad_configurations():
     with pytest.raises(EmulatorError, match="table_nodes"):
         make(dataclasses.replace(SMALL, table_nodes=0))
-    from emuinfer.labels import LabelSpace
+    from emuinfer.labels.space import LabelSpace
 
     with pytest.raises(EmulatorError, match="teff"):
         make(dataclasses.replace(SMALL, branch_theta=True), LabelSpace(("fe_h", "logg"), (-1, 1), (0, 5)))

@@ -18,7 +18,7 @@ from emuinfer.emulators.uncertainty import (
     woodbury_log_likelihood,
 )
 from emuinfer.errors import EmulatorError, TrainingError
-from emuinfer.labels import LabelSpace
+from emuinfer.labels.space import LabelSpace
 from emuinfer.emulators.training.coverage import coverage, factor_statistic
 from emuinfer.emulators.training.uncertainty import cross_validated_flux, fit_uncertainty
 

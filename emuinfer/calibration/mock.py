@@ -135,7 +135,7 @@ def prior_check(label_space, labels) -> tuple[dict, int]:
     """
     from scipy.stats import ks_2samp
 
-    from ..grids import sobol_design
+    from ..labels import sobol_design
 
     prior = sobol_design(label_space, 8192, seed=7)
     p = {n: float(ks_2samp(labels[:, i], prior[:, i]).pvalue) for i, n in enumerate(label_space.names)}

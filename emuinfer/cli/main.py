@@ -97,7 +97,7 @@ def _window(card):
 def _show_card(card):
     from rich.table import Table
 
-    from ..labels import LabelSpace
+    from ..labels.space import LabelSpace
 
     space = LabelSpace.from_json(card["labels"])
     out = console()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmulatorError
-from ..labels import LabelSpace
+from ..labels.space import LabelSpace
 
 SPEED_OF_LIGHT = 299_792.458  # km/s, exact (SI)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..labels import LabelSpace
+from ..labels.space import LabelSpace
 from .base import SPEED_OF_LIGHT, Emulator, flux_from_depth
 from .network import init_network, network
 

@@ -97,7 +97,7 @@ def _find_reduction(key) -> Path | None:
 def _evaluate(emulator, config, directory, progress, elsewhere):
     """Labels, scaled labels and depths x `(n, n_wave)` of the full emulator on a Sobol design; finished chunks are kept in
     `directory`. None as soon as `elsewhere()` says that another process has made the reduction."""
-    from ..grids.design import sobol_design
+    from ..labels.design import sobol_design
 
     total = config.n_train + config.n_test
     labels = sobol_design(emulator.label_space, total, seed=config.seed)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ..errors import EmulatorError
-from ..labels import LabelSpace
+from ..labels.space import LabelSpace
 from .base import Emulator
 
 FORMAT = "emuinfer-emulator"

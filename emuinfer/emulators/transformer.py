@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmulatorError
-from ..labels import LabelSpace
+from ..labels.space import LabelSpace
 from .base import Emulator, flux_from_depth
 from .baselines.gaussian_process import gp_features
 from .wavelength_encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query

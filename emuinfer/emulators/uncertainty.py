@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmulatorError
-from ..labels import LabelSpace
+from ..labels.space import LabelSpace
 from .base import Emulator
 from .baselines.gaussian_process import gp_features
 from .baselines.pixels import PixelGrid

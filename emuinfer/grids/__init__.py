@@ -1,4 +1,4 @@
-"""Grids of synthetic spectra: sampling designs, generation, one HDF5 format, import of others' grids, checks."""
+"""Grids of synthetic spectra: generation, one HDF5 format, import of others' grids, checks."""
 
 import importlib
 
@@ -6,7 +6,6 @@ import importlib
 _LAZY = {
     "Grid": ".grid",
     "describe": ".grid",
-    "sobol_design": ".design",
     "generate_grid": ".generate",
     "import_npz": ".convert",
     "import_grid": ".foreign",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GridError
-from ..labels import LabelSpace
+from ..labels.space import LabelSpace
 from .grid import Grid
 
 

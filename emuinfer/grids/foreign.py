@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GridError, ObservationError
-from ..labels import LabelSpace
+from ..labels.space import LabelSpace
 from ..spectra.columns import FLUX, WAVELENGTH, from_header, with_unit
 from .convert import read_npz, spanned_space
 from .grid import Grid

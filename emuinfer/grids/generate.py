@@ -23,7 +23,7 @@ from .. import __version__
 from ..errors import EmuinferError, GridError
 from . import hdf5
 from . import workers as processes
-from .design import sobol_design
+from ..labels.design import sobol_design
 from .grid import check_wavelength, count_reasons
 from .parts import Parts
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from ..errors import GridError
-from ..labels import LabelSpace
+from ..labels.space import LabelSpace
 from . import hdf5
 
 MEDIA = ("air", "vacuum")

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GridError
-from ..labels import LabelSpace
+from ..labels.space import LabelSpace
 
 FORMAT = "emuinfer-grid"
 VERSION = 1

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import GridError
-from ..labels import LabelSpace
+from ..labels.space import LabelSpace
 from ..processes import environment, obey_parent
 
 # One thread per worker: several spectra at once are faster than several threads on one spectrum. NPROC sizes XLA's own

@@ -14,7 +14,7 @@ import numpy as np
 from ..density import Unconstrained
 from ..emulators import emulator_hash, fit_local
 from ..errors import LabelError, SamplingError
-from ..grids.design import sobol_design
+from ..labels.design import sobol_design
 from ..likelihoods import StellarSpectrum
 from ..likelihoods.compressed import CompressedStar, compress
 from ..samplers import get_sampler, laplace_covariance, optimise

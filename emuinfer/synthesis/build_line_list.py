@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..labels import OPTICAL_FGK
+from ..labels.space import OPTICAL_FGK
 from .elements import atomic_number
 from .lines import DATA, LineList
 

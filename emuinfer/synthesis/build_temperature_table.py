@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..labels import OPTICAL_FGK
+from ..labels.space import OPTICAL_FGK
 
 OUTPUT = Path(__file__).parents[1] / "data" / "physics" / "c3k_temperature.npz"
 MEMBER = "atmosnet/data/atmosnet_c3k_300neurons_cool.pkl"

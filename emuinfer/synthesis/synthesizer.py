@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmuinferError
-from ..labels import OPTICAL_FGK, LabelSpace
+from ..labels.space import OPTICAL_FGK, LabelSpace
 from . import eos, opacity, structure, transfer, windows
 from .elements import abundance_matrix
 from .elements import solar_composition as solar_composition_of

@@ -19,8 +19,8 @@ import numpy as np
 
 from ..emulators import LogitGP, TransformerConfig, TransformerPayne, load_emulator, save_emulator
 from ..grids import Grid, import_npz
-from ..grids.design import sobol_design
-from ..labels import OPTICAL_FGK
+from ..labels.design import sobol_design
+from ..labels.space import OPTICAL_FGK
 from .config import TrainConfig
 from ..emulators.training.gaussian_process import fit_logit_gp
 from ..emulators.training.start import start_from_teacher

@@ -14,7 +14,7 @@ import numpy as np
 from ..emulators import load_card, load_emulator, save_emulator
 from ..emulators.storage import ZOO, half_precision
 from ..grids import import_npz
-from ..labels import OPTICAL_FGK
+from ..labels.space import OPTICAL_FGK
 from ..emulators.training.evaluate import error_table, predict
 from .flagship import fixed_split
 

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from emuinfer import load_emulator
-from emuinfer.grids.design import sobol_design
+from emuinfer.labels.design import sobol_design
 from emuinfer.plotting import label_text
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from emuinfer.grids import Grid
-from emuinfer.labels import OPTICAL_FGK
+from emuinfer.labels.space import OPTICAL_FGK
 from emuinfer.emulators.training import error_table, fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
 
 GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"

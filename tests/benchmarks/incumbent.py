@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from emuinfer import __version__
-from emuinfer.labels import OPTICAL_FGK
+from emuinfer.labels.space import OPTICAL_FGK
 from emuinfer.emulators.training import error_table
 from emuinfer.training.flagship import fixed_split
 

@@ -94,7 +94,7 @@ def fresh_transformer(task):
     import jax
 
     from emuinfer.emulators import TransformerConfig, TransformerPayne
-    from emuinfer.labels import OPTICAL_FGK
+    from emuinfer.labels.space import OPTICAL_FGK
 
     config = TransformerConfig(**task["model"])
     return TransformerPayne(OPTICAL_FGK, RANGE, "air", config, key=jax.random.key(task.get("seed", 0)))

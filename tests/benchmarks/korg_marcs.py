@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from emuinfer.emulators import TransformerConfig, TransformerPayne
-from emuinfer.labels import LabelSpace
+from emuinfer.labels.space import LabelSpace
 from emuinfer.emulators.training import fit_logit_gp, fit_logit_pca, fit_mlp
 from emuinfer.emulators.training.start import start_from_components, start_from_teacher
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from emuinfer.emulators import TransformerConfig, TransformerPayne, load_emulator, save_emulator
 from emuinfer.grids import Grid
-from emuinfer.labels import OPTICAL_FGK
+from emuinfer.labels.space import OPTICAL_FGK
 from emuinfer.emulators.training import (
     TrainConfig,
     error_table,

@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 
-from emuinfer.labels import OPTICAL_FGK
+from emuinfer.labels.space import OPTICAL_FGK
 from emuinfer.synthesis import load_line_list, make_backend, pysme
 from emuinfer.synthesis.elements import element_data
 from emuinfer.emulators.training.evaluate import error_table, format_table

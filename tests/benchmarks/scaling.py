@@ -22,7 +22,7 @@ import numpy as np
 from emuinfer.emulators import TransformerConfig, TransformerPayne, save_emulator
 from emuinfer.grids import Grid
 from emuinfer.grids.grid import split_rows
-from emuinfer.labels import OPTICAL_FGK
+from emuinfer.labels.space import OPTICAL_FGK
 from emuinfer.emulators.training import TrainConfig, train
 
 RESULTS = Path(__file__).parent / "results"

@@ -23,7 +23,7 @@ import numpy as np
 
 import emuinfer as ei
 from emuinfer.emulators.reduced import log_grid
-from emuinfer.grids.design import sobol_design
+from emuinfer.labels.design import sobol_design
 from emuinfer.spectra.operator import SpectrumOperator
 from emuinfer.survey import fit_many
 

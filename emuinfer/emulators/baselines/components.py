@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ...labels import LabelSpace
+from ...labels.space import LabelSpace
 from ..base import flux_from_depth
 from .pixels import PixelEmulator, PixelGrid, apply_layers, dense_layers
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...labels import LabelSpace
+from ...labels.space import LabelSpace
 from ..base import flux_from_depth
 from .pixels import PixelEmulator, PixelGrid
 

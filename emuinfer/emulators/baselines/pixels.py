@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import EmulatorError
-from ...labels import LabelSpace
+from ...labels.space import LabelSpace
 from ..base import Emulator
 
 ACTIVATIONS = {"leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.01), "silu": jax.nn.silu}

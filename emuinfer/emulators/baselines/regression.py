@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import EmulatorError
-from ...labels import LabelSpace
+from ...labels.space import LabelSpace
 from ..base import flux_from_depth
 from .gaussian_process import LogitGP
 from .components import LogitPCA

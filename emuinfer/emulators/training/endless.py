@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import TrainingError
-from ...grids.design import sobol_design
+from ...labels.design import sobol_design
 from .train import run
 
 

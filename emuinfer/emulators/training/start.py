@@ -14,7 +14,7 @@ from ..components import fit_coefficients, principal_components
 from ..baselines.gaussian_process import LogitGP, gp_features, matern52
 from ..transformer import TransformerPayne
 from ...errors import TrainingError
-from ...grids.design import sobol_design
+from ...labels.design import sobol_design
 
 
 def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, *, steps=4000, seed=0, progress=True):

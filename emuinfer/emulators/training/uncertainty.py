@@ -286,7 +286,7 @@ def main(argv=None):
     from ..storage import _find
     from ..uncertainty import save_uncertainty
     from ...grids import Grid, import_npz
-    from ...labels import OPTICAL_FGK
+    from ...labels.space import OPTICAL_FGK
     from .gaussian_process import fit_logit_gp
     from ...training.flagship import fixed_split
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .errors import LabelError
+from ..errors import LabelError
 
 UNITS = {"teff": "K", "logg": "dex(cm s-2)", "vmic": "km / s"}
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..errors import GridError
-from ..labels import LabelSpace
+from .space import LabelSpace
 
 _BLOCK = 4096  # points drawn at a time; a power of two keeps the Sobol sequence balanced
 _MIN_ACCEPTED = 1e-4
