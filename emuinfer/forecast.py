@@ -18,7 +18,7 @@ from .errors import EmuinferError
 from .forecast_exposure import Exposure
 from .spectra.continuum import chebyshev_basis, default_terms
 from .spectra.doppler import SPEED_OF_LIGHT
-from .spectra.medium import convert_medium
+from .wavelengths.medium import convert_medium
 from .spectra.operator import SpectrumOperator, usable_pixels
 
 KERNELS = ("rv", "vbroad", "vsini")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import EmuinferError
-from .spectra.medium import check_medium, convert_medium
+from .wavelengths.medium import check_medium, convert_medium
 
 TABLE = Path(__file__).parent / "data" / "instruments.ecsv"
 FEWEST = 8  # pixels; fewer are no spectrum

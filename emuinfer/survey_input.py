@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import ObservationError
 from .spectra import Observation
-from .spectra.medium import check_medium
+from .wavelengths.medium import check_medium
 
 REQUIRED = ("wavelength", "flux")
 NOISE = ("uncertainty", "ivar")

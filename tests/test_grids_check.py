@@ -11,7 +11,7 @@ from emuinfer.errors import GridError
 from emuinfer.grids import Grid, check_grid, import_npz
 from emuinfer.labels import sobol_design
 from emuinfer.labels.space import OPTICAL_FGK, LabelSpace
-from emuinfer.spectra.medium import convert_medium
+from emuinfer.wavelengths.medium import convert_medium
 from emuinfer.synthesis.elements import element_data
 from emuinfer.synthesis.lines import load_line_list
 

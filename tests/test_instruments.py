@@ -6,7 +6,7 @@ from tiny import RANGE, line_emulator
 
 from emuinfer.errors import EmuinferError
 from emuinfer.instruments import Arm, Instrument, instrument_table, list_instruments, load_instrument
-from emuinfer.spectra.medium import convert_medium
+from emuinfer.wavelengths.medium import convert_medium
 
 
 def test_shipped_table_is_sound():

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import LabelError, ObservationError
 from ..spectra.doppler import SPEED_OF_LIGHT, common_rv
-from ..spectra.medium import convert_medium
+from ..wavelengths.medium import convert_medium
 from .priors import checked_prior, domain_penalty, label_priors
 from .stellar import BROADENING, NUISANCE_UNITS, StellarSpectrum
 

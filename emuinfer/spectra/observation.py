@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ObservationError
 from . import checks, quality
 from .lsf import cut_resolution, resolving_power
-from .medium import check_medium, convert_medium
+from ..wavelengths.medium import check_medium, convert_medium
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)

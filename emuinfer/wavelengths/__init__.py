@@ -1,0 +1,1 @@
+"""Air and vacuum, uniform grids."""
