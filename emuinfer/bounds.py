@@ -17,7 +17,7 @@ from .forecast import Exposure, Forecast
 from .instruments import Instrument, load_instrument
 from .likelihoods import StellarSpectrum
 from .spectra import Observation
-from .spectra.operator import SpectrumOperator
+from .forward.operator import SpectrumOperator
 
 BROADENING_KMS = 3.0  # where the caller names no vbroad or vsini; the information vanishes at 0
 SUN = {"teff": 5777.0, "logg": 4.44, "fe_h": 0.0, "vmic": 1.0}  # Teff, log g: Heiter et al. 2015, A&A 582, A49, rounded

@@ -16,10 +16,10 @@ from .emulators import ReducedEmulator
 from .emulators.reduced import log_grid
 from .errors import EmuinferError
 from .forecast_exposure import Exposure
-from .spectra.continuum import chebyshev_basis, default_terms
+from .forward.continuum import chebyshev_basis, default_terms
 from .spectra.doppler import SPEED_OF_LIGHT
 from .wavelengths.medium import convert_medium
-from .spectra.operator import SpectrumOperator, usable_pixels
+from .forward.operator import SpectrumOperator, usable_pixels
 
 KERNELS = ("rv", "vbroad", "vsini")
 UNITS = {n: "km / s" for n in KERNELS}

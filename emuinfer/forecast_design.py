@@ -16,9 +16,9 @@ from .bounds_core import Bounds, step_sizes
 from .errors import EmuinferError
 from .forecast import Exposure, Forecast
 from .instruments import Instrument
-from .spectra.continuum import default_terms
+from .forward.continuum import default_terms
 from .spectra.doppler import SPEED_OF_LIGHT
-from .spectra.operator import SpectrumOperator
+from .forward.operator import SpectrumOperator
 
 FINE = 1.5  # pixels per FWHM at the highest resolving power, on which everything is computed
 EDGE = 0.02  # softness of the window's ends, in widths

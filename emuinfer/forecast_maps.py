@@ -11,7 +11,7 @@ from .bounds_core import invert, step_sizes
 from .errors import EmuinferError
 from .forecast import Exposure, Forecast, pixel_flux
 from .instruments import Instrument
-from .spectra.continuum import chebyshev_basis, default_terms
+from .forward.continuum import chebyshev_basis, default_terms
 
 BATCH = 8  # stars whose derivatives are held at once
 

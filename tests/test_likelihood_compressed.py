@@ -7,7 +7,7 @@ import pytest
 import emuinfer as ei
 from emuinfer.inference.sample import find_optimum
 from emuinfer.likelihoods.compressed import LOWEST, HIGHEST, NODES, _spline_inverse, nodes, spline
-from emuinfer.spectra.continuum import Continuum
+from emuinfer.forward.continuum import Continuum
 
 
 def test_spline_goes_through_its_nodes_and_is_smooth():

@@ -11,7 +11,7 @@ from tiny import RV, TRUTH, VBROAD, observe
 from emuinfer import Observation, StellarSpectrum
 from emuinfer.errors import ObservationError
 from emuinfer.inference.sample import Unconstrained, compress_star, local_surrogate
-from emuinfer.spectra.correlation import Correlation
+from emuinfer.forward.noise_correlation import Correlation
 
 OPTIONS = {"progress": False, "rv_range": (-60, 60), "line_errors": None}
 VALUES = {**TRUTH, "rv": RV, "vbroad": VBROAD, "log10_jitter": -4.0}

@@ -8,7 +8,7 @@ from specutils import Spectrum, SpectrumList
 
 from emuinfer.errors import ObservationError
 from emuinfer.spectra import Observation
-from emuinfer.spectra.lsf import resolving_power
+from emuinfer.forward.lsf import resolving_power
 
 RNG = np.random.default_rng(0)
 

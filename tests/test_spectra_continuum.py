@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emuinfer.errors import ObservationError
-from emuinfer.spectra.continuum import Continuum, chebyshev_basis, default_terms, log_likelihood_constant
+from emuinfer.forward.continuum import Continuum, chebyshev_basis, default_terms, log_likelihood_constant
 
 N = 20_000
 WAVELENGTH = np.linspace(5100, 5300, N)

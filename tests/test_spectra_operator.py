@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from emuinfer.errors import ObservationError
-from emuinfer.spectra.banded import Banded
-from emuinfer.spectra.broadening import rotation_table, rotation_transfer
+from emuinfer.forward.banded import Banded
+from emuinfer.forward.broadening import rotation_table, rotation_transfer
 from emuinfer.spectra.doppler import SPEED_OF_LIGHT, VelocityGrid, shift_wavelength, velocity_grid
-from emuinfer.spectra.lsf import lsf_sigma, split_sigma
-from emuinfer.spectra.operator import SpectrumOperator, usable_pixels
+from emuinfer.forward.lsf import lsf_sigma, split_sigma
+from emuinfer.forward.operator import SpectrumOperator, usable_pixels
 
 GRID = velocity_grid(5100, 5140, 0.7)
 PIXELS = np.linspace(5112, 5128, 1500)  # far enough from the ends for any shift here

@@ -12,8 +12,8 @@ from tiny import RV, TRUTH, VBROAD, observe
 from emuinfer import Observation, StellarSpectrum
 from emuinfer.errors import ObservationError
 from emuinfer.spectra.doppler import velocity_grid
-from emuinfer.spectra.lsf import box_weights, matrix_rows, resolving_power
-from emuinfer.spectra.operator import SpectrumOperator
+from emuinfer.forward.lsf import box_weights, matrix_rows, resolving_power
+from emuinfer.forward.operator import SpectrumOperator
 
 GRID = velocity_grid(5100, 5140, 0.7)
 PIXELS = np.linspace(5108, 5132, 400)  # 0.06 Å, 3.5 km/s

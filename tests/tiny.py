@@ -7,7 +7,7 @@ import numpy as np
 
 from emuinfer import LabelSpace, Observation
 from emuinfer.emulators import Emulator, reduce_emulator
-from emuinfer.spectra.operator import SpectrumOperator
+from emuinfer.forward.operator import SpectrumOperator
 
 SPACE = LabelSpace(("teff", "fe_h", "mg_fe"), (4500, -1.5, -0.3), (6500, 0.5, 0.6))
 TRUTH = {"teff": 5600.0, "fe_h": -0.3, "mg_fe": 0.15}

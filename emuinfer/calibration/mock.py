@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import GridError, LabelError
 from ..spectra.doppler import SPEED_OF_LIGHT, VelocityGrid
-from ..spectra.operator import SpectrumOperator
+from ..forward.operator import SpectrumOperator
 
 REACH = 45.0  # km/s of source spectrum beyond each pixel that its kernels may need
 TILT = 0.1  # standard deviation of the first Chebyshev coefficient of a continuum; the k-th has TILT / k
@@ -221,7 +221,7 @@ def _through_instrument(grid, rows, wavelength, mock, truth):
 
 def _continua(rng, wavelength, n):
     """Random smooth continua in arbitrary units, `(n, n_pix)`: within what the continuum of a fit can follow."""
-    from ..spectra.continuum import chebyshev_basis, default_terms
+    from ..forward.continuum import chebyshev_basis, default_terms
 
     terms = max(2, default_terms(wavelength) - 1)
     coefficients = rng.standard_normal((n, terms)) * TILT / np.arange(1, terms + 1) ** 1.5

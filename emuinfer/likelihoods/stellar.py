@@ -10,11 +10,11 @@ import numpy as np
 from ..emulators import LocalSpectrum, ReducedEmulator, reduce_emulator
 from ..emulators.uncertainty import EmulatorUncertainty, shipped_uncertainty
 from ..errors import LabelError, ObservationError
-from ..spectra.continuum import Continuum, log_likelihood_constant
-from ..spectra.correlation import Correlation, WhiteTerms
+from ..forward.continuum import Continuum, log_likelihood_constant
+from ..forward.noise_correlation import Correlation, WhiteTerms
 from ..spectra.doppler import SPEED_OF_LIGHT
-from ..spectra.lsf import FWHM_PER_SIGMA, cut_resolution, resolving_power
-from ..spectra.operator import SpectrumOperator, usable_pixels
+from ..forward.lsf import FWHM_PER_SIGMA, cut_resolution, resolving_power
+from ..forward.operator import SpectrumOperator, usable_pixels
 from ..spectra.quality import scaled_to_continuum
 from .compressed import CompressedStar
 from .line_errors import resolve

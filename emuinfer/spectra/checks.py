@@ -4,7 +4,7 @@ import numpy as np
 
 from ..errors import ObservationError
 from . import quality
-from .lsf import matrix_from_sparse, matrix_rows
+from ..forward.lsf import matrix_from_sparse, matrix_rows
 
 
 def to_angstrom(wavelength) -> np.ndarray:

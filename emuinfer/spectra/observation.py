@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import ObservationError
 from . import checks, quality
-from .lsf import cut_resolution, resolving_power
+from ..forward.lsf import cut_resolution, resolving_power
 from ..wavelengths.medium import check_medium, convert_medium
 
 
@@ -27,7 +27,7 @@ class Observation:
     - `mask`: `(n_pix,)`, True (or a non-zero flag) where a pixel must *not* be used.
     - `resolution`: resolving power lambda / FWHM, one value or `(n_pix,)`, or a resolution matrix: its diagonals
       `(n_diag, n_pix)` as DESI's files have them, or a SciPy sparse matrix `(n_pix, n_pix)`; see
-      `emuinfer.spectra.lsf`. May be left out here; a fit needs it.
+      `emuinfer.forward.lsf`. May be left out here; a fit needs it.
     - `medium`: `"air"` or `"vacuum"`.
     - `name`, `meta`: free text, and a mapping of anything worth keeping (credit, date, literature values).
     - `clip`: spikes this many uncertainties above the continuum, and at most 5 pixels wide, are masked as cosmic rays;

@@ -25,7 +25,7 @@ from emuinfer.labels.design import sobol_design
 from emuinfer.instruments import Instrument
 from emuinfer.likelihoods.priors import domain_penalty
 from emuinfer.samplers import get_sampler
-from emuinfer.spectra.continuum import Continuum
+from emuinfer.forward.continuum import Continuum
 
 RESULTS = Path(__file__).parent / "results"
 INSTRUMENT = Instrument.single(5101.0, 5299.0, 20_000.0, 3.0)

@@ -24,7 +24,7 @@ import numpy as np
 import emuinfer as ei
 from emuinfer.emulators.reduced import log_grid
 from emuinfer.labels.design import sobol_design
-from emuinfer.spectra.operator import SpectrumOperator
+from emuinfer.forward.operator import SpectrumOperator
 from emuinfer.survey import fit_many
 
 R, SAMPLING = 28_000, 2.5
