@@ -85,7 +85,7 @@ def choose_rows(grid, rows, n, seed) -> np.ndarray:
     if isinstance(rows, str):
         if rows not in NAMED_ROWS:
             raise GridError(f"rows may be indices, a mask, a slice, or one of {', '.join(NAMED_ROWS)}; got '{rows}'.")
-        from ..training.flagship import fixed_split
+        from ..recipes.optical_fgk import fixed_split
 
         rows = grid.split()[1] if rows == "held-out" else fixed_split(len(grid))[1]
     rows = np.arange(len(grid))[slice(None) if rows is None else rows if isinstance(rows, slice) else np.asarray(rows)]

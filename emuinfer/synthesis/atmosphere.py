@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EmuinferError
-from .build_temperature_table import _ArrayUnpickler, network
+from ..recipes.temperature_table import _ArrayUnpickler, network
 
 FILE = "atmosnet_c3k_300neurons_cool.pkl"  # models below 8000 K
 NAMES = ("TEFF", "LOGG", "FE_H", "ALPHA_FE")

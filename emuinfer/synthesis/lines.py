@@ -75,7 +75,7 @@ def load_line_list(path: Path | str = DATA) -> LineList:
             return LineList(source=str(file["source"]), **values)
     except (OSError, KeyError, ValueError) as error:
         raise EmuinferError(
-            f"{path} is not a line list of emuinfer ({error}); build one with python -m emuinfer.synthesis.build_line_list."
+            f"{path} is not a line list of emuinfer ({error}); build one with python -m emuinfer.recipes.line_list."
         ) from error
 
 

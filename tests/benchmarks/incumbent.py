@@ -28,7 +28,7 @@ import numpy as np
 from emuinfer import __version__
 from emuinfer.labels.space import OPTICAL_FGK
 from emuinfer.emulators.training import error_table
-from emuinfer.training.flagship import fixed_split
+from emuinfer.recipes.optical_fgk import fixed_split
 
 from .learning_curve import GRID, RESULTS, write
 

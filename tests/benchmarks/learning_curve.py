@@ -30,7 +30,7 @@ from emuinfer.emulators.training import (
     predict,
     train,
 )
-from emuinfer.training.flagship import fixed_split
+from emuinfer.recipes.optical_fgk import fixed_split
 from emuinfer.emulators.training.start import start_from_components, start_from_teacher
 
 GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"

@@ -14,7 +14,7 @@ import numpy as np
 from emuinfer.emulators import load_emulator
 from emuinfer.emulators.uncertainty import load_uncertainty
 from emuinfer.emulators.training.evaluate import predict
-from emuinfer.training.flagship import fixed_split
+from emuinfer.recipes.optical_fgk import fixed_split
 from emuinfer.emulators.training import coverage, fit_uncertainty
 
 HERE = Path(__file__).parent

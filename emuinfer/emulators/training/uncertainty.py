@@ -288,7 +288,7 @@ def main(argv=None):
     from ...grids import Grid, import_npz
     from ...labels.space import OPTICAL_FGK
     from .gaussian_process import fit_logit_gp
-    from ...training.flagship import fixed_split
+    from ...recipes.optical_fgk import fixed_split
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("emulator", help="name or path of the emulator to save the uncertainty beside")

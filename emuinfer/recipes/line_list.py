@@ -1,6 +1,6 @@
 """Build `emuinfer/data/lines/ges_5090_5310.npz` from the Gaia-ESO line list as CSV.
 
-    python -m emuinfer.synthesis.build_line_list ges_5090_5310.csv
+    python -m emuinfer.recipes.line_list ges_5090_5310.csv
 
 The list is that of Heiter et al. (2021, A&A 645, A106), CDS J/A+A/645/A106. All its lines are kept. The added column
 `reach` is the distance from the line's centre (Å) beyond which its effect on the normalised flux stays below `CUTOFF`
@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..labels.space import OPTICAL_FGK
-from .elements import atomic_number
-from .lines import DATA, LineList
+from ..synthesis.elements import atomic_number
+from ..synthesis.lines import DATA, LineList
 
 SOURCE = "Gaia-ESO line list, Heiter et al. 2021, A&A 645, A106"
 CUTOFF = 1e-4
@@ -64,7 +64,7 @@ def reach_of_lines(lines: LineList) -> np.ndarray:
     import equinox as eqx
     import jax.numpy as jnp
 
-    from .synthesizer import LTESynthesizer
+    from ..synthesis.synthesizer import LTESynthesizer
 
     synthesizer = LTESynthesizer(wavelength=np.linspace(5090.0, 5310.0, 100), line_list=lines)
 

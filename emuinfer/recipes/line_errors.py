@@ -1,9 +1,9 @@
-"""Makes the shipped table of line errors: `python -m emuinfer.likelihoods.build_line_errors optical-fgk DEST`."""
+"""Makes the shipped table of line errors: `python -m emuinfer.recipes.line_errors optical-fgk DEST`."""
 
 import argparse
 
 from ..emulators import load_emulator
-from .line_errors import PER_DEX, measure_line_errors
+from ..likelihoods.line_errors import PER_DEX, measure_line_errors
 
 
 def main(argv=None):

@@ -1,6 +1,6 @@
 """The recipe of the shipped emulator: simple physics and few realistic spectra.
 
-    python -m emuinfer.training.flagship --simple lte.h5 --realistic turbospectrum.npz --directory runs/flagship
+    python -m emuinfer.recipes.optical_fgk --simple lte.h5 --realistic turbospectrum.npz --directory runs/flagship
 
 1. Teacher: Gaussian processes fitted jointly to many spectra of simple physics and the few realistic training spectra.
 2. Start: the transformer's bilinear part learns the teacher's components at tens of thousands of labels.
@@ -21,7 +21,7 @@ from ..emulators import LogitGP, TransformerConfig, TransformerPayne, load_emula
 from ..grids import Grid, import_npz
 from ..labels.design import sobol_design
 from ..labels.space import OPTICAL_FGK
-from .config import TrainConfig
+from ..training.config import TrainConfig
 from ..emulators.training.gaussian_process import fit_logit_gp
 from ..emulators.training.start import start_from_teacher
 from ..emulators.training.train import train

@@ -1,6 +1,6 @@
 """Measure a trained emulator on the held-out tenth of the realistic grid and ship it with its card.
 
-    python -m emuinfer.training.release EMULATOR --name optical-fgk --realistic turbospectrum_5100_5300.npz --recipe "…"
+    python -m emuinfer.recipes.release EMULATOR --name optical-fgk --realistic turbospectrum_5100_5300.npz --recipe "…"
 """
 
 import argparse
@@ -16,7 +16,7 @@ from ..emulators.storage import ZOO, half_precision
 from ..grids import import_npz
 from ..labels.space import OPTICAL_FGK
 from ..emulators.training.evaluate import error_table, predict
-from .flagship import fixed_split
+from .optical_fgk import fixed_split
 
 CREDIT = (
     "Trained on LTE spectra of Turbospectrum v20 (Plez 2012, ascl:1205.004) with the Gaia-ESO line list (Heiter et al. 2021, "
