@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it; imported on first use so that `import emuinfer` stays light.
 _LAZY = {
-    "Observation": ".spectra",
+    "Observation": ".observations",
     "LabelSpace": ".labels",
     "OPTICAL_FGK": ".labels",
     "Grid": ".grids",

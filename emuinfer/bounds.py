@@ -16,7 +16,7 @@ from .errors import EmuinferError
 from .forecast import Exposure, Forecast
 from .instruments import Instrument, load_instrument
 from .likelihoods import StellarSpectrum
-from .spectra import Observation
+from .observations import Observation
 from .forward.operator import SpectrumOperator
 
 BROADENING_KMS = 3.0  # where the caller names no vbroad or vsini; the information vanishes at 0

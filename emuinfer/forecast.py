@@ -17,7 +17,7 @@ from .emulators.reduced import log_grid
 from .errors import EmuinferError
 from .forecast_exposure import Exposure
 from .forward.continuum import chebyshev_basis, default_terms
-from .spectra.doppler import SPEED_OF_LIGHT
+from .observations.cross_correlation import SPEED_OF_LIGHT
 from .wavelengths.medium import convert_medium
 from .forward.operator import SpectrumOperator, usable_pixels
 

@@ -17,7 +17,7 @@ from .errors import EmuinferError
 from .forecast import Exposure, Forecast
 from .instruments import Instrument
 from .forward.continuum import default_terms
-from .spectra.doppler import SPEED_OF_LIGHT
+from .observations.cross_correlation import SPEED_OF_LIGHT
 from .forward.operator import SpectrumOperator
 
 FINE = 1.5  # pixels per FWHM at the highest resolving power, on which everything is computed

@@ -14,7 +14,7 @@ from .emulators import ReducedEmulator, emulator_hash, list_emulators, load_emul
 from .errors import SamplingError
 from .survey_batch import Settings
 from .survey_files import TABLE, Folder, table_of_parts
-from .survey_input import SpectrumStack, as_stack
+from .observations.stack import SpectrumStack, as_stack
 from .survey_model import Survey
 from .survey_workers import run_on_cluster, run_processes
 

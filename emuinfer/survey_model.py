@@ -10,9 +10,9 @@ from .errors import ObservationError
 from .labels.design import sobol_design
 from .likelihoods import StellarSpectrum
 from .posteriors.posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
-from .spectra import Observation
-from .spectra.doppler import SPEED_OF_LIGHT, cross_correlation_rv
-from .spectra.quality import scaled_to_continuum
+from .observations import Observation
+from .observations.cross_correlation import SPEED_OF_LIGHT, cross_correlation_rv
+from .observations.quality import scaled_to_continuum
 from .survey_batch import Settings, Stars, fit_again, fit_batch, sample_again
 from .survey_statistics import effective_size, r_hat, summaries
 

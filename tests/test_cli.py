@@ -149,7 +149,7 @@ def test_results_are_replaced_only_on_demand(fitted, cli, star_file, tiny_path, 
 def test_the_example_and_the_default_emulator_exist(cli):
     status, out, _ = cli("emulators")
     assert status == 0 and "optical-fgk" in out and "5100 to 5300 Å (air), 12 labels" in out
-    from emuinfer.spectra import list_examples
+    from emuinfer.observations import list_examples
 
     assert "hd41248" in list_examples()
     assert load_emulator("optical-fgk").labels[:3] == ("teff", "logg", "fe_h")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from emuinfer.errors import ObservationError
-from emuinfer.spectra import Observation, convert_medium, list_examples
+from emuinfer.observations import Observation, list_examples
+from emuinfer.wavelengths.medium import convert_medium
 
 WAVELENGTH = np.linspace(5100, 5300, 4001)
 

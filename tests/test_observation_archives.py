@@ -7,7 +7,7 @@ from astropy.table import Table
 from specutils import Spectrum, SpectrumList
 
 from emuinfer.errors import ObservationError
-from emuinfer.spectra import Observation
+from emuinfer.observations import Observation
 from emuinfer.forward.lsf import resolving_power
 
 RNG = np.random.default_rng(0)

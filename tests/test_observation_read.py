@@ -10,7 +10,7 @@ from astropy.nddata import InverseVariance
 from astropy.table import QTable, Table
 
 from emuinfer.errors import ObservationError
-from emuinfer.spectra import Observation
+from emuinfer.observations import Observation
 
 OBSERVED = Path(__file__).parents[1] / ".." / "shared" / "data" / "observed"
 N = 500

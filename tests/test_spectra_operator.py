@@ -9,7 +9,7 @@ import pytest
 from emuinfer.errors import ObservationError
 from emuinfer.forward.banded import Banded
 from emuinfer.forward.broadening import rotation_table, rotation_transfer
-from emuinfer.spectra.doppler import SPEED_OF_LIGHT, VelocityGrid, shift_wavelength, velocity_grid
+from emuinfer.observations.cross_correlation import SPEED_OF_LIGHT, VelocityGrid, shift_wavelength, velocity_grid
 from emuinfer.forward.lsf import lsf_sigma, split_sigma
 from emuinfer.forward.operator import SpectrumOperator, usable_pixels
 

@@ -11,7 +11,7 @@ from tiny import RV, TRUTH, VBROAD, observe
 
 from emuinfer import Observation, StellarSpectrum
 from emuinfer.errors import ObservationError
-from emuinfer.spectra.doppler import velocity_grid
+from emuinfer.observations.cross_correlation import velocity_grid
 from emuinfer.forward.lsf import box_weights, matrix_rows, resolving_power
 from emuinfer.forward.operator import SpectrumOperator
 

@@ -7,7 +7,7 @@ from tiny import TRUTH, observe
 
 import emuinfer as ei
 from emuinfer.inference.sample import Unconstrained, _starts, _values
-from emuinfer.spectra.doppler import SPEED_OF_LIGHT, common_rv, cross_correlation_rv, velocity_grid
+from emuinfer.observations.cross_correlation import SPEED_OF_LIGHT, common_rv, cross_correlation_rv, velocity_grid
 from emuinfer.forward.operator import SpectrumOperator
 
 STAR = {"teff": 6100.0, "logg": 4.2, "fe_h": -0.1, "vmic": 1.4}

@@ -20,7 +20,7 @@ from emuinfer.likelihoods import StellarSpectrum
 from emuinfer.posteriors.posterior import draws_of, load_posterior
 from emuinfer.survey import Settings
 from emuinfer.survey_files import Folder
-from emuinfer.survey_input import SpectrumStack, as_stack, stack_observations
+from emuinfer.observations.stack import SpectrumStack, as_stack, stack_observations
 from emuinfer.survey_statistics import FLAGS
 
 SETTINGS = Settings(warmup=75, draws=150, local=80, test=20, components=8, verify=24)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GridError, LabelError
-from ..spectra.doppler import SPEED_OF_LIGHT, VelocityGrid
+from ..observations.cross_correlation import SPEED_OF_LIGHT, VelocityGrid
 from ..forward.operator import SpectrumOperator
 
 REACH = 45.0  # km/s of source spectrum beyond each pixel that its kernels may need

@@ -121,7 +121,7 @@ def fit(
 
 def _spectra(files, example) -> dict[str, Path]:
     """Name of each spectrum to its file; names that repeat are numbered."""
-    from ..spectra.examples import example_path
+    from ..observations.examples import example_path
 
     if not files and example is None:
         raise EmuinferError("Give a spectrum to fit, or --example hd41248. See `emuinfer fit --help`.")
@@ -156,7 +156,7 @@ def _refuse_results(folder, overwrite):
 def _fit_one(emulator, path, folder, settings):
     from ..inference.sample import sample
     from ..likelihoods import StellarSpectrum
-    from ..spectra import Observation
+    from ..observations import Observation
 
     progress = settings["progress"]
     observation = Observation.read(path, **settings["read"])

@@ -9,7 +9,7 @@ above the main one first, stored by columns, so that with h = n_diag // 2 the el
 import numpy as np
 
 from ..errors import ObservationError
-from ..spectra.doppler import SPEED_OF_LIGHT
+from ..observations.cross_correlation import SPEED_OF_LIGHT
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ..spectra.doppler import SPEED_OF_LIGHT
+from ..observations.cross_correlation import SPEED_OF_LIGHT
 from ..wavelengths.medium import convert_medium
 from .check_report import FAIL, OK, SKIPPED, WARN, Check
 from .check_response import design, scale, t_values

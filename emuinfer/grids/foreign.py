@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import GridError, ObservationError
 from ..labels.space import LabelSpace
-from ..spectra.columns import FLUX, WAVELENGTH, from_header, with_unit
+from ..observations.columns import FLUX, WAVELENGTH, from_header, with_unit
 from .convert import read_npz, spanned_space
 from .grid import Grid
 from .resample import to_common

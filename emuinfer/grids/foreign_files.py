@@ -188,8 +188,8 @@ def _read_table(path):
 
 def _read_spectrum(file, medium, wavelength_unit):
     """Wavelengths in ångström, increasing, and fluxes."""
-    from ..spectra.checks import to_angstrom
-    from ..spectra.readers import read
+    from ..observations.checks import to_angstrom
+    from ..observations.readers import read
 
     fields = read(file, medium=medium, wavelength_unit=wavelength_unit)
     if fields.get("medium") not in (None, medium):

@@ -89,8 +89,8 @@ def measure_line_errors(emulator, *, example="hd41248", teff=5713.0, logg=4.49, 
     from scipy.ndimage import gaussian_filter1d
 
     from ..inference.sample import find_optimum
-    from ..spectra import Observation
-    from ..spectra.examples import example_credit
+    from ..observations import Observation
+    from ..observations.examples import example_credit
     from .stellar import StellarSpectrum
 
     observation = Observation.example(example)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..emulators.uncertainty import EmulatorUncertainty, UncertaintyQuery, correlation_integral, label_terms
-from ..spectra.doppler import SPEED_OF_LIGHT
+from ..observations.cross_correlation import SPEED_OF_LIGHT
 from ..forward.lsf import FWHM_PER_SIGMA
 
 THERMAL_KMS = 1.5  # typical thermal and microturbulent width of an iron line

@@ -12,10 +12,10 @@ from ..emulators.uncertainty import EmulatorUncertainty, shipped_uncertainty
 from ..errors import LabelError, ObservationError
 from ..forward.continuum import Continuum, log_likelihood_constant
 from ..forward.noise_correlation import Correlation, WhiteTerms
-from ..spectra.doppler import SPEED_OF_LIGHT
+from ..observations.cross_correlation import SPEED_OF_LIGHT
 from ..forward.lsf import FWHM_PER_SIGMA, cut_resolution, resolving_power
 from ..forward.operator import SpectrumOperator, usable_pixels
-from ..spectra.quality import scaled_to_continuum
+from ..observations.quality import scaled_to_continuum
 from .compressed import CompressedStar
 from .line_errors import resolve
 from .model_errors import ModelErrors
@@ -155,7 +155,7 @@ class StellarSpectrum:
 
     def _find_velocity(self, rv_range):
         """A first radial velocity, by cross-correlation."""
-        from ..spectra.doppler import cross_correlation_rv
+        from ..observations.cross_correlation import cross_correlation_rv
 
         fixed = self.nuisance_priors.get("rv")
         if isinstance(fixed, int | float):

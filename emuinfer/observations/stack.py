@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import ObservationError
-from .spectra import Observation
-from .wavelengths.medium import check_medium
+from ..errors import ObservationError
+from . import Observation
+from ..wavelengths.medium import check_medium
 
 REQUIRED = ("wavelength", "flux")
 NOISE = ("uncertainty", "ivar")

@@ -228,7 +228,7 @@ class Observation:
         arm=None,
         row=None,
     ) -> "Observation":
-        """Read a spectrum from a file; see `emuinfer.spectra.readers.read` for formats and keywords."""
+        """Read a spectrum from a file; see `emuinfer.observations.readers.read` for formats and keywords."""
         from .readers import read
 
         fields = read(

@@ -1,0 +1,4 @@
+"""What was observed: spectra, readers by format, stacks of spectra, cross-correlation."""
+
+from .examples import list_examples as list_examples
+from .observation import Observation as Observation
