@@ -7,8 +7,8 @@ _LAZY = {
     "Grid": ".grid",
     "describe": ".grid",
     "generate_grid": ".generate",
-    "import_npz": ".convert",
-    "import_grid": ".foreign",
+    "import_npz": ".import_npz",
+    "import_grid": ".import_grid",
     "check_grid": ".check",
     "GridReport": ".check",
 }

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import GridError, ObservationError
 from ..labels.space import LabelSpace
 from ..observations.columns import FLUX, WAVELENGTH, from_header, with_unit
-from .convert import read_npz, spanned_space
+from .import_npz import read_npz, spanned_space
 from .grid import Grid
 from .resample import to_common
 
@@ -128,7 +128,7 @@ def _check_roles(names):
 
 
 def _read(path, medium, names, label_table, wavelength_unit) -> Raw:
-    from . import foreign_files
+    from . import import_readers as foreign_files
 
     if path.is_dir():
         return foreign_files.read_directory(path, medium, names, label_table, wavelength_unit)
