@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .density import Unconstrained
+from .likelihoods.density import Unconstrained
 from .errors import ObservationError
 from .labels.design import sobol_design
 from .likelihoods import StellarSpectrum

@@ -10,7 +10,7 @@ import tiny
 from numpyro.distributions import biject_to
 from numpyro.infer.util import initialize_model
 
-from emuinfer.density import Unconstrained
+from emuinfer.likelihoods.density import Unconstrained
 from emuinfer.errors import LabelError
 from emuinfer.likelihoods import JointSpectrum, StellarSpectrum
 

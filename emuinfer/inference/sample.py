@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..density import Unconstrained
+from ..likelihoods.density import Unconstrained
 from ..emulators import emulator_hash, fit_local
 from ..errors import LabelError, SamplingError
 from ..labels.design import sobol_design

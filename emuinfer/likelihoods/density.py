@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import LabelError
-from .likelihoods import JointSpectrum, StellarSpectrum
-from .likelihoods.compressed import CompressedStar
+from ..errors import LabelError
+from . import JointSpectrum, StellarSpectrum
+from .compressed import CompressedStar
 
 MARGIN = 0.02  # of a bounded parameter's range: starts keep this far from its ends
 SMALLEST = 0.05  # start of a parameter that must be positive
