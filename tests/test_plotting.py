@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emuinfer.errors import EmuinferError
-from emuinfer.plotting import label_text, plot_corner, plot_fit
+from emuinfer.plotting.fit import label_text, plot_corner, plot_fit
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .statistics import ALL, DRAWS, bins_for, ecdf_band, histogram_band
-from ..plotting import _figure, _write, label_text
+from ..plotting.fit import _figure, _write, label_text
 
 ON, OFF = "#08519c", "#d1495b"
 COLOURS = ("#2a9d5c", "#e08e0b", "#7b4fa3", "#3aa6b9", "#8c564b", "#555555")

@@ -113,7 +113,7 @@ def markdown(facts, table, titanium):
 
 
 def plot(each, names):
-    from emuinfer.plotting import _figure, _write, label_text
+    from emuinfer.plotting.fit import _figure, _write, label_text
 
     figure = _figure(10, 4.2)
     axis = figure.add_axes((0.08, 0.2, 0.91, 0.75))

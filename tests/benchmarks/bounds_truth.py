@@ -209,7 +209,7 @@ def markdown(facts, table, each):
 
 
 def plot(rows, path):
-    from emuinfer.plotting import _figure, _write, label_text
+    from emuinfer.plotting.fit import _figure, _write, label_text
 
     names = list(rows[0]["nuts_over_bound"])
     figure = _figure(11, 4.2)

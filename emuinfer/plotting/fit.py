@@ -6,7 +6,7 @@ import tempfile
 
 import numpy as np
 
-from .errors import EmuinferError
+from ..errors import EmuinferError
 
 LABEL_TEXT = {
     "teff": r"$T_\mathrm{eff}$ [K]", "logg": r"$\log g$", "vmic": r"$v_\mathrm{mic}$ [km/s]",
