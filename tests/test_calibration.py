@@ -14,7 +14,7 @@ from emuinfer.emulators.uncertainty import EmulatorUncertainty, label_terms, sen
 from emuinfer.errors import GridError, LabelError, SamplingError
 from emuinfer.grids import Grid
 from emuinfer.labels import sobol_design
-from emuinfer.survey import Settings
+from emuinfer.survey.fit_many import Settings
 
 STARS = 96
 OPTIONS = {

@@ -18,10 +18,10 @@ from emuinfer.errors import ObservationError, SamplingError
 from emuinfer.inference.sample import sample
 from emuinfer.likelihoods import StellarSpectrum
 from emuinfer.posteriors.posterior import draws_of, load_posterior
-from emuinfer.survey import Settings
-from emuinfer.survey_files import Folder
+from emuinfer.survey.fit_many import Settings
+from emuinfer.survey.files import Folder
 from emuinfer.observations.stack import SpectrumStack, as_stack, stack_observations
-from emuinfer.survey_statistics import FLAGS
+from emuinfer.survey.summary import FLAGS
 
 SETTINGS = Settings(warmup=75, draws=150, local=80, test=20, components=8, verify=24)
 OPTIONS = {"settings": SETTINGS, "line_errors": None, "batch": 4, "progress": False, "rv_range": (-60.0, 60.0)}
@@ -165,7 +165,7 @@ def program(path, stack, out, devices=1, environment=(), **more):
     code = f"""
 from emuinfer import fit_many
 from emuinfer.survey import Settings
-from emuinfer.survey_files import Folder
+from emuinfer.survey.files import Folder
 if __name__ == "__main__":
     options = {{"settings": {SETTINGS!r}, "line_errors": None, "batch": 2, "progress": False, "rv_range": (-60.0, 60.0)}}
     options |= {more!r}

@@ -4,7 +4,7 @@ import arviz
 import numpy as np
 import pytest
 
-from emuinfer.survey_statistics import effective_size, flag_names, r_hat
+from emuinfer.survey.summary import effective_size, flag_names, r_hat
 
 
 @pytest.mark.parametrize("coefficient", [-0.4, 0.0, 0.6, 0.95])

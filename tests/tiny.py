@@ -75,7 +75,7 @@ def observe(emulator, snr=100.0, seed=1, labels=TRUTH, rv=RV, grid=None):
 
 def stop_after_one_batch(patch):
     """Let a run over many stars be interrupted once it has saved its first batch; `patch`: a `pytest.MonkeyPatch`."""
-    from emuinfer.survey_files import Folder
+    from emuinfer.survey.files import Folder
 
     save, saved = Folder.save, []
 

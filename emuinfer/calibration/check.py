@@ -12,7 +12,7 @@ from .. import __version__
 from .mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, load_source, observe, prior_check
 from .statistics import ranks_of, summarise
 from ..errors import SamplingError
-from ..survey_files import write
+from ..survey.files import write
 
 PLAN, MOCK, RESULTS, SUMMARY = "plan.json", "mock.h5", "results.ecsv", "summary.ecsv"
 FITS = {True: "emulator-error-on", False: "emulator-error-off"}
@@ -193,7 +193,7 @@ def _begin(output, plan, overwrite):
 
 def _fit(emulator, output, switch, emulator_error, truth, rows, mock, common, keep_draws):
     """A row per star, S/N and parameter of the fits with or without the emulator's error, as a `Table`."""
-    from ..survey import fit_many
+    from ..survey.fit_many import fit_many
 
     folder = output / FITS[switch]
     fits = fit_many(emulator, output / MOCK, folder, save_draws=True, emulator_error=emulator_error, **common)
@@ -235,7 +235,7 @@ def _ranks(folder, names, truth, n, keep_draws):
 def _long_table(fits, names, truth, rank, pit, star, snr, switch):
     from astropy.table import Table, vstack
 
-    from ..survey_statistics import SERIOUS
+    from ..survey.summary import SERIOUS
 
     flag = np.asarray(fits["flag"])
     parts = []

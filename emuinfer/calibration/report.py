@@ -5,8 +5,8 @@ import html
 import numpy as np
 
 from .statistics import ALL
-from ..survey_files import write
-from ..survey_statistics import FLAGS
+from ..survey.files import write
+from ..survey.summary import FLAGS
 
 STYLE = """body{font:16px/1.45 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;font-size:14px;margin:1em 0}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}

@@ -69,7 +69,7 @@ def calibrate(
         raise EmuinferError(f"--emulator-error must be on, off or both; got '{emulator_error}'.")
     use_compilation_cache()
     from ..calibration.check import calibrate
-    from ..survey import Settings
+    from ..survey.fit_many import Settings
 
     with telling("Finished batches are kept: run the same command again to go on."):
         done = calibrate(

@@ -85,7 +85,7 @@ def fit_many(
         return
     part = _worker(worker)
     use_compilation_cache()
-    from ..survey import Settings, fit_many
+    from ..survey.fit_many import Settings, fit_many
 
     with telling("Finished batches are kept: run the same command again to go on."):
         table = fit_many(
@@ -140,7 +140,7 @@ def _worker(text) -> tuple[int, int]:
 
 
 def _print(table, output):
-    from ..survey_statistics import FLAGS, SERIOUS
+    from ..survey.summary import FLAGS, SERIOUS
 
     flag = np.asarray(table["flag"])
     out = console()

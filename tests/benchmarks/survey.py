@@ -25,7 +25,7 @@ import emuinfer as ei
 from emuinfer.emulators.reduced import log_grid
 from emuinfer.labels.design import sobol_design
 from emuinfer.forward.operator import SpectrumOperator
-from emuinfer.survey import fit_many
+from emuinfer.survey.fit_many import fit_many
 
 R, SAMPLING = 28_000, 2.5
 RESULTS = Path(__file__).parent / "results"
@@ -94,7 +94,7 @@ def numpyro_nuts(path, wavelength, stars, full, warmup, draws):
     rows = []
     with h5py.File(path) as file:
         spectra = [(np.asarray(file["flux"][i], float), np.asarray(file["uncertainty"][i], float)) for i in range(stars + 1)]
-    from emuinfer.survey import Survey
+    from emuinfer.survey.fit_many import Survey
 
     survey = Survey(emulator, wavelength, R, "air", line_errors=None, progress=False)
     model = survey.model

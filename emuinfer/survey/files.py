@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import SamplingError
+from ..errors import SamplingError
 
 PLAN, TABLE = "plan.json", "results.fits"
 
@@ -74,7 +74,7 @@ class Folder:
             raise SamplingError(f"{self.part(number)} is damaged ({error}). Delete it and run again: only it is made anew.") from error
 
     def save_draws(self, number, posterior):
-        from .posteriors.posterior import save_posterior
+        from ..posteriors.posterior import save_posterior
 
         self.draws.mkdir(exist_ok=True)
         save_posterior(posterior, self.draws / f"draws-{number:06d}.nc")

@@ -5,8 +5,8 @@ import time
 
 import jax
 
-from .errors import SamplingError
-from .processes import environment, obey_parent
+from ..errors import SamplingError
+from ..processes import environment, obey_parent
 
 KEPT = "What was finished is kept; run again to go on."
 
@@ -83,6 +83,6 @@ def _process(k, workers, arguments, common, errors):
 
 
 def _share(k, workers, arguments, common):
-    from .survey import fit_many
+    from .fit_many import fit_many
 
     fit_many(*arguments, worker=(k, workers), progress=False, **common)

@@ -9,14 +9,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from . import __version__
-from .emulators import ReducedEmulator, emulator_hash, list_emulators, load_emulator, reduce_emulator
-from .errors import SamplingError
-from .survey_batch import Settings
-from .survey_files import TABLE, Folder, table_of_parts
-from .observations.stack import SpectrumStack, as_stack
-from .survey_model import Survey
-from .survey_workers import run_on_cluster, run_processes
+from .. import __version__
+from ..emulators import ReducedEmulator, emulator_hash, list_emulators, load_emulator, reduce_emulator
+from ..errors import SamplingError
+from .batch import Settings
+from .files import TABLE, Folder, table_of_parts
+from ..observations.stack import SpectrumStack, as_stack
+from .model import Survey
+from .workers import run_on_cluster, run_processes
 
 
 def fit_many(
@@ -144,7 +144,7 @@ def _observe(stack, name, flux, uncertainty, mask):
 
 
 def _draws(survey, results):
-    from .posteriors.posterior import build_posterior
+    from ..posteriors.posterior import build_posterior
 
     draws = results.get("draws")
     fitted = np.flatnonzero(results["flag"] & 1 == 0)

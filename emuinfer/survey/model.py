@@ -5,16 +5,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .likelihoods.density import Unconstrained
-from .errors import ObservationError
-from .labels.design import sobol_design
-from .likelihoods import StellarSpectrum
-from .posteriors.posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
-from .observations import Observation
-from .observations.cross_correlation import SPEED_OF_LIGHT, cross_correlation_rv
-from .observations.quality import scaled_to_continuum
-from .survey_batch import Settings, Stars, fit_again, fit_batch, sample_again
-from .survey_statistics import effective_size, r_hat, summaries
+from ..likelihoods.density import Unconstrained
+from ..errors import ObservationError
+from ..labels.design import sobol_design
+from ..likelihoods import StellarSpectrum
+from ..posteriors.posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
+from ..observations import Observation
+from ..observations.cross_correlation import SPEED_OF_LIGHT, cross_correlation_rv
+from ..observations.quality import scaled_to_continuum
+from .batch import Settings, Stars, fit_again, fit_batch, sample_again
+from .summary import effective_size, r_hat, summaries
 
 LIBRARY = 2048  # spectra among which a first guess is sought
 VELOCITY_WINDOW = 20.0  # km/s about the cross-correlation's velocity that the prior allows

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .posteriors.posterior import pareto_smoothed_weights, verify_flag
+from ..posteriors.posterior import pareto_smoothed_weights, verify_flag
 
 FLAGS = {
     "bad_data": 1,  # not fitted: `problem` says why

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .emulators.local import fit_local_device
-from .likelihoods.compressed import compress
-from .samplers.optimise import _ascend
+from ..emulators.local import fit_local_device
+from ..likelihoods.compressed import compress
+from ..samplers.optimise import _ascend
 
 WIDEN = 1.6  # width of the draws behind the local surrogate, in posterior standard deviations
 WIDEN_AGAIN = 1.3  # the same about draws of the posterior itself
