@@ -20,12 +20,12 @@ _LAZY = {
     "sample": ".inference",
     "fit_many": ".survey",
     "calibrate": ".calibration",
-    "cramer_rao": ".bounds",
-    "Exposure": ".forecast_exposure",
+    "cramer_rao": ".forecast",
+    "Exposure": ".forecast",
     "Forecast": ".forecast",
-    "Instrument": ".instruments",
-    "list_instruments": ".instruments",
-    "load_instrument": ".instruments",
+    "Instrument": ".forecast.instruments",
+    "list_instruments": ".forecast.instruments",
+    "load_instrument": ".forecast.instruments",
     "EmuinferError": ".errors",
 }
 

@@ -9,7 +9,7 @@ import pytest
 from tiny import RANGE, RV, SPACE, TRUTH, VBROAD, Lines, line_emulator, observe, reduced_lines
 
 from emuinfer import LabelSpace, StellarSpectrum
-from emuinfer.bounds import cramer_rao, instrument_model, solar_labels
+from emuinfer.forecast.cramer_rao import cramer_rao, instrument_model, solar_labels
 from emuinfer.emulators import ReducedEmulator
 from emuinfer.emulators.reduced import ReductionConfig, log_grid
 from emuinfer.errors import EmuinferError, LabelError

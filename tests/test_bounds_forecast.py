@@ -8,16 +8,16 @@ import pytest
 from tiny import TRUTH
 
 from emuinfer import cramer_rao
-from emuinfer.bounds import instrument_model
-from emuinfer.bounds_core import Bounds, unwhiten_transposed, whiten
-from emuinfer.bounds_emulator import emulator_covariance, grid_response
+from emuinfer.forecast.cramer_rao import instrument_model
+from emuinfer.forecast.bounds import Bounds, unwhiten_transposed, whiten
+from emuinfer.forecast.emulator_floor import emulator_covariance, grid_response
 from emuinfer.emulators import EmulatorUncertainty
 from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.emulators.uncertainty import label_terms
 from emuinfer.errors import EmuinferError, LabelError
-from emuinfer.forecast import Exposure, Forecast, pixel_flux
-from emuinfer.forecast_maps import against_snr, best_window, bounds_map, snr_needed
-from emuinfer.instruments import Arm, Instrument
+from emuinfer.forecast.forecast import Exposure, Forecast, pixel_flux
+from emuinfer.forecast.maps import against_snr, best_window, bounds_map, snr_needed
+from emuinfer.forecast.instruments import Arm, Instrument
 
 INSTRUMENT = Instrument.single(6181.0, 6193.0, 20_000.0)
 

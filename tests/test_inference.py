@@ -11,7 +11,7 @@ from tiny import RV, TRUTH, VBROAD, line_emulator, observe, reduced_lines
 
 from emuinfer import Observation, StellarSpectrum, sample
 from emuinfer.inference import sample as inference
-from emuinfer.bounds import cramer_rao
+from emuinfer.forecast.cramer_rao import cramer_rao
 from emuinfer.inference.verify import importance_check
 from emuinfer.emulators import emulator_hash
 from emuinfer.errors import LabelError

@@ -5,7 +5,7 @@ import pytest
 from tiny import RANGE, line_emulator
 
 from emuinfer.errors import EmuinferError
-from emuinfer.instruments import Arm, Instrument, instrument_table, list_instruments, load_instrument
+from emuinfer.forecast.instruments import Arm, Instrument, instrument_table, list_instruments, load_instrument
 from emuinfer.wavelengths.medium import convert_medium
 
 

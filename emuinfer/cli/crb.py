@@ -109,10 +109,10 @@ def crb(
     use_compilation_cache()
     import numpyro.distributions as dist
 
-    from ..bounds import instrument_model, model_bounds, solar_labels
+    from ..forecast.cramer_rao import instrument_model, model_bounds, solar_labels
     from ..emulators import emulator_hash, load_emulator, reduce_emulator
-    from ..forecast import Exposure, Forecast
-    from ..instruments import Instrument, load_instrument
+    from ..forecast.forecast import Exposure, Forecast
+    from ..forecast.instruments import Instrument, load_instrument
 
     full = load_emulator(emulator)
     space = full.label_space
@@ -202,7 +202,7 @@ def _pairs(texts):
 
 
 def _list_instruments():
-    from ..instruments import instrument_table
+    from ..forecast.instruments import instrument_table
 
     table = instrument_table()
     shown = result_table(("instrument", "medium", "from [Å]", "to [Å]", "R", "pixels/FWHM"), "Shipped instruments")

@@ -16,10 +16,10 @@ import numpy as np
 import numpyro.distributions as dist
 
 import emuinfer as ei
-from emuinfer.bounds import cramer_rao, solar_labels
-from emuinfer.forecast import Exposure, Forecast
-from emuinfer.forecast_maps import best_window
-from emuinfer.instruments import Instrument
+from emuinfer.forecast.cramer_rao import cramer_rao, solar_labels
+from emuinfer.forecast.forecast import Exposure, Forecast
+from emuinfer.forecast.maps import best_window
+from emuinfer.forecast.instruments import Instrument
 
 from .bounds_synthesis import of_synthesis
 

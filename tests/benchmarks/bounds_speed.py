@@ -15,9 +15,9 @@ import numpy as np
 
 import emuinfer as ei
 from emuinfer.emulators import shipped_uncertainty
-from emuinfer.forecast import Exposure, Forecast
-from emuinfer.forecast_maps import bounds_map
-from emuinfer.instruments import Instrument
+from emuinfer.forecast.forecast import Exposure, Forecast
+from emuinfer.forecast.maps import bounds_map
+from emuinfer.forecast.instruments import Instrument
 
 from .bounds_truth import stars
 

@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import emuinfer as ei
-from emuinfer.bounds import cramer_rao
+from emuinfer.forecast.cramer_rao import cramer_rao
 from emuinfer.emulators import Emulator, emulator_hash, list_emulators
 from emuinfer.grids import Grid
-from emuinfer.instruments import Instrument
+from emuinfer.forecast.instruments import Instrument
 from emuinfer.synthesis import make_backend
 from emuinfer.emulators.training import fit_logit_gp, fit_mlp
 

@@ -20,9 +20,9 @@ import numpy as np
 import emuinfer as ei
 from emuinfer.emulators import fit_local
 from emuinfer.emulators.local import LocalSpectrum
-from emuinfer.forecast import Exposure, Forecast, pixel_flux
+from emuinfer.forecast.forecast import Exposure, Forecast, pixel_flux
 from emuinfer.labels.design import sobol_design
-from emuinfer.instruments import Instrument
+from emuinfer.forecast.instruments import Instrument
 from emuinfer.likelihoods.priors import domain_penalty
 from emuinfer.samplers import get_sampler
 from emuinfer.forward.continuum import Continuum

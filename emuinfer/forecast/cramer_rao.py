@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bounds_core import Bounds, invert, prior_information, step_sizes
-from .emulators import Emulator, reduce_emulator
-from .errors import EmuinferError
+from .bounds import Bounds, invert, prior_information, step_sizes
+from ..emulators import Emulator, reduce_emulator
+from ..errors import EmuinferError
 from .forecast import Exposure, Forecast
 from .instruments import Instrument, load_instrument
-from .likelihoods import StellarSpectrum
-from .observations import Observation
-from .forward.operator import SpectrumOperator
+from ..likelihoods import StellarSpectrum
+from ..observations import Observation
+from ..forward.operator import SpectrumOperator
 
 BROADENING_KMS = 3.0  # where the caller names no vbroad or vsini; the information vanishes at 0
 SUN = {"teff": 5777.0, "logg": 4.44, "fe_h": 0.0, "vmic": 1.0}  # Teff, log g: Heiter et al. 2015, A&A 582, A49, rounded

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import EmuinferError
-from .wavelengths.medium import check_medium, convert_medium
+from ..errors import EmuinferError
+from ..wavelengths.medium import check_medium, convert_medium
 
-TABLE = Path(__file__).parent / "data" / "instruments.ecsv"
+TABLE = Path(__file__).parents[1] / "data" / "instruments.ecsv"
 FEWEST = 8  # pixels; fewer are no spectrum
 MOST = 2_000_000
 

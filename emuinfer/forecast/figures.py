@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .errors import EmuinferError
-from .plotting.fit import _figure, _write, label_text
+from ..errors import EmuinferError
+from ..plotting.fit import _figure, _write, label_text
 
 COLOURS = ("#08519c", "#d1495b", "#2a9d5c", "#e08e0b", "#7b4fa3", "#3aa6b9", "#8c564b", "#e377c2", "#555555", "#b5a900", "#1f77b4", "#98315f")
 

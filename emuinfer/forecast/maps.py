@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bounds_core import invert, step_sizes
-from .errors import EmuinferError
+from .bounds import invert, step_sizes
+from ..errors import EmuinferError
 from .forecast import Exposure, Forecast, pixel_flux
 from .instruments import Instrument
-from .forward.continuum import chebyshev_basis, default_terms
+from ..forward.continuum import chebyshev_basis, default_terms
 
 BATCH = 8  # stars whose derivatives are held at once
 
@@ -107,7 +107,7 @@ def _triangles(flux_of, spectra, labels, kernels, unit, shared, space, batch):
 
 def teff_logg_grid(label_space, teff, logg, **others):
     """Labels `(n_teff, n_logg, n_labels)` over two axes; the rest solar unless given. NaN outside the domain."""
-    from .bounds import solar_labels
+    from .cramer_rao import solar_labels
 
     others = {**solar_labels(label_space), **others}
     label_space.require_names(list(others))

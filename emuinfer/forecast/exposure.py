@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .errors import EmuinferError
+from ..errors import EmuinferError
 from .instruments import Instrument, load_instrument
 
 PER = ("pixel", "resolution_element", "angstrom")

@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bounds_core import Bounds, invert, prior_information, step_sizes, whiten
-from .emulators import ReducedEmulator
-from .emulators.reduced import log_grid
-from .errors import EmuinferError
-from .forecast_exposure import Exposure
-from .forward.continuum import chebyshev_basis, default_terms
-from .observations.cross_correlation import SPEED_OF_LIGHT
-from .wavelengths.medium import convert_medium
-from .forward.operator import SpectrumOperator, usable_pixels
+from .bounds import Bounds, invert, prior_information, step_sizes, whiten
+from ..emulators import ReducedEmulator
+from ..emulators.reduced import log_grid
+from ..errors import EmuinferError
+from .exposure import Exposure
+from ..forward.continuum import chebyshev_basis, default_terms
+from ..observations.cross_correlation import SPEED_OF_LIGHT
+from ..wavelengths.medium import convert_medium
+from ..forward.operator import SpectrumOperator, usable_pixels
 
 KERNELS = ("rv", "vbroad", "vsini")
 UNITS = {n: "km / s" for n in KERNELS}
@@ -237,8 +237,8 @@ class Forecast:
         covariance = invert(fisher * np.outer(unit, unit), self.names) * np.outer(unit, unit)
         emulator_covariance, notes = None, self.notes
         if uncertainty is not None:
-            from .bounds_emulator import emulator_covariance as covariance_of
-            from .bounds_emulator import find_uncertainty
+            from .emulator_floor import emulator_covariance as covariance_of
+            from .emulator_floor import find_uncertainty
 
             found = find_uncertainty(self.emulator, uncertainty)
             if found is None:

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from .errors import EmuinferError
+from ..errors import EmuinferError
 
 # Derivatives in float32 carry a noise of 1e-7 of the flux for one parameter, and 1e-5 where those of several cancel; less
 # information than such noise would hold is none.

@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bounds_core import Bounds, step_sizes
-from .errors import EmuinferError
+from .bounds import Bounds, step_sizes
+from ..errors import EmuinferError
 from .forecast import Exposure, Forecast
 from .instruments import Instrument
-from .forward.continuum import default_terms
-from .observations.cross_correlation import SPEED_OF_LIGHT
-from .forward.operator import SpectrumOperator
+from ..forward.continuum import default_terms
+from ..observations.cross_correlation import SPEED_OF_LIGHT
+from ..forward.operator import SpectrumOperator
 
 FINE = 1.5  # pixels per FWHM at the highest resolving power, on which everything is computed
 EDGE = 0.02  # softness of the window's ends, in widths
