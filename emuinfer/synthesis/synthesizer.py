@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import EmuinferError
 from ..labels.space import OPTICAL_FGK, LabelSpace
-from . import eos, opacity, structure, transfer, windows
+from . import eos, opacity, structure, transfer, line_windows as windows
 from .elements import abundance_matrix
 from .elements import solar_composition as solar_composition_of
 from .lines import LineList, line_constants, line_opacity, load_line_list
