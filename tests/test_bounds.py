@@ -9,10 +9,10 @@ import pytest
 from tiny import RANGE, RV, SPACE, TRUTH, VBROAD, Lines, line_emulator, observe, reduced_lines
 
 from emuinfer import LabelSpace, StellarSpectrum
-from emuinfer.forecast.cramer_rao import cramer_rao, instrument_model, solar_labels
 from emuinfer.emulators import ReducedEmulator
 from emuinfer.emulators.reduced import ReductionConfig, log_grid
 from emuinfer.errors import EmuinferError, LabelError
+from emuinfer.forecast.cramer_rao import cramer_rao, instrument_model, solar_labels
 
 AT = {"rv": RV, "vbroad": VBROAD}
 
@@ -25,8 +25,12 @@ def reduced(tiny_emulator):
 @pytest.fixture(scope="module")
 def model(reduced):
     return StellarSpectrum(
-        reduced, observe(reduced, snr=300, seed=2, grid=reduced.config.wavelength), progress=False, rv_range=(-60, 60),
-        robust=False, priors={"log10_jitter": -5.0},
+        reduced,
+        observe(reduced, snr=300, seed=2, grid=reduced.config.wavelength),
+        progress=False,
+        rv_range=(-60, 60),
+        robust=False,
+        priors={"log10_jitter": -5.0},
     )
 
 
@@ -80,12 +84,25 @@ def test_line_depth_of_one_pixel_wide_noise():
     b = np.sin(2 * np.pi * (wavelength - 5000) / 10)
     linear = [(jnp.ones((1, 1)), jnp.zeros(1))]
     emulator = ReducedEmulator(
-        jnp.zeros(len(wavelength)), jnp.asarray(b[None], jnp.float32), linear, jnp.zeros(len(wavelength)), space,
-        (5000.0, 5100.0), "air", config,
+        jnp.zeros(len(wavelength)),
+        jnp.asarray(b[None], jnp.float32),
+        linear,
+        jnp.zeros(len(wavelength)),
+        space,
+        (5000.0, 5100.0),
+        "air",
+        config,
     )
     model = instrument_model(
-        emulator, wavelength_range=(5010, 5090), resolution=20000, snr=50, pixels_per_fwhm=2, labels={"fe_h": 0.0},
-        broadening="none", continuum_terms=2, priors={"rv": 0.0},
+        emulator,
+        wavelength_range=(5010, 5090),
+        resolution=20000,
+        snr=50,
+        pixels_per_fwhm=2,
+        labels={"fe_h": 0.0},
+        broadening="none",
+        continuum_terms=2,
+        priors={"rv": 0.0},
     )
     assert len(model.wavelength) == np.floor(np.log(5090 / 5010) * 40000) + 1
     result = cramer_rao(model, {"fe_h": 0.0})
@@ -96,7 +113,10 @@ def test_line_depth_of_one_pixel_wide_noise():
 def test_priors_add_information(reduced, model, bounds):
     sharp = bounds.marginal["teff"] / 2
     with_prior = StellarSpectrum(
-        reduced, model.observation, progress=False, robust=False,
+        reduced,
+        model.observation,
+        progress=False,
+        robust=False,
         priors={"log10_jitter": -5.0, "rv": RV, "teff": dist.Normal(5600.0, sharp)},
     )
     added = cramer_rao(with_prior, TRUTH, vbroad=VBROAD)
@@ -111,9 +131,17 @@ def test_priors_add_information(reduced, model, bounds):
 def test_instrument_scalings(reduced):
     """Bounds go as 1 / (S/N) and as 1 / sqrt(pixels)."""
     make = lambda snr, pixels: cramer_rao(
-        instrument_model(reduced, wavelength_range=(6181.5, 6192.5), resolution=20000, snr=snr, pixels_per_fwhm=pixels,
-                         labels=TRUTH, continuum_terms=2),
-        TRUTH, rv=0.0,
+        instrument_model(
+            reduced,
+            wavelength_range=(6181.5, 6192.5),
+            resolution=20000,
+            snr=snr,
+            pixels_per_fwhm=pixels,
+            labels=TRUTH,
+            continuum_terms=2,
+        ),
+        TRUTH,
+        rv=0.0,
     )
     base, bright, fine = make(50, 3), make(200, 3), make(50, 6)
     for name in ("teff", "fe_h", "mg_fe", "vbroad"):
@@ -125,12 +153,16 @@ def test_instrument_scalings(reduced):
 def test_degenerate_combinations_are_named():
     """Two labels that do the same to every line cannot be told apart; at vbroad = 0 its information vanishes."""
     lines = line_emulator()
-    same = eqx.tree_at(lambda e: (e.slope, e.bend), lines, (lines.slope.at[:, 2].set(0.5 * lines.slope[:, 1]), 0 * lines.bend))
+    same = eqx.tree_at(
+        lambda e: (e.slope, e.bend), lines, (lines.slope.at[:, 2].set(0.5 * lines.slope[:, 1]), 0 * lines.bend)
+    )
     reduced = reduced_lines(lines, n_train=40, n_test=2, components=4, hidden=4, steps=120)
     model = StellarSpectrum(reduced, observe(same), progress=False, rv_range=(-60, 60))
     data = model.with_emulator(_OnGrid(same, same.prepare(np.clip(reduced.config.wavelength, *RANGE))))
     object.__setattr__(model, "data", data)
-    with pytest.raises(EmuinferError, match=r"singular.*combination [+-]0\.\d+ (fe_h|mg_fe) [+-]0\.\d+ (fe_h|mg_fe) \("):
+    with pytest.raises(
+        EmuinferError, match=r"singular.*combination [+-]0\.\d+ (fe_h|mg_fe) [+-]0\.\d+ (fe_h|mg_fe) \("
+    ):
         cramer_rao(model, TRUTH, vbroad=VBROAD)
     with pytest.raises(EmuinferError, match="no information on vbroad"):
         cramer_rao(model, TRUTH, vbroad=0.0)

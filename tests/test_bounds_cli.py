@@ -15,11 +15,26 @@ def crb(cli, tiny_path):
 
 def test_options_of_a_forecast_reach_the_table(crb, tmp_path):
     path = tmp_path / "crb.ecsv"
-    options = ("--resolution", 20_000, "--snr", 90, "--snr-per", "resolution_element", "--exposures", 4, "--mask", "6184:6186")
+    options = (
+        "--resolution",
+        20_000,
+        "--snr",
+        90,
+        "--snr-per",
+        "resolution_element",
+        "--exposures",
+        4,
+        "--mask",
+        "6184:6186",
+    )
     status, out, _ = crb(*options, "--prior", "teff=20", "--correlation", 0.5, "-o", path)
     assert status == 0 and "S/N 90 per resolution element" in out and "The error of this emulator is not known" in out
     table = Table.read(path, format="ascii.ecsv")
-    assert table.meta["mask"] == [[6184.0, 6186.0]] and table.meta["priors"] == {"teff": 20.0} and table.meta["exposures"] == 4
+    assert (
+        table.meta["mask"] == [[6184.0, 6186.0]]
+        and table.meta["priors"] == {"teff": 20.0}
+        and table.meta["exposures"] == 4
+    )
     marginal = dict(zip(table["label"], table["marginal"]))
     assert 0 < marginal["teff"] < 20 and np.isfinite(table["marginal"]).all()
 

@@ -8,16 +8,16 @@ import pytest
 from tiny import TRUTH
 
 from emuinfer import cramer_rao
-from emuinfer.forecast.cramer_rao import instrument_model
-from emuinfer.forecast.bounds import Bounds, unwhiten_transposed, whiten
-from emuinfer.forecast.emulator_floor import emulator_covariance, grid_response
 from emuinfer.emulators import EmulatorUncertainty
 from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.emulators.uncertainty import label_terms
 from emuinfer.errors import EmuinferError, LabelError
+from emuinfer.forecast.bounds import Bounds, unwhiten_transposed, whiten
+from emuinfer.forecast.cramer_rao import instrument_model
+from emuinfer.forecast.emulator_floor import emulator_covariance, grid_response
 from emuinfer.forecast.forecast import Exposure, Forecast, pixel_flux
-from emuinfer.forecast.maps import against_snr, best_window, bounds_map, snr_needed
 from emuinfer.forecast.instruments import Arm, Instrument
+from emuinfer.forecast.maps import against_snr, best_window, bounds_map, snr_needed
 
 INSTRUMENT = Instrument.single(6181.0, 6193.0, 20_000.0)
 
@@ -45,7 +45,12 @@ def test_forward_derivatives_agree_with_differences_to_a_thousandth(forecast):
     """Fourth-order symmetric differences of the emulator through the whole chain."""
     s = forecast.spectra[0]
     flux = lambda **new: np.asarray(
-        pixel_flux(forecast._flux_of, s.operator, {k: jnp.float32(v) for k, v in {**forecast.values, **new}.items()}, forecast.space),
+        pixel_flux(
+            forecast._flux_of,
+            s.operator,
+            {k: jnp.float32(v) for k, v in {**forecast.values, **new}.items()},
+            forecast.space,
+        ),
         float,
     )
     for name, step in {"teff": 60.0, "fe_h": 0.08, "mg_fe": 0.08, "rv": 0.5, "vbroad": 0.5}.items():
@@ -57,7 +62,12 @@ def test_forward_derivatives_agree_with_differences_to_a_thousandth(forecast):
 
 def test_agrees_with_the_bounds_of_an_observation(tiny_emulator, forecast, bounds):
     model = instrument_model(
-        tiny_emulator, wavelength_range=(6181.0, 6193.0), resolution=20_000.0, snr=100.0, labels=TRUTH, progress=False,
+        tiny_emulator,
+        wavelength_range=(6181.0, 6193.0),
+        resolution=20_000.0,
+        snr=100.0,
+        labels=TRUTH,
+        progress=False,
         priors={"log10_jitter": -7.0},
     )
     # The model leaves out pixels within 65 km/s of the grid's ends, and has a wide prior for the broadening.
@@ -71,7 +81,9 @@ def test_agrees_with_the_bounds_of_an_observation(tiny_emulator, forecast, bound
 
 def test_signal_to_noise_is_per_what_is_said(tiny_emulator, bounds):
     arm = INSTRUMENT.arms[0]
-    elements = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, 100 * np.sqrt(3.0), snr_per="resolution_element", uncertainty=None)
+    elements = cramer_rao(
+        tiny_emulator, TRUTH, INSTRUMENT, 100 * np.sqrt(3.0), snr_per="resolution_element", uncertainty=None
+    )
     step = 6187.0 * arm.pixel_step  # Å, of a pixel in the middle
     angstrom = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, 100 / np.sqrt(step), snr_per="angstrom", uncertainty=None)
     curve = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, ([6000.0, 7000.0], [100.0, 100.0]), uncertainty=None)
@@ -83,10 +95,14 @@ def test_signal_to_noise_is_per_what_is_said(tiny_emulator, bounds):
 
 def test_exposures_add_up(tiny_emulator, forecast, bounds):
     """Four equal exposures halve the bounds; arms of one range and apart hold the information of both."""
-    four = Forecast(tiny_emulator, TRUTH, Exposure(INSTRUMENT, 100.0, count=4, continuum_terms=0)).bounds(uncertainty=None)
+    four = Forecast(tiny_emulator, TRUTH, Exposure(INSTRUMENT, 100.0, count=4, continuum_terms=0)).bounds(
+        uncertainty=None
+    )
     one = Forecast(tiny_emulator, TRUTH, Exposure(INSTRUMENT, 100.0, continuum_terms=0)).bounds(uncertainty=None)
     assert four.marginal["mg_fe"] == pytest.approx(0.5 * one.marginal["mg_fe"], rel=1e-6)
-    parts = [Exposure(Instrument.single(a, b, 20_000.0), 100.0, continuum_terms=2) for a, b in ((6181, 6187), (6187.1, 6193))]
+    parts = [
+        Exposure(Instrument.single(a, b, 20_000.0), 100.0, continuum_terms=2) for a, b in ((6181, 6187), (6187.1, 6193))
+    ]
     joint = Forecast(tiny_emulator, TRUTH, parts)
     single = [Forecast(tiny_emulator, TRUTH, p) for p in parts]
     n, names = len(joint.shared), joint.names
@@ -121,12 +137,17 @@ def test_correlated_noise_against_a_dense_covariance():
 
 def test_correlated_pixels_cost_information(tiny_emulator, bounds):
     correlated = Exposure(INSTRUMENT, 100.0, correlation_pixels=0.8)
-    assert Forecast(tiny_emulator, TRUTH, correlated).bounds(uncertainty=None).marginal["fe_h"] > 1.2 * bounds.marginal["fe_h"]
+    assert (
+        Forecast(tiny_emulator, TRUTH, correlated).bounds(uncertainty=None).marginal["fe_h"]
+        > 1.2 * bounds.marginal["fe_h"]
+    )
 
 
 def test_priors_and_fixed_labels(tiny_emulator, bounds):
     sharp = bounds.marginal["teff"] / 3
-    prior = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, 100.0, priors={"teff": dist.Normal(5600.0, sharp)}, uncertainty=None)
+    prior = cramer_rao(
+        tiny_emulator, TRUTH, INSTRUMENT, 100.0, priors={"teff": dist.Normal(5600.0, sharp)}, uncertainty=None
+    )
     i = bounds.names.index("teff")
     assert prior.fisher[i, i] - bounds.fisher[i, i] == pytest.approx(sharp**-2, rel=1e-3)
     known = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, 100.0, priors={"teff": 5600.0, "rv": 0.0}, uncertainty=None)
@@ -137,7 +158,9 @@ def test_priors_and_fixed_labels(tiny_emulator, bounds):
 def test_information_spectra_sum_to_the_bounds(forecast, bounds):
     for name in ("teff", "mg_fe"):
         assert forecast.information(name)[0].sum() == pytest.approx(bounds.marginal[name] ** -2, rel=1e-5)
-        assert forecast.information(name, marginal=False)[0].sum() == pytest.approx(bounds.conditional[name] ** -2, rel=1e-9)
+        assert forecast.information(name, marginal=False)[0].sum() == pytest.approx(
+            bounds.conditional[name] ** -2, rel=1e-9
+        )
 
 
 # The emulator's own error
@@ -148,8 +171,18 @@ def uncertainty_of(emulator, size=0.02, rho=(1.0,)):
     grid = PixelGrid.from_wavelength(np.linspace(*emulator.wavelength_range, 800))
     zeros = jnp.zeros(label_terms(emulator.label_space, np.zeros(len(emulator.label_space), np.float32), np).shape[-1])
     return EmulatorUncertainty(
-        zeros, zeros, zeros, jnp.full(grid.n, size), jnp.zeros((1, grid.n)), jnp.asarray(rho, jnp.float32), emulator.label_space,
-        grid, "air", 0.003, 5.0, 5.0,
+        zeros,
+        zeros,
+        zeros,
+        jnp.full(grid.n, size),
+        jnp.zeros((1, grid.n)),
+        jnp.asarray(rho, jnp.float32),
+        emulator.label_space,
+        grid,
+        "air",
+        0.003,
+        5.0,
+        5.0,
     )
 
 

@@ -18,7 +18,12 @@ from emuinfer.survey.fit_many import Settings
 
 STARS = 96
 OPTIONS = {
-    "resolution": tiny.RESOLUTION, "sampling": 2.5, "snr": 100, "rv_range": (-5.0, 5.0), "batch": 48, "progress": False,
+    "resolution": tiny.RESOLUTION,
+    "sampling": 2.5,
+    "snr": 100,
+    "rv_range": (-5.0, 5.0),
+    "batch": 48,
+    "progress": False,
     "settings": Settings(warmup=75, draws=400, local=80, test=20, components=8, verify=0),
 }
 
@@ -36,7 +41,9 @@ def perfect(tiny_emulator, spectra, tmp_path_factory):
     """Fits of the emulator's own spectra."""
     wavelength, labels, flux = spectra
     grid = Grid(labels, wavelength, flux, label_space=tiny_emulator.label_space, medium="air")
-    return calibrate(tiny_emulator, grid, tmp_path_factory.mktemp("perfect") / "out", emulator_error=False, **OPTIONS), grid
+    return calibrate(
+        tiny_emulator, grid, tmp_path_factory.mktemp("perfect") / "out", emulator_error=False, **OPTIONS
+    ), grid
 
 
 def of_all_labels(calibration, on):
@@ -83,9 +90,17 @@ def made_by_hand(space, wavelength):
     terms = label_terms(space, np.zeros(len(space), np.float32), np).shape[-1]
     as32 = lambda x: jnp.asarray(x, jnp.float32)
     return EmulatorUncertainty(
-        scale=jnp.zeros(terms), factor_scale=jnp.zeros(terms), stretch=jnp.zeros(terms), diagonal=as32(np.full(len(wavelength), 1e-4)),
-        factors=as32(0.06 * np.sqrt(2) * waves), correlation=as32([1.0, 0.5, 0.0]), label_space=space,
-        grid=PixelGrid.from_wavelength(wavelength), medium="air", epsilon=0.003, degrees_of_freedom=50.0,
+        scale=jnp.zeros(terms),
+        factor_scale=jnp.zeros(terms),
+        stretch=jnp.zeros(terms),
+        diagonal=as32(np.full(len(wavelength), 1e-4)),
+        factors=as32(0.06 * np.sqrt(2) * waves),
+        correlation=as32([1.0, 0.5, 0.0]),
+        label_space=space,
+        grid=PixelGrid.from_wavelength(wavelength),
+        medium="air",
+        epsilon=0.003,
+        degrees_of_freedom=50.0,
         factor_degrees_of_freedom=50.0,
     )
 
@@ -103,7 +118,7 @@ def test_unknown_errors_are_seen_and_known_ones_repair_the_fit(erring):
 @pytest.mark.slow
 def test_the_folder_is_complete_and_speaks(erring):
     page = (erring.path / "index.html").read_text()
-    for text in ("Calibration", "S/N 100 per pixel", "coverage.png", "class=\"bad\"", "fe_h"):
+    for text in ("Calibration", "S/N 100 per pixel", "coverage.png", 'class="bad"', "fe_h"):
         assert text in page
     assert len(Table.read(erring.path / "results.ecsv")) == 2 * STARS * 5
     assert len(Table.read(erring.path / "summary.ecsv")) == len(erring.summary)
@@ -126,10 +141,16 @@ def test_bad_input(tiny_emulator, spectra, tmp_path):
     coarse = Grid(labels, wavelength[::10], flux[:, ::10], label_space=space, medium="air")
     short = Grid(labels, wavelength[:120], flux[:, :120], label_space=space, medium="air")
     for source, change, error, message in [
-        (good, {"snr": -1}, GridError, "positive"), (good, {"n": 500}, GridError, "500 spectra"), (vacuum, {}, GridError, "vacuum"),
-        (coarse, {}, GridError, "too wide"), (short, {}, GridError, "too little in common"), (good, {"rows": "test"}, GridError, "held-out"),
-        (good, {"priors": {"teff": 5000.0}}, LabelError, "teff"), ("none.h5", {}, GridError, "no grid file"),
-        (good, {"emulator_error": "on"}, SamplingError, "True, False"), (lambda: 0, {}, GridError, "Give n"),
+        (good, {"snr": -1}, GridError, "positive"),
+        (good, {"n": 500}, GridError, "500 spectra"),
+        (vacuum, {}, GridError, "vacuum"),
+        (coarse, {}, GridError, "too wide"),
+        (short, {}, GridError, "too little in common"),
+        (good, {"rows": "test"}, GridError, "held-out"),
+        (good, {"priors": {"teff": 5000.0}}, LabelError, "teff"),
+        ("none.h5", {}, GridError, "no grid file"),
+        (good, {"emulator_error": "on"}, SamplingError, "True, False"),
+        (lambda: 0, {}, GridError, "Give n"),
     ]:
         with pytest.raises(error, match=message):
             calibrate(tiny_emulator, source, tmp_path / "out", **{**OPTIONS, **change})
@@ -171,8 +192,16 @@ def test_ranks_and_coverage_of_gaussians():
     for scale in (1.0, 0.5):
         rank, pit = ranks_of(x[:, None] + scale * rng.standard_normal((n, 1000)), np.zeros(n))
         columns = {
-            "star": np.arange(n), "snr": np.ones(n), "emulator_error": np.ones(n, bool), "parameter": np.full(n, "a"),
-            "truth": np.zeros(n), "mean": x, "sd": np.full(n, scale), "rank": rank, "pit": pit, "serious": np.arange(n) < 10,
+            "star": np.arange(n),
+            "snr": np.ones(n),
+            "emulator_error": np.ones(n, bool),
+            "parameter": np.full(n, "a"),
+            "truth": np.zeros(n),
+            "mean": x,
+            "sd": np.full(n, scale),
+            "rank": rank,
+            "pit": pit,
+            "serious": np.arange(n) < 10,
         }
         table = summarise(Table(columns), ["a"])
         row = table[(table["parameter"] == "a") & (table["stars"] == "all")][0]
@@ -192,7 +221,9 @@ def test_command_line(cli, perfect, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(calibration_sbc, "calibrate", lambda *a, **k: calls.append((a, k)) or perfect[0])
     common = ["calibrate", "grid.h5", "--emulator", "tiny", "-o", tmp_path / "out", "--resolution", 30000]
-    status, out, err = cli(*common, "--rows", "2:6", "--snr", 50, "--snr", 80, "--emulator-error", "off", "--draws", 70, "-q")
+    status, out, err = cli(
+        *common, "--rows", "2:6", "--snr", 50, "--snr", 80, "--emulator-error", "off", "--draws", 70, "-q"
+    )
     assert status == 0, err
     assert "emulator error off  S/N 100" in out and "index.html" in out
     arguments, options = calls[0]
@@ -200,7 +231,11 @@ def test_command_line(cli, perfect, tmp_path, monkeypatch):
     assert options["rows"] == slice(2, 6) and options["emulator_error"] is False and list(options["snr"]) == [50, 80]
     assert options["settings"].draws == 70 and not options["progress"] and options["resolution"] == 30000
     cli(*common, "--rows", "flagship")
-    assert calls[1][1]["rows"] == "flagship" and calls[1][1]["emulator_error"] == (True, False) and calls[1][1]["snr"] == (30.0, 100.0, 300.0)
+    assert (
+        calls[1][1]["rows"] == "flagship"
+        and calls[1][1]["emulator_error"] == (True, False)
+        and calls[1][1]["snr"] == (30.0, 100.0, 300.0)
+    )
     assert cli(*common, "--rows", "6:2")[2].startswith("Error: --rows must be all")
     assert "must be on, off or both" in cli(*common, "--emulator-error", "maybe")[2]
     assert len(calls) == 2

@@ -339,7 +339,9 @@ def test_early_stopping_and_few_spectra_on_the_command_line(grid_file, cli, tmp_
     Grid.load(grid_file).subset(np.arange(12)).save(tmp_path / "few.h5")
     sizes = [*SIZES[:-2], "--rank", 128]  # more than 12 spectra can give
     call = ("train", tmp_path / "few.h5", *sizes, "--steps", 4000, "--spectra", 4, "--pixels", 16, "--decay", 0.01)
-    status, _, err = cli(*call, "--learning-rate", 0.05, "--validate-every", 20, "--patience", 2, "-q", "-o", tmp_path / "few")
+    status, _, err = cli(
+        *call, "--learning-rate", 0.05, "--validate-every", 20, "--patience", 2, "-q", "-o", tmp_path / "few"
+    )
     assert status == 0, err
     assert load_emulator(tmp_path / "few").config.rank == 10  # 11 spectra to train on, less one
     seen = [json.loads(line) for line in (tmp_path / "few.run" / "metrics.jsonl").read_text().splitlines()]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from emuinfer.emulators.base import depth_from_flux
+from emuinfer.emulators.baselines.gaussian_process import gp_features, matern52
+from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.emulators.baselines.regression import (
     LogitGP,
     LogitPCA,
@@ -14,13 +16,11 @@ from emuinfer.emulators.baselines.regression import (
     monomial_values,
     monomials,
 )
-from emuinfer.emulators.baselines.gaussian_process import gp_features, matern52
-from emuinfer.emulators.baselines.pixels import PixelGrid
-from emuinfer.errors import EmulatorError, TrainingError
-from emuinfer.labels.space import LabelSpace
 from emuinfer.emulators.training import fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
 from emuinfer.emulators.training.baselines import principal_components
 from emuinfer.emulators.training.gp_likelihood import difference_likelihood, negative_log_likelihood
+from emuinfer.errors import EmulatorError, TrainingError
+from emuinfer.labels.space import LabelSpace
 
 SPACE = LabelSpace(("teff", "logg", "fe_h"), (4000, 1, -2), (7000, 5, 0.5))
 WAVELENGTH = 5100.0 + 0.04 * np.arange(151)
@@ -152,9 +152,7 @@ def test_simple_physics_spares_realistic_spectra():
     simple, (few, few_flux), (unseen, truth) = spectra(150), spectra(10, seed=2), spectra(40, seed=3)
     errors = []
     for given in (None, simple):
-        emulator = fit_logit_gp(
-            SPACE, few, realistic(few, few_flux), WAVELENGTH, simple=given, components=12, **QUICK
-        )
+        emulator = fit_logit_gp(SPACE, few, realistic(few, few_flux), WAVELENGTH, simple=given, components=12, **QUICK)
         errors.append(np.abs(predict(emulator, unseen, WAVELENGTH) - realistic(unseen, truth)).mean())
     assert errors[1] < 0.3 * errors[0]
     assert emulator.sums[0].inputs.shape == (160, 3) and emulator.sums[1].inputs.shape == (10, 3)

@@ -10,16 +10,18 @@ import tiny
 from numpyro.distributions import biject_to
 from numpyro.infer.util import initialize_model
 
-from emuinfer.likelihoods.density import Unconstrained
 from emuinfer.errors import LabelError
 from emuinfer.likelihoods import JointSpectrum, StellarSpectrum
+from emuinfer.likelihoods.density import Unconstrained
 
 PRIORS = {
     "default": {},
     "gaussian and fixed": {"teff": dist.Normal(5700.0, 80.0), "mg_fe": 0.1},
     "others": {
-        "teff": dist.TruncatedNormal(5500.0, 200.0, low=4600.0, high=6400.0), "fe_h": dist.StudentT(5, 0.0, 0.3),
-        "vbroad": dist.LogNormal(1.0, 0.5), "mg_fe": dist.Normal(0.1, 0.2),
+        "teff": dist.TruncatedNormal(5500.0, 200.0, low=4600.0, high=6400.0),
+        "fe_h": dist.StudentT(5, 0.0, 0.3),
+        "vbroad": dist.LogNormal(1.0, 0.5),
+        "mg_fe": dist.Normal(0.1, 0.2),
     },
 }
 
@@ -48,7 +50,9 @@ def compare(model):
     for z in np.random.default_rng(0).normal(size=(4, density.dim)).astype(np.float32):
         values = density.constrain(jnp.asarray(z))
         theirs = -potential({n: biject_to(priors[n].support).inv(v) for n, v in values.items()})
-        assert float(density.log_density(jnp.asarray(z), model.data)) == pytest.approx(float(theirs) + constant, rel=1e-5, abs=0.02)
+        assert float(density.log_density(jnp.asarray(z), model.data)) == pytest.approx(
+            float(theirs) + constant, rel=1e-5, abs=0.02
+        )
         back = density.unconstrain({n: np.array([v]) for n, v in values.items()})
         np.testing.assert_allclose(back[0], z, atol=2e-5)
 

@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from emuinfer.emulators.baselines.regression import PixelPolynomial
 from emuinfer.emulators.baselines.pixels import PixelGrid
-from emuinfer.errors import LabelError, TrainingError
-from emuinfer.labels.space import LabelSpace
+from emuinfer.emulators.baselines.regression import PixelPolynomial
 from emuinfer.emulators.training.evaluate import (
     convolve,
     error_scale,
@@ -19,6 +17,8 @@ from emuinfer.emulators.training.evaluate import (
     residual_statistics,
     save_statistics,
 )
+from emuinfer.errors import LabelError, TrainingError
+from emuinfer.labels.space import LabelSpace
 
 SPACE = LabelSpace(("teff", "logg", "fe_h"), (4000, 0, -3), (7000, 5, 1))
 WAVELENGTH = 5100.0 + 0.02 * np.arange(400)

@@ -63,7 +63,9 @@ def test_design_fills_a_constrained_domain_in_proportion_to_volume():
 
 def test_distance_from_the_edge_is_that_to_the_nearest_wall():
     space = LabelSpace(("x", "y"), (0.0, 0.0), (10.0, 2.0), constraints=(({"x": 0.1, "y": 1.0}, 2.0),))  # x/10 + y <= 2
-    assert space.edge_distance([[5.0, 1.0], [0.0, 1.0], [11.0, 0.5]]) == pytest.approx([1 / np.hypot(0.5, 1) * 0.5, 0.0, -0.2])
+    assert space.edge_distance([[5.0, 1.0], [0.0, 1.0], [11.0, 0.5]]) == pytest.approx(
+        [1 / np.hypot(0.5, 1) * 0.5, 0.0, -0.2]
+    )
     inside = space.contains(points := np.random.default_rng(0).uniform(-1, 11, (200, 2)), tolerance=0)
     assert np.array_equal(space.edge_distance(points) >= 0, inside)
 

@@ -11,9 +11,9 @@ from emuinfer.errors import GridError
 from emuinfer.grids import Grid, check_grid, import_npz
 from emuinfer.labels import sobol_design
 from emuinfer.labels.space import OPTICAL_FGK, LabelSpace
-from emuinfer.wavelengths.medium import convert_medium
 from emuinfer.synthesis.elements import element_data
 from emuinfer.synthesis.lines import load_line_list
+from emuinfer.wavelengths.medium import convert_medium
 
 SPACE = LabelSpace(("teff", "logg", "fe_h", "mg_fe", "ti_fe"), (4500, 2, -1, -0.2, -0.2), (6500, 5, 0.5, 0.6, 0.5))
 WAVELENGTH = np.arange(5160, 5195, 0.05)

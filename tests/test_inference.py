@@ -10,12 +10,12 @@ import pytest
 from tiny import RV, TRUTH, VBROAD, line_emulator, observe, reduced_lines
 
 from emuinfer import Observation, StellarSpectrum, sample
-from emuinfer.inference import sample as inference
-from emuinfer.forecast.cramer_rao import cramer_rao
-from emuinfer.inference.verify import importance_check
 from emuinfer.emulators import emulator_hash
 from emuinfer.errors import LabelError
+from emuinfer.forecast.cramer_rao import cramer_rao
+from emuinfer.inference import sample as inference
 from emuinfer.inference.sample import Unconstrained, find_optimum, local_surrogate
+from emuinfer.inference.verify import importance_check
 from emuinfer.posteriors.posterior import draws_of, load_posterior, save_posterior, summary_table
 
 FAKE = 6187.0  # Å, where the data have a line that the emulator lacks
@@ -34,8 +34,14 @@ def model(full):
     fake = 1 - 0.4 * np.exp(-0.5 * ((clean.wavelength - FAKE) / 0.12) ** 2)
     mask = (clean.wavelength > 6190) & (clean.wavelength < 6190.5)
     observation = Observation(
-        clean.wavelength, np.where(mask, np.nan, clean.flux * fake), clean.uncertainty, mask=mask,
-        resolution=clean.resolution, medium="air", name="synthetic", clip=None,
+        clean.wavelength,
+        np.where(mask, np.nan, clean.flux * fake),
+        clean.uncertainty,
+        mask=mask,
+        resolution=clean.resolution,
+        medium="air",
+        name="synthetic",
+        clip=None,
     )
     reduced = reduced_lines(full, n_train=200, components=10)
     with pytest.MonkeyPatch.context() as patch:
@@ -88,7 +94,7 @@ def test_posterior_predictive_follows_the_data(posterior):
     flux, facts = posterior.observed_data["flux"].values, posterior.constant_data
     model = posterior.posterior_predictive["model_flux"].values
     assert model.shape == (1, 4, len(flux))
-    used = (facts["weight"].values > 0.3)
+    used = facts["weight"].values > 0.3
     pull = (flux - model[0, 0])[used] / facts["uncertainty"].values[used]
     assert pull.std() == pytest.approx(0.95, abs=0.25)
 
@@ -165,7 +171,9 @@ def test_gaussian_prior_in_kelvin_is_found(full):
     """A prior on the whole real line, in units far from 1, must not hold the optimiser back."""
     reduced = reduced_lines(full, n_train=200, components=10)
     priors = {"teff": dist.Normal(5200.0, 20.0), "log10_jitter": -3.0, "vbroad": VBROAD}
-    model = StellarSpectrum(reduced, observe(full, snr=30, seed=6), progress=False, rv_range=(-60, 60), priors=priors, robust=False)
+    model = StellarSpectrum(
+        reduced, observe(full, snr=30, seed=6), progress=False, rv_range=(-60, 60), priors=priors, robust=False
+    )
     fit = find_optimum(model, progress=False)
     # Linear Gaussian theory: the prior pulls by its share of the information.
     share = cramer_rao(model, TRUTH).covariance[0, 0] / 20**2

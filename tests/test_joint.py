@@ -20,8 +20,13 @@ NAMES = ("teff", "fe_h", "mg_fe", "rv", "vbroad")
 
 def copy(observation, flux, factor=1.0, keep=slice(None)):
     return Observation(
-        observation.wavelength[keep], flux[keep], factor * observation.uncertainty[keep], resolution=observation.resolution,
-        medium="air", name="exposure", clip=None,
+        observation.wavelength[keep],
+        flux[keep],
+        factor * observation.uncertainty[keep],
+        resolution=observation.resolution,
+        medium="air",
+        name="exposure",
+        clip=None,
     )
 
 
@@ -41,7 +46,9 @@ def joint(tiny_emulator, arms):
 def test_names_units_and_priors(joint, tiny_emulator, arms):
     assert joint.names == ("teff", "fe_h", "mg_fe", "rv", "vbroad", "log10_jitter_1", "rv_offset_2", "log10_jitter_2")
     assert joint.units["rv_offset_2"] == "km / s" and joint.units["teff"] == "K"
-    fixed = JointSpectrum(joint.arms, priors={"rv_offset_2": OFFSET, "log10_jitter_1": -3.0, "teff": dist.Normal(5600, 9)})
+    fixed = JointSpectrum(
+        joint.arms, priors={"rv_offset_2": OFFSET, "log10_jitter_1": -3.0, "teff": dist.Normal(5600, 9)}
+    )
     assert set(fixed.names) == {*NAMES, "log10_jitter_2"} and isinstance(fixed.priors["teff"], dist.Normal)
     with pytest.raises(LabelError, match="no parameter rv_offset_1"):
         JointSpectrum(joint.arms, priors={"rv_offset_1": 1.0})
@@ -92,7 +99,9 @@ def test_two_exposures_are_one_of_their_mean(tiny_emulator):
     for model in (one, two):
         data = with_errors(model, truth)
         value = eqx.filter_jit(lambda v, d, m=model: m.log_likelihood(v, d)[0])
-        found.append(np.array([float(value(model.complete({k: jnp.float32(x) for k, x in v.items()}), data)) for v in points]))
+        found.append(
+            np.array([float(value(model.complete({k: jnp.float32(x) for k, x in v.items()}), data)) for v in points])
+        )
     alone, both = (f - f[0] for f in found)
     assert np.ptp(alone) > 10
     np.testing.assert_allclose(both, alone, rtol=0.02, atol=0.1)

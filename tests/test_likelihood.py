@@ -11,8 +11,8 @@ from scipy.stats import multivariate_normal
 from tiny import RANGE, RV, SPACE, TRUTH, VBROAD, line_emulator, observe, reduced_lines
 
 from emuinfer import Observation, StellarSpectrum
-from emuinfer.inference.sample import local_surrogate
 from emuinfer.errors import LabelError, ObservationError
+from emuinfer.inference.sample import local_surrogate
 
 AT_TRUTH = {**TRUTH, "rv": RV, "vbroad": VBROAD, "log10_jitter": -4.0}
 
@@ -70,7 +70,9 @@ def test_likelihood_is_the_dense_gaussian_one(model):
     design = (flux * np.asarray(data.continuum.basis[: data.continuum.n_terms], float)).T
     noise = np.asarray(data.variance, float) + (1e-2 * np.asarray(data.level, float)) ** 2
     covariance = np.diag(noise) + design @ np.diag(np.asarray(data.continuum.sd, float) ** 2) @ design.T
-    dense = multivariate_normal(design @ np.asarray(data.continuum.mean, float), covariance).logpdf(np.asarray(data.flux, float))
+    dense = multivariate_normal(design @ np.asarray(data.continuum.mean, float), covariance).logpdf(
+        np.asarray(data.flux, float)
+    )
     assert at(model, values) + model.constant == pytest.approx(dense, abs=0.05)
 
 
@@ -86,8 +88,14 @@ def _model_flux(model, values):
 
 
 def test_the_unit_of_the_flux_and_the_medium_do_not_matter(reduced, observation, model):
-    cgs = Observation(observation.wavelength_in("vacuum"), 3e-14 * observation.flux, 3e-14 * observation.uncertainty,
-                      resolution=observation.resolution, medium="vacuum", clip=None)
+    cgs = Observation(
+        observation.wavelength_in("vacuum"),
+        3e-14 * observation.flux,
+        3e-14 * observation.uncertainty,
+        resolution=observation.resolution,
+        medium="vacuum",
+        clip=None,
+    )
     assert at(make(reduced, cgs)) == pytest.approx(at(model), abs=0.05)
 
 
@@ -97,8 +105,15 @@ def test_masked_pixels_carry_no_information(reduced, observation):
     mask[60:80] = True
     rebuild = lambda flux: make(
         reduced,
-        Observation(observation.wavelength, flux, observation.uncertainty, mask=mask, resolution=observation.resolution,
-                    medium="air", clip=None),
+        Observation(
+            observation.wavelength,
+            flux,
+            observation.uncertainty,
+            mask=mask,
+            resolution=observation.resolution,
+            medium="air",
+            clip=None,
+        ),
     )
     plain = rebuild(observation.flux)
     spoilt = rebuild(np.where(mask, np.where(np.arange(len(mask)) % 2, np.nan, 1e9), observation.flux))
@@ -154,7 +169,9 @@ def test_bad_arguments(reduced, observation, model):
     with pytest.raises(ObservationError, match="resolving power of 'nameless'.*resolution="):
         make(reduced, Observation(w, observation.flux, observation.uncertainty, medium="air", name="nameless"))
     far = Observation(w + 1000, observation.flux, observation.uncertainty, resolution=3e4, medium="air", name="far")
-    with pytest.raises(ObservationError, match=r"'far' cover 7180\.0–7\d+\.\d Å \(air\), the emulator 6180\.0–6194\.0 Å"):
+    with pytest.raises(
+        ObservationError, match=r"'far' cover 7180\.0–7\d+\.\d Å \(air\), the emulator 6180\.0–6194\.0 Å"
+    ):
         make(reduced, far)
 
 
@@ -162,8 +179,14 @@ def test_outlier_weights(full, reduced):
     """Weights of Gaussian residuals are near 1; a line that no model has is all but taken out."""
     observation = observe(full, seed=3)
     fake = np.exp(-0.5 * ((observation.wavelength - 6187.0) / 0.12) ** 2)
-    spoilt = Observation(observation.wavelength, observation.flux * (1 - 0.4 * fake), observation.uncertainty,
-                         resolution=observation.resolution, medium="air", clip=None)
+    spoilt = Observation(
+        observation.wavelength,
+        observation.flux * (1 - 0.4 * fake),
+        observation.uncertainty,
+        resolution=observation.resolution,
+        medium="air",
+        clip=None,
+    )
     model = make(reduced, spoilt)
     weight = np.asarray(model.reweight(AT_TRUTH, model.data))
     hit = np.exp(-0.5 * ((model.wavelength - 6187.0) / 0.12) ** 2) > 0.5
@@ -193,7 +216,8 @@ def test_local_surrogate_equals_full_around_the_star(full, observation, monkeypa
     def look(x, data):
         values = lambda x: {**AT_TRUTH, **{n: AT_TRUTH[n] + width[n] * x[i] for i, n in enumerate(width)}}
         return jax.linearize(lambda x: model.normalised_flux(values(x), data), x)[0], jax.jacfwd(
-            lambda x: model.normalised_flux(values(x), data))(x)
+            lambda x: model.normalised_flux(values(x), data)
+        )(x)
 
     x = jnp.array([1.0, -0.7, 0.8, -0.5, 0.9])
     (flux, slope), (flux_full, slope_full), (flux_poor, _) = (look(x, d) for d in (local, exact, model.data))
@@ -231,7 +255,9 @@ def test_two_processes_may_reduce_the_same_emulator(tmp_path, monkeypatch):
     first = reduction.reduce_emulator(emulator, **settings)
     monkeypatch.setattr(reduction, "_fit", None)  # the next must not come so far
     find, asked = reduction._find_reduction, []
-    monkeypatch.setattr(reduction, "_find_reduction", lambda key: asked.append(key) or (find(key) if len(asked) > 1 else None))
+    monkeypatch.setattr(
+        reduction, "_find_reduction", lambda key: asked.append(key) or (find(key) if len(asked) > 1 else None)
+    )
     second = reduction.reduce_emulator(emulator, **settings)
     np.testing.assert_array_equal(first.basis, second.basis)
     assert len(asked) > 1

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import emuinfer as ei
-from emuinfer.inference.sample import find_optimum
-from emuinfer.likelihoods.compressed import LOWEST, HIGHEST, NODES, _spline_inverse, nodes, spline
 from emuinfer.forward.continuum import Continuum
+from emuinfer.inference.sample import find_optimum
+from emuinfer.likelihoods.compressed import HIGHEST, LOWEST, NODES, _spline_inverse, nodes, spline
 
 
 def test_spline_goes_through_its_nodes_and_is_smooth():
@@ -27,7 +27,11 @@ def test_factors_against_a_dense_covariance():
     factors = 0.02 * rng.standard_normal((rank, n))
     variance = 1e-4 * (1 + rng.random(n))
     used = rng.random(n) > 0.1
-    data = model * (1.01 + 0.005 * np.linspace(-1, 1, n)) + factors.T @ rng.standard_normal(rank) + np.sqrt(variance) * rng.standard_normal(n)
+    data = (
+        model * (1.01 + 0.005 * np.linspace(-1, 1, n))
+        + factors.T @ rng.standard_normal(rank)
+        + np.sqrt(variance) * rng.standard_normal(n)
+    )
     continuum = Continuum(wavelength, terms, prior_sd=0.3)
     as32 = lambda a: jnp.asarray(a, jnp.float32)
     ivar = np.where(used, 1 / variance, 0.0)

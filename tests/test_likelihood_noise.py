@@ -10,8 +10,8 @@ from tiny import RV, TRUTH, VBROAD, observe
 
 from emuinfer import Observation, StellarSpectrum
 from emuinfer.errors import ObservationError
-from emuinfer.inference.sample import Unconstrained, compress_star, local_surrogate
 from emuinfer.forward.noise_correlation import Correlation
+from emuinfer.inference.sample import Unconstrained, compress_star, local_surrogate
 
 OPTIONS = {"progress": False, "rv_range": (-60, 60), "line_errors": None}
 VALUES = {**TRUTH, "rv": RV, "vbroad": VBROAD, "log10_jitter": -4.0}
@@ -77,11 +77,15 @@ def test_jitter_in_proportion_to_the_noise_is_exact(tiny_emulator):
     level = 0.01
     model = StellarSpectrum(tiny_emulator, star, correlation=LENGTH, **OPTIONS)
     data = eqx.tree_at(lambda d: d.variance, model.data, (level * model.data.level) ** 2)
-    data = eqx.tree_at(lambda d: d.correlation, data, Correlation(LENGTH, level * np.asarray(data.level), np.asarray(data.weight) > 0))
+    data = eqx.tree_at(
+        lambda d: d.correlation, data, Correlation(LENGTH, level * np.asarray(data.level), np.asarray(data.weight) > 0)
+    )
     doubled = eqx.tree_at(lambda d: d.variance, data, 2 * data.variance)
     log_likelihood = eqx.filter_jit(model.log_likelihood)
     by_jitter = float(log_likelihood(f32({**VALUES, "log10_jitter": np.log10(level)}), data)[0])
-    assert by_jitter == pytest.approx(float(log_likelihood(f32({**VALUES, "log10_jitter": -6.0}), doubled)[0]), abs=0.02)
+    assert by_jitter == pytest.approx(
+        float(log_likelihood(f32({**VALUES, "log10_jitter": -6.0}), doubled)[0]), abs=0.02
+    )
 
 
 def test_compressed_likelihood_of_correlated_noise(correlated):
@@ -102,7 +106,9 @@ def test_compressed_likelihood_of_correlated_noise(correlated):
     z = jnp.asarray(density.unconstrain({k: np.array([v]) for k, v in VALUES.items()})[0], jnp.float32)
     one, other = (np.asarray(eqx.filter_jit(density.information)(z, d)) for d in (data, star))
     scale = np.sqrt(np.diag(one))[:-1]
-    np.testing.assert_allclose(other[:-1, :-1] / np.outer(scale, scale), one[:-1, :-1] / np.outer(scale, scale), atol=0.03)
+    np.testing.assert_allclose(
+        other[:-1, :-1] / np.outer(scale, scale), one[:-1, :-1] / np.outer(scale, scale), atol=0.03
+    )
 
 
 def test_lengths_that_make_no_sense(tiny_emulator, tiny_observation):
@@ -127,7 +133,9 @@ def spoilt(tiny_emulator):
     cosmic = rng.choice(len(clean), 5, replace=False)
     flux[cosmic] += rng.uniform(60, 400, 5)
     hit[cosmic] = True
-    return Observation(clean.wavelength, flux, clean.uncertainty, resolution=clean.resolution, medium="air", clip=None), hit
+    return Observation(
+        clean.wavelength, flux, clean.uncertainty, resolution=clean.resolution, medium="air", clip=None
+    ), hit
 
 
 @pytest.mark.parametrize("correlation", [None, LENGTH])
@@ -143,7 +151,9 @@ def test_tellurics_and_cosmic_rays_are_down_weighted(tiny_emulator, spoilt, corr
 
 
 def _fitted(model):
-    flux, (_, coefficients) = (eqx.filter_jit(f)(f32(VALUES), model.data) for f in (model.normalised_flux, model.log_likelihood))
+    flux, (_, coefficients) = (
+        eqx.filter_jit(f)(f32(VALUES), model.data) for f in (model.normalised_flux, model.log_likelihood)
+    )
     return np.asarray(flux * model.data.continuum(coefficients))
 
 
@@ -192,7 +202,9 @@ def test_a_factor_of_the_users_own_is_part_of_the_density(tiny_emulator, tiny_ob
     def function():
         numpyro.factor("relation", relation(plain()))
 
-    densities = [float(jax.jit(lambda v, m=m: log_density(m, (), {}, v)[0])(f32(VALUES))) for m in (plain, known, function)]
+    densities = [
+        float(jax.jit(lambda v, m=m: log_density(m, (), {}, v)[0])(f32(VALUES))) for m in (plain, known, function)
+    ]
     expected = float(relation(f32(VALUES)))
     assert densities[1] - densities[0] == pytest.approx(expected, abs=1e-2)
     assert densities[2] == pytest.approx(densities[1], abs=1e-2)

@@ -7,8 +7,8 @@ from astropy.table import Table
 from specutils import Spectrum, SpectrumList
 
 from emuinfer.errors import ObservationError
-from emuinfer.observations import Observation
 from emuinfer.forward.lsf import resolving_power
+from emuinfer.observations import Observation
 
 RNG = np.random.default_rng(0)
 
@@ -27,14 +27,30 @@ def test_sdss_spec(tmp_path):
     and_mask = np.zeros(n, "i4")
     and_mask[8] = 1 << 24
     columns = {
-        "flux": flux.astype("f4"), "loglam": loglam.astype("f4"), "ivar": ivar.astype("f4"), "and_mask": and_mask,
-        "or_mask": and_mask | 1, "wdisp": np.full(n, 1.1, "f4"), "sky": flux.astype("f4"), "model": flux.astype("f4"),
+        "flux": flux.astype("f4"),
+        "loglam": loglam.astype("f4"),
+        "ivar": ivar.astype("f4"),
+        "and_mask": and_mask,
+        "or_mask": and_mask | 1,
+        "wdisp": np.full(n, 1.1, "f4"),
+        "sky": flux.astype("f4"),
+        "model": flux.astype("f4"),
     }
     primary = fits.PrimaryHDU()
-    primary.header.update({
-        "TELESCOP": "SDSS 2.5-M", "VERS2D": "v5_13_0", "PLATEID": 4055, "MJD": 55359, "FIBERID": 596,
-        "BUNIT": "1E-17 erg/cm^2/s/Ang", "COEFF0": 3.70, "COEFF1": 1e-4, "DISPAXIS": 1, "DC-FLAG": 1,
-    })
+    primary.header.update(
+        {
+            "TELESCOP": "SDSS 2.5-M",
+            "VERS2D": "v5_13_0",
+            "PLATEID": 4055,
+            "MJD": 55359,
+            "FIBERID": 596,
+            "BUNIT": "1E-17 erg/cm^2/s/Ang",
+            "COEFF0": 3.70,
+            "COEFF1": 1e-4,
+            "DISPAXIS": 1,
+            "DC-FLAG": 1,
+        }
+    )
     coadd = fits.BinTableHDU(Table(columns), name="COADD")
     path = tmp_path / "spec-4055-55359-0596.fits"
     fits.HDUList([primary, coadd, fits.BinTableHDU(Table({"Z": [0.0]}), name="SPECOBJ")]).writeto(path)
@@ -77,7 +93,11 @@ def test_apogee_star(tmp_path):
     flux[:, :10], error[:, :10], mask[:, :10] = 0, 1e10, 1
     mask[0, 20], mask[0, 21], mask[0, 22] = 1 << 12, 1 << 9, 1 << 14  # a sky line, persistence, little of the profile
     hdus = [apogee_primary(SFILE1="apVisit-r12-5094-55874-088.fits", NVISITS=2)]
-    hdus += [apogee_image(flux, "Flux (10^-17 erg/s/cm^2/Ang)"), apogee_image(error, "Err (10^-17 erg/s/cm^2/Ang)"), apogee_image(mask, "Pixel mask")]
+    hdus += [
+        apogee_image(flux, "Flux (10^-17 erg/s/cm^2/Ang)"),
+        apogee_image(error, "Err (10^-17 erg/s/cm^2/Ang)"),
+        apogee_image(mask, "Pixel mask"),
+    ]
     path = tmp_path / "apStar-r12-2M00000002+7417074.fits"
     fits.HDUList(hdus).writeto(path)
     obs = Observation.read(path)
@@ -136,7 +156,11 @@ def desi(tmp_path_factory):
     """A coadd of two targets, with the HDUs of DESI's data model; pixels of 0.8 Å and an 11-diagonal resolution."""
     hdus = [fits.PrimaryHDU()]
     hdus[0].header["INFIL000"] = "cframe-b0-00000000.fits"
-    hdus.append(fits.BinTableHDU(Table({"TARGETID": np.array([39627000, 39627001], "i8"), "TARGET_RA": [1.0, 2.0]}), name="FIBERMAP"))
+    hdus.append(
+        fits.BinTableHDU(
+            Table({"TARGETID": np.array([39627000, 39627001], "i8"), "TARGET_RA": [1.0, 2.0]}), name="FIBERMAP"
+        )
+    )
     for arm, lo in zip("BRZ", (5100.0, 5760.0, 7520.0)):
         n = 250
         wave = fits.ImageHDU(lo + 0.8 * np.arange(n), name=f"{arm}_WAVELENGTH")
@@ -151,7 +175,13 @@ def desi(tmp_path_factory):
         mask[1, 30] = 2
         profile = np.exp(-0.5 * (np.arange(-5, 6) / 0.9) ** 2)
         resolution = np.broadcast_to((profile / profile.sum())[None, :, None], (2, 11, n)).astype("f4")
-        hdus += [wave, flux, ivar_hdu, fits.CompImageHDU(mask, name=f"{arm}_MASK"), fits.ImageHDU(resolution, name=f"{arm}_RESOLUTION")]
+        hdus += [
+            wave,
+            flux,
+            ivar_hdu,
+            fits.CompImageHDU(mask, name=f"{arm}_MASK"),
+            fits.ImageHDU(resolution, name=f"{arm}_RESOLUTION"),
+        ]
     hdus.append(fits.BinTableHDU(Table({"TARGETID": np.array([39627000, 39627001], "i8")}), name="SCORES"))
     path = tmp_path_factory.mktemp("desi") / "coadd-main-bright-10000.fits"
     fits.HDUList(hdus).writeto(path)

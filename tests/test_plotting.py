@@ -25,17 +25,27 @@ def test_fit_figure(spectrum, tmp_path):
 
     backend = matplotlib.get_backend()
     x, flux, sigma, model, good = spectrum
-    figure = plot_fit(tmp_path / "fit.png", x, flux, sigma, model, good, model_band=(model - 0.01, model + 0.01),
-                      model_error=0.02 * (1 - model), title="star")
+    figure = plot_fit(
+        tmp_path / "fit.png",
+        x,
+        flux,
+        sigma,
+        model,
+        good,
+        model_band=(model - 0.01, model + 0.01),
+        model_error=0.02 * (1 - model),
+        title="star",
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["fit.png"]
     assert (tmp_path / "fit.png").read_bytes()[:4] == b"\x89PNG"
     assert figure.get_size_inches()[0] * figure.dpi == 1600
-    assert len(figure.axes) == 2 * 3   # two rows of 50 angstroms, three panels each
+    assert len(figure.axes) == 2 * 3  # two rows of 50 angstroms, three panels each
     sigmas = figure.axes[2].lines[0].get_ydata()
     np.testing.assert_allclose(sigmas[:300], ((flux - model) / sigma)[:300])
     assert np.isnan(sigmas[300:340]).all()
     assert matplotlib.get_backend() == backend
     import matplotlib.pyplot as plt
+
     assert plt.get_fignums() == []
 
 
@@ -69,9 +79,17 @@ def test_corner_refuses_what_it_cannot_draw():
         plot_corner(None, {"a": np.arange(4.0), "b": np.ones(4)})
 
 
-@pytest.mark.parametrize("name, text", [
-    ("fe_h", "[Fe/H]"), ("mg_fe", "[Mg/Fe]"), ("y_fe", "[Y/Fe]"), ("alpha_fe", r"[$\alpha$/Fe]"), ("logg", r"$\log g$"),
-    ("continuum_slope", "continuum slope"), ("x", "x"),
-])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("fe_h", "[Fe/H]"),
+        ("mg_fe", "[Mg/Fe]"),
+        ("y_fe", "[Y/Fe]"),
+        ("alpha_fe", r"[$\alpha$/Fe]"),
+        ("logg", r"$\log g$"),
+        ("continuum_slope", "continuum slope"),
+        ("x", "x"),
+    ],
+)
 def test_label_text(name, text):
     assert label_text(name) == text

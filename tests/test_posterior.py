@@ -25,16 +25,32 @@ with warnings.catch_warnings():
 @pytest.fixture
 def posterior():
     rng = np.random.default_rng(0)
-    draws = {"teff": 5700 + 30 * rng.normal(size=(4, 500)), "fe_h": 0.1 * rng.normal(size=(4, 500)),
-             "continuum": rng.normal(size=(4, 500, 3)).astype(np.float32)}
-    stats = {"lp": rng.normal(size=(4, 500)), "energy": rng.normal(size=(4, 500)),
-             "diverging": np.zeros((4, 500), bool)}
+    draws = {
+        "teff": 5700 + 30 * rng.normal(size=(4, 500)),
+        "fe_h": 0.1 * rng.normal(size=(4, 500)),
+        "continuum": rng.normal(size=(4, 500, 3)).astype(np.float32),
+    }
+    stats = {
+        "lp": rng.normal(size=(4, 500)),
+        "energy": rng.normal(size=(4, 500)),
+        "diverging": np.zeros((4, 500), bool),
+    }
     return build_posterior(
-        draws, stats, observed_data={"flux": np.ones(7)}, posterior_predictive={"flux": rng.normal(size=(4, 500, 7))},
-        constant_data={"wavelength": np.linspace(5100, 5101, 7)}, coords={"pixel": np.arange(7)},
+        draws,
+        stats,
+        observed_data={"flux": np.ones(7)},
+        posterior_predictive={"flux": rng.normal(size=(4, 500, 7))},
+        constant_data={"wavelength": np.linspace(5100, 5101, 7)},
+        coords={"pixel": np.arange(7)},
         dims={"flux": ["pixel"], "wavelength": ["pixel"]},
-        attrs={"emulator_hash": "abc", "seed": 3, "k_hat": np.float32(0.25), "verified": True, "nothing": None,
-               "versions": {"jax": "0.10"}},
+        attrs={
+            "emulator_hash": "abc",
+            "seed": 3,
+            "k_hat": np.float32(0.25),
+            "verified": True,
+            "nothing": None,
+            "versions": {"jax": "0.10"},
+        },
     )
 
 
@@ -42,7 +58,7 @@ def test_round_trip_keeps_draws_and_attributes(posterior, tmp_path):
     path = save_posterior(posterior, tmp_path / "posterior.nc")
     assert [p.name for p in tmp_path.iterdir()] == ["posterior.nc"]
     loaded = load_posterior(path)
-    path.unlink()   # wholly in memory, the file is not needed any more
+    path.unlink()  # wholly in memory, the file is not needed any more
     for name in ("teff", "continuum"):
         np.testing.assert_array_equal(loaded.posterior[name].values, posterior.posterior[name].values)
     assert loaded.sample_stats["diverging"].values.dtype == bool
@@ -72,6 +88,7 @@ def test_summary_table_has_the_numbers(posterior, tmp_path):
     assert row["r_hat"] == pytest.approx(float(reference["r_hat"].iloc[0]), abs=0.006)
     assert row["ess_bulk"] == pytest.approx(float(reference["ess_bulk"].iloc[0]), rel=0.01)
     from astropy.table import Table
+
     table.write(tmp_path / "summary.ecsv", format="ascii.ecsv")
     assert Table.read(tmp_path / "summary.ecsv")["label"][1] == "teff"
 
@@ -84,16 +101,27 @@ def test_every_trouble_is_named():
     rng = np.random.default_rng(1)
     shifted = rng.normal(size=(4, 300)) + np.array([0, 0, 0, 3])[:, None]
     walk = np.cumsum(rng.normal(size=(4, 300)), axis=1)
-    draws = {"shifted": shifted, "bounded": np.abs(rng.normal(size=(4, 300))), "flat": rng.uniform(size=(4, 300)),
-             "frozen": np.ones((4, 300))}
+    draws = {
+        "shifted": shifted,
+        "bounded": np.abs(rng.normal(size=(4, 300))),
+        "flat": rng.uniform(size=(4, 300)),
+        "frozen": np.ones((4, 300)),
+    }
     diverging = np.zeros((4, 300), bool)
     diverging[0, :5] = True
     text = diagnose(
         build_posterior(draws, {"diverging": diverging, "energy": walk}, observed_data={}),
         bounds={"bounded": (0, 10), "flat": (0, 1)},
     )
-    for words in ("R-hat", "below 400", "5 of 1200 transitions diverged", "E-BFMI",
-                  "bounded piles up at the lower bound", "flat fills its whole prior range", "frozen are constant"):
+    for words in (
+        "R-hat",
+        "below 400",
+        "5 of 1200 transitions diverged",
+        "E-BFMI",
+        "bounded piles up at the lower bound",
+        "flat fills its whole prior range",
+        "frozen are constant",
+    ):
         assert sum(words in t for t in text) == 1, (words, text)
     single = build_posterior({"x": rng.normal(size=(1, 900))}, {}, observed_data={})
     assert "only one chain" in diagnose(single)[0]
@@ -130,8 +158,8 @@ def test_k_hat_of_known_tails():
     # An exact Pareto tail: uniform u to the power -k has shape k.
     for k in (0.3, 0.8, 1.5):
         k_hats = [pareto_smoothed_weights(-k * np.log(rng.uniform(size=20000)))[1] for _ in range(10)]
-        assert np.mean(k_hats) == pytest.approx(k, abs=0.15)   # (1 + k) / sqrt(10 * 425) = 0.04 is the scatter
-    assert pareto_smoothed_weights(0.5 * rng.standard_t(1.5, size=4000) ** 2)[1] > 0.7   # too narrow a proposal
+        assert np.mean(k_hats) == pytest.approx(k, abs=0.15)  # (1 + k) / sqrt(10 * 425) = 0.04 is the scatter
+    assert pareto_smoothed_weights(0.5 * rng.standard_t(1.5, size=4000) ** 2)[1] > 0.7  # too narrow a proposal
     # The weights are right: they move a mean of 0 to the target's mean.
     x = rng.normal(size=20000)
     log_weights, _, _ = pareto_smoothed_weights(0.5 * x)
@@ -144,11 +172,12 @@ def test_k_hat_agrees_with_arviz():
         log_ratio = _ratio(rng, s, 1000)[0]
         if hasattr(az, "psislw"):
             reference, k_hat = az.psislw(log_ratio)
-        else:   # ArviZ 1.x wants the negative log ratio
+        else:  # ArviZ 1.x wants the negative log ratio
             from arviz_stats.base import array_stats
+
             reference, k_hat = array_stats.psislw(-log_ratio)
         log_weights, ours, _ = pareto_smoothed_weights(log_ratio)
-        assert ours == pytest.approx(float(k_hat), abs=0.08)   # the versions differ by 0.05 among themselves
+        assert ours == pytest.approx(float(k_hat), abs=0.08)  # the versions differ by 0.05 among themselves
         np.testing.assert_allclose(np.exp(log_weights), np.exp(reference) / np.exp(reference).sum(), rtol=0.06)
 
 
@@ -168,6 +197,6 @@ def test_verify_flag():
     assert verify_flag(0.9, 299.9, 300)[0] == "ok"  # weights equal but for rounding
     assert verify_flag(0.55, 200, 300)[0] == "warn"
     assert verify_flag(0.1, 50, 300)[0] == "warn"
-    assert verify_flag(0.65, 100, 300)[0] == "fail"   # limit 1 - 1/log10(300) = 0.60
+    assert verify_flag(0.65, 100, 300)[0] == "fail"  # limit 1 - 1/log10(300) = 0.60
     assert verify_flag(0.65, 100, 4000)[0] == "warn"
     assert verify_flag(float("inf"), 2, 300)[0] == verify_flag(float("nan"), 100, 300)[0] == "fail"

@@ -56,7 +56,7 @@ def test_nuts_finds_mean_and_covariance_of_a_gaussian(gaussian_run):
     # The log density of a Gaussian in d dimensions is -chi^2_d / 2.
     assert result.stats["lp"].mean() == pytest.approx(-DIM / 2, abs=0.4)
     assert result.stats["lp"].var() == pytest.approx(DIM / 2, rel=0.25)
-    assert effective(x[..., 0]) / result.gradients > 0.05   # whitened: few gradients per independent draw
+    assert effective(x[..., 0]) / result.gradients > 0.05  # whitened: few gradients per independent draw
 
 
 def test_result_is_complete(gaussian_run):
@@ -66,7 +66,7 @@ def test_result_is_complete(gaussian_run):
     assert all(x.shape == (4, 500) and isinstance(x, np.ndarray) for x in result.stats.values())
     assert not result.stats["diverging"].any() and result.stats["diverging"].dtype == bool
     assert result.stats["acceptance_rate"].mean() == pytest.approx(0.8, abs=0.1)
-    np.testing.assert_array_equal(result.stats["step_size"], result.warmup["step_size"])   # fixed after warm-up
+    np.testing.assert_array_equal(result.stats["step_size"], result.warmup["step_size"])  # fixed after warm-up
     assert result.gradients == result.stats["n_steps"].sum() + result.warmup["gradients"]
     assert set(result.timings) == {"compile_s", "warmup_s", "sampling_s"} and min(result.timings.values()) >= 0
     assert result.seed == 1 and result.notes == ()
@@ -86,7 +86,7 @@ def test_seed_and_data_matter_and_nothing_is_compiled_twice(gaussian_run):
     np.testing.assert_array_equal(again.positions, result.positions)
     assert again.timings["compile_s"] == 0
     moved = nuts(gaussian, mean + 5, {**data, "mean": data["mean"] + 5}, seed=2, **settings)
-    assert moved.timings["compile_s"] == 0   # the data are arguments of the program
+    assert moved.timings["compile_s"] == 0  # the data are arguments of the program
     np.testing.assert_allclose(moved.positions.mean((0, 1)), mean + 5, atol=0.5)
     assert not np.array_equal(moved.positions - 5, result.positions)
 
@@ -107,7 +107,7 @@ def test_starts_of_the_user(gaussian_run):
     assert "1 of 4 starts" in result.notes[0]
     assert np.isfinite(result.positions).all()
     sd = np.sqrt(np.diag(correlated()[1]))
-    assert np.all(np.abs(result.positions.mean((0, 1)) - mean) < 0.3 * sd)   # unwhitened, condition number 10^4
+    assert np.all(np.abs(result.positions.mean((0, 1)) - mean) < 0.3 * sd)  # unwhitened, condition number 10^4
 
 
 def test_hopeless_starts_and_bad_arguments():
@@ -153,7 +153,7 @@ def exact_eight_schools():
     weight = 1 / 25 + np.sum(1 / variance, axis=1)
     mu = np.sum(EFFECT / variance, axis=1) / weight
     log_p = -0.5 * np.sum(np.log(variance) + EFFECT**2 / variance, axis=1) + 0.5 * mu**2 * weight - 0.5 * np.log(weight)
-    log_p += -np.log1p((tau[:, 0] / 5) ** 2) + log_tau   # prior; d tau = tau d(log tau)
+    log_p += -np.log1p((tau[:, 0] / 5) ** 2) + log_tau  # prior; d tau = tau d(log tau)
     p = np.exp(log_p - log_p.max())
     p /= p.sum()
     shrunk = (EFFECT[0] / ERROR[0] ** 2 + mu / tau[:, 0] ** 2) / (1 / ERROR[0] ** 2 + 1 / tau[:, 0] ** 2)
@@ -163,8 +163,8 @@ def exact_eight_schools():
 def test_eight_schools_against_quadrature():
     import numpyro
     import numpyro.distributions as dist
-    from numpyro.infer.util import initialize_model
     from jax.flatten_util import ravel_pytree
+    from numpyro.infer.util import initialize_model
 
     def model(effect, error):
         mu = numpyro.sample("mu", dist.Normal(0, 5))
@@ -202,7 +202,7 @@ def test_optimise_follows_a_bent_ridge_and_laplace_matches_it():
     covariance, notes = laplace_covariance(banana, np.zeros(2), 0.1)
     np.testing.assert_allclose(covariance, [[1, 0], [0, 0.01]], rtol=1e-4)
     assert notes == ()
-    fisher = lambda z, data: jnp.diag(jnp.array([4.0, 1.0]))   # noqa: E731
+    fisher = lambda z, data: jnp.diag(jnp.array([4.0, 1.0]))
     metric_covariance, _ = laplace_covariance(banana, np.zeros(2), 0.1, metric=fisher)
     np.testing.assert_allclose(metric_covariance, np.diag([0.25, 1]), rtol=1e-5)
 
@@ -228,10 +228,10 @@ def test_optimise_copes_with_the_noise_of_float32():
     clean = spectrum_density_model(x, truth)
     data = {"x": x, "sigma": np.float32(0.01), "flux": (clean + 0.01 * rng.normal(size=len(x))).astype(np.float32)}
     best = optimise(spectrum_density, truth + rng.normal(size=(6, 4)) * 0.5, data)
-    assert best.converged.sum() >= 4 and best.log_density < -9000   # some 10^4: its float32 spacing is 0.001
+    assert best.converged.sum() >= 4 and best.log_density < -9000  # some 10^4: its float32 spacing is 0.001
     sd = np.sqrt(np.diag(laplace_covariance(spectrum_density, best.position, data)[0]))
     assert np.all(np.abs(best.position - truth) < 4.5 * sd)
-    from scipy.optimize import minimize   # in float64, with our own chi^2
+    from scipy.optimize import minimize  # in float64, with our own chi^2
 
     def chi2(z):
         residual = (data["flux"] - spectrum_density_model(x.astype(float), z)) / 0.01

@@ -39,15 +39,15 @@ def kill_after(saves, monkeypatch):
 def test_a_killed_run_gives_the_same_draws(sampler, tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     whole = sampler(density, MEAN, DATA, **SETTINGS)
-    for saves in (2, 3):   # killed in the warm-up, and once more in the sampling
+    for saves in (2, 3):  # killed in the warm-up, and once more in the sampling
         with monkeypatch.context() as patch, pytest.raises(Killed):
             kill_after(saves, patch)
             sampler(density, MEAN, DATA, checkpoint=path, **SETTINGS)
     with np.load(path) as file:
         assert int(file["step"]) == 100
-    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]   # no temporary files are left
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]  # no temporary files are left
     resumed = sampler(density, MEAN, DATA, checkpoint=path, **SETTINGS)
-    again = sampler(density, MEAN, DATA, checkpoint=path, **SETTINGS)   # of a run that had ended
+    again = sampler(density, MEAN, DATA, checkpoint=path, **SETTINGS)  # of a run that had ended
     for other in (resumed, again):
         np.testing.assert_array_equal(other.positions, whole.positions)
         assert other.stats.keys() == whole.stats.keys() and other.warmup == whole.warmup
@@ -72,8 +72,10 @@ def test_checkpoints_of_other_runs_are_refused(tmp_path):
     hmc(density, MEAN, DATA, checkpoint=path, **SETTINGS)
     before = path.read_bytes()
     for change, said in (
-        ({"seed": 8}, r"seed \(7 there, 8 now\)"), ({"draws": 91}, r"draws \(90 there, 91 now\)"),
-        ({"trajectory": 2.0}, "settings"), ({"covariance": np.eye(3)}, "starts and covariance"),
+        ({"seed": 8}, r"seed \(7 there, 8 now\)"),
+        ({"draws": 91}, r"draws \(90 there, 91 now\)"),
+        ({"trajectory": 2.0}, "settings"),
+        ({"covariance": np.eye(3)}, "starts and covariance"),
     ):
         with pytest.raises(SamplingError, match=said):
             hmc(density, MEAN, DATA, checkpoint=path, **{**SETTINGS, **change})

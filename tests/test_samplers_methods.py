@@ -10,7 +10,17 @@ from scipy.stats import multivariate_normal
 
 from emuinfer.errors import SamplingError
 from emuinfer.samplers import (
-    SAMPLERS, SamplerResult, get_sampler, hmc, laplace, laplace_covariance, mclmc, nested, optimise, pathfinder, smc,
+    SAMPLERS,
+    SamplerResult,
+    get_sampler,
+    hmc,
+    laplace,
+    laplace_covariance,
+    mclmc,
+    nested,
+    optimise,
+    pathfinder,
+    smc,
 )
 
 with warnings.catch_warnings():
@@ -28,8 +38,12 @@ def effective(x):
 
 DIM = 5
 SETTINGS = {
-    "hmc": {"warmup": 200, "draws": 500}, "mclmc": {"warmup": 200, "draws": 500},
-    "smc": {"draws": 300}, "nested": {"draws": 250, "live": 200}, "pathfinder": {"draws": 500}, "laplace": {"draws": 500},
+    "hmc": {"warmup": 200, "draws": 500},
+    "mclmc": {"warmup": 200, "draws": 500},
+    "smc": {"draws": 300},
+    "nested": {"draws": 250, "live": 200},
+    "pathfinder": {"draws": 500},
+    "laplace": {"draws": 500},
 }
 
 
@@ -48,7 +62,7 @@ def problem():
     return mean, covariance, {"mean": np.float32(mean), "precision": np.float32(np.linalg.inv(covariance))}
 
 
-@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"nuts"}))   # which has its own in test_samplers.py
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"nuts"}))  # which has its own in test_samplers.py
 def test_gaussian(name, problem):
     mean, covariance, data = problem
     # What the samplers are told of the posterior is wrong by 30 % in scale and half a standard deviation in place.
@@ -58,21 +72,26 @@ def test_gaussian(name, problem):
     x = result.positions
     assert isinstance(result, SamplerResult) and x.shape == (4, SETTINGS[name]["draws"], DIM) and x.dtype == np.float32
     assert all(isinstance(s, np.ndarray) and s.shape == x.shape[:2] for s in result.stats.values())
-    assert set(result.timings) == {"compile_s", "warmup_s", "sampling_s"} and result.inverse_mass_matrix.shape == (DIM, DIM)
+    assert set(result.timings) == {"compile_s", "warmup_s", "sampling_s"} and result.inverse_mass_matrix.shape == (
+        DIM,
+        DIM,
+    )
 
     # Of methods that resample: repetitions are not independent, and points of `nested` share ancestors.
     most = result.warmup.get("ess", np.inf) / (4 if name == "nested" else 1)
     sizes = np.array([min(effective(x[..., i]), most, x[..., 0].size) for i in range(DIM)])
     assert sizes.min() > (100 if name == "nested" else 400)
     assert np.all(np.abs(x.mean((0, 1)) - mean) < 4 * sd / np.sqrt(sizes))
-    assert np.all(np.abs(x.std((0, 1)) / sd - 1) < 4 / np.sqrt(2 * 0.5 * sizes))   # squares mix more slowly than positions
+    assert np.all(
+        np.abs(x.std((0, 1)) / sd - 1) < 4 / np.sqrt(2 * 0.5 * sizes)
+    )  # squares mix more slowly than positions
     found = np.cov(x.reshape(-1, DIM).T)
     np.testing.assert_allclose(found / np.outer(sd, sd), covariance / np.outer(sd, sd), atol=0.2)
     flat = x.reshape(-1, DIM)
     expected = -0.5 * np.einsum("ni,ij,nj->n", flat - mean, np.linalg.inv(covariance), flat - mean)
     np.testing.assert_allclose(result.stats["lp"].ravel(), expected, atol=0.05)
     if "energy" in result.stats:
-        energy = result.stats["energy"].astype(float)   # of a Gaussian: chi^2 of 2 dim degrees of freedom, over 2
+        energy = result.stats["energy"].astype(float)  # of a Gaussian: chi^2 of 2 dim degrees of freedom, over 2
         assert np.all(energy > -result.stats["lp"]) and energy.mean() == pytest.approx(DIM, abs=0.5)
         assert energy.var() == pytest.approx(DIM, rel=0.3)
     if name in ("smc", "nested"):
@@ -82,14 +101,20 @@ def test_gaussian(name, problem):
     else:
         assert result.evidence is None
     if name in ("pathfinder", "laplace"):
-        assert result.warmup["k_hat"] < 0.7 and "Pareto k-hat" in result.notes[-1] and "does not hold" not in result.notes[-1]
+        assert (
+            result.warmup["k_hat"] < 0.7
+            and "Pareto k-hat" in result.notes[-1]
+            and "does not hold" not in result.notes[-1]
+        )
 
 
 def test_the_same_seed_gives_the_same_draws(problem):
     mean, covariance, data = problem
     for name in ("hmc", "mclmc", "smc", "laplace"):
         one, two, other = (
-            get_sampler(name)(gaussian, mean, data, seed=seed, covariance=covariance, **SETTINGS[name], **QUIET).positions
+            get_sampler(name)(
+                gaussian, mean, data, seed=seed, covariance=covariance, **SETTINGS[name], **QUIET
+            ).positions
             for seed in (4, 4, 5)
         )
         np.testing.assert_array_equal(one, two)
@@ -103,7 +128,7 @@ def test_hmc_chains_take_the_same_number_of_steps(problem):
     assert np.ptp(steps) == 0 and result.stats["acceptance_rate"].mean() == pytest.approx(0.8, abs=0.1)
     assert result.gradients == steps.sum() + result.warmup["gradients"]
     lengths = mclmc(gaussian, mean, data, seed=0, covariance=covariance, **SETTINGS["mclmc"], **QUIET).stats["n_steps"]
-    assert np.ptp(lengths) > 0 and np.all(lengths == lengths[:1])   # random, but no chain waits for another
+    assert np.ptp(lengths) > 0 and np.all(lengths == lengths[:1])  # random, but no chain waits for another
 
 
 # --- Eight schools, with the reference values of a public suite.
@@ -124,10 +149,14 @@ def schools(z, data):
     return -0.5 * jnp.sum(((effect - theta) / error) ** 2) - 0.5 * jnp.sum(z**2)
 
 
-@pytest.mark.parametrize("sampler, settings", [
-    (hmc, {"warmup": 400, "draws": 2000, "target_acceptance": 0.9}),
-    (mclmc, {"warmup": 400, "draws": 2000, "trajectory_steps": 4.0}),
-], ids=lambda x: getattr(x, "__name__", ""))
+@pytest.mark.parametrize(
+    "sampler, settings",
+    [
+        (hmc, {"warmup": 400, "draws": 2000, "target_acceptance": 0.9}),
+        (mclmc, {"warmup": 400, "draws": 2000, "trajectory_steps": 4.0}),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
 @pytest.mark.slow
 def test_eight_schools_against_stan(sampler, settings):
     data = np.float32(EFFECT), np.float32(ERROR)
@@ -165,9 +194,14 @@ def modes_draw(key, data):
 
 
 # The tolerance of means is in widths of a mode. Those of `nested` scatter by 0.07 to 0.1 from seed to seed.
-@pytest.mark.parametrize("sampler, settings, tolerance", [
-    (smc, {"draws": 500}, 0.1), (nested, {"draws": 300, "live": 300}, 0.3),
-], ids=["smc", "nested"])
+@pytest.mark.parametrize(
+    "sampler, settings, tolerance",
+    [
+        (smc, {"draws": 500}, 0.1),
+        (nested, {"draws": 300, "live": 300}, 0.3),
+    ],
+    ids=["smc", "nested"],
+)
 @pytest.mark.slow
 def test_two_modes(sampler, settings, tolerance):
     # The product of Gaussians: each mode has the mass w N(mode; 0, prior variance + width^2).
@@ -187,6 +221,7 @@ def test_two_modes(sampler, settings, tolerance):
 
 
 # --- Another code.
+
 
 @pytest.mark.slow
 def test_regression_against_numpyro():
@@ -223,6 +258,7 @@ def test_regression_against_numpyro():
 
 
 # --- What cannot work is said.
+
 
 def cauchy(z, data):
     return -2.0 * jnp.sum(jnp.log1p(z**2 / 0.01)) + data

@@ -11,15 +11,17 @@ from tiny import RV, TRUTH, VBROAD, observe
 
 from emuinfer import Observation, StellarSpectrum
 from emuinfer.errors import ObservationError
-from emuinfer.observations.cross_correlation import velocity_grid
 from emuinfer.forward.lsf import box_weights, matrix_rows, resolving_power
 from emuinfer.forward.operator import SpectrumOperator
+from emuinfer.observations.cross_correlation import velocity_grid
 
 GRID = velocity_grid(5100, 5140, 0.7)
 PIXELS = np.linspace(5108, 5132, 400)  # 0.06 Å, 3.5 km/s
 RNG = np.random.default_rng(0)
 CENTRES, DEPTHS = RNG.uniform(5102, 5138, 80), RNG.uniform(0.02, 0.3, 80)
-FLUX = jnp.asarray(1 - sum(d * np.exp(-0.5 * ((GRID.wavelength - c) / 0.05) ** 2) for c, d in zip(CENTRES, DEPTHS)), jnp.float32)
+FLUX = jnp.asarray(
+    1 - sum(d * np.exp(-0.5 * ((GRID.wavelength - c) / 0.05) ** 2) for c, d in zip(CENTRES, DEPTHS)), jnp.float32
+)
 apply = eqx.filter_jit(lambda operator, flux, rv, vbroad, vsini: operator(flux, rv, vbroad, vsini))
 
 
@@ -61,7 +63,10 @@ def test_gradient_through_the_matrix():
     weight = jnp.asarray(RNG.normal(size=len(PIXELS)), jnp.float32)
     loss = lambda rv: weight @ operator(FLUX, rv, 0.0, 0.0)
     slope = float(jax.jit(jax.grad(loss))(jnp.float32(5.0)))
-    up, down = (np.asarray(weight, float) @ np.asarray(apply(operator, FLUX, np.float32(5 + h), 0.0, 0.0), float) for h in (0.1, -0.1))
+    up, down = (
+        np.asarray(weight, float) @ np.asarray(apply(operator, FLUX, np.float32(5 + h), 0.0, 0.0), float)
+        for h in (0.1, -0.1)
+    )
     assert slope == pytest.approx((up - down) / 0.2, rel=1e-2)
 
 
@@ -112,6 +117,10 @@ def test_model_with_a_matrix_is_that_with_the_gaussian(tiny_emulator):
     values = {k: jnp.float32(v) for k, v in {**TRUTH, "rv": RV, "vbroad": VBROAD}.items()}
     one, other = (np.asarray(eqx.filter_jit(m.normalised_flux)(values, m.data)) for m in (by_matrix, by_gaussian))
     used = np.asarray(by_matrix.data.weight) > 0
-    assert by_matrix.wavelength[0] == by_gaussian.wavelength[0] and used.sum() > len(used) - 16 and not used[[0, -1]].any()
+    assert (
+        by_matrix.wavelength[0] == by_gaussian.wavelength[0] and used.sum() > len(used) - 16 and not used[[0, -1]].any()
+    )
     np.testing.assert_allclose(one[used], other[used], atol=1e-3)
-    assert float(by_matrix.data.errors.instrument_kms) == pytest.approx(float(by_gaussian.data.errors.instrument_kms), rel=0.02)
+    assert float(by_matrix.data.errors.instrument_kms) == pytest.approx(
+        float(by_gaussian.data.errors.instrument_kms), rel=0.02
+    )

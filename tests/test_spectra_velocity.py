@@ -6,9 +6,9 @@ import pytest
 from tiny import TRUTH, observe
 
 import emuinfer as ei
+from emuinfer.forward.operator import SpectrumOperator
 from emuinfer.inference.sample import Unconstrained, _starts, _values
 from emuinfer.observations.cross_correlation import SPEED_OF_LIGHT, common_rv, cross_correlation_rv, velocity_grid
-from emuinfer.forward.operator import SpectrumOperator
 
 STAR = {"teff": 6100.0, "logg": 4.2, "fe_h": -0.1, "vmic": 1.4}
 
@@ -30,14 +30,18 @@ def mock(grid, flux, rv, vsini, snr=100.0, seed=0):
     model = np.asarray(SpectrumOperator(grid, wavelength, 4e4)(jnp.asarray(flux, jnp.float32), rv, 0.0, vsini), float)
     continuum = 1 + 0.1 * (wavelength - 5200) / 100
     noise = continuum / snr * np.random.default_rng(seed).standard_normal(len(wavelength))
-    return ei.Observation(wavelength, continuum * model + noise, continuum / snr, resolution=4e4, medium="air", clip=None)
+    return ei.Observation(
+        wavelength, continuum * model + noise, continuum / snr, resolution=4e4, medium="air", clip=None
+    )
 
 
 @pytest.mark.parametrize("rv, vsini, within", [(-480.0, 5.0, 1.0), (450.0, 5.0, 1.0), (450.0, 80.0, 10.0)])
 @pytest.mark.slow
 def test_high_velocities_are_found(shipped, rv, vsini, within):
     emulator, grid, flux = shipped
-    model = ei.StellarSpectrum(emulator, mock(grid, flux, rv, vsini), broadening="vsini", line_errors=None, progress=False)
+    model = ei.StellarSpectrum(
+        emulator, mock(grid, flux, rv, vsini), broadening="vsini", line_errors=None, progress=False
+    )
     assert model.rv_guess == pytest.approx(rv, abs=within)
     support = model.nuisance_priors["rv"].support
     assert support.lower_bound < rv < support.upper_bound
@@ -59,7 +63,9 @@ def test_the_search_starts_with_fast_rotation_where_lines_are_wide(tiny_emulator
     grid = tiny_emulator.config.wavelength
     flux = tiny_emulator(TRUTH, grid)
     wavelength = np.arange(6183.5, 6190.5, 0.05)
-    model_flux = np.asarray(SpectrumOperator(grid, wavelength, 3e4)(jnp.asarray(flux, jnp.float32), 0.0, 0.0, 80.0), float)
+    model_flux = np.asarray(
+        SpectrumOperator(grid, wavelength, 3e4)(jnp.asarray(flux, jnp.float32), 0.0, 0.0, 80.0), float
+    )
     noise = 0.002 * np.random.default_rng(1).standard_normal(len(wavelength))
     star = ei.Observation(wavelength, model_flux + noise, 0.002, resolution=3e4, medium="air", clip=None)
     model = ei.StellarSpectrum(
@@ -72,7 +78,10 @@ def test_the_search_starts_with_fast_rotation_where_lines_are_wide(tiny_emulator
 
 def test_common_velocity_of_a_good_and_a_noisy_arm(shipped):
     _, grid, flux = shipped
-    pairs = [(mock(grid, flux, -230.0, 5.0, snr, seed), grid.wavelength, flux) for snr, seed in ((1.0, 1), (60.0, 2), (1.0, 3))]
+    pairs = [
+        (mock(grid, flux, -230.0, 5.0, snr, seed), grid.wavelength, flux)
+        for snr, seed in ((1.0, 1), (60.0, 2), (1.0, 3))
+    ]
     assert common_rv(pairs) == pytest.approx(-230, abs=0.5)
     alone = cross_correlation_rv(*pairs[1])
     assert common_rv(pairs[1:2]) == pytest.approx(alone, abs=0.05)

@@ -17,17 +17,24 @@ from emuinfer import fit_many
 from emuinfer.errors import ObservationError, SamplingError
 from emuinfer.inference.sample import sample
 from emuinfer.likelihoods import StellarSpectrum
-from emuinfer.posteriors.posterior import draws_of, load_posterior
-from emuinfer.survey.fit_many import Settings
-from emuinfer.survey.files import Folder
 from emuinfer.observations.stack import SpectrumStack, as_stack, stack_observations
+from emuinfer.posteriors.posterior import draws_of, load_posterior
+from emuinfer.survey.files import Folder
+from emuinfer.survey.fit_many import Settings
 from emuinfer.survey.summary import FLAGS
 
 SETTINGS = Settings(warmup=75, draws=150, local=80, test=20, components=8, verify=24)
 OPTIONS = {"settings": SETTINGS, "line_errors": None, "batch": 4, "progress": False, "rv_range": (-60.0, 60.0)}
 LABELS = [
     {"teff": t, "fe_h": f, "mg_fe": m}
-    for t, f, m in [(5600, -0.3, 0.15), (5000, 0.1, 0.0), (6000, -0.6, 0.3), (5300, -0.2, 0.2), (5800, 0.0, -0.1), (5500, -0.5, 0.4)]
+    for t, f, m in [
+        (5600, -0.3, 0.15),
+        (5000, 0.1, 0.0),
+        (6000, -0.6, 0.3),
+        (5300, -0.2, 0.2),
+        (5800, 0.0, -0.1),
+        (5500, -0.5, 0.4),
+    ]
 ]
 BAD, DARK = 2, 5
 
@@ -233,7 +240,10 @@ def test_a_dask_cluster_does_the_batches(tiny_path, stack, tmp_path):
     distributed = pytest.importorskip("distributed")
     options = {**OPTIONS, "batch": 2}
     one = fit_many(str(tiny_path), stack, tmp_path / "one", **options)
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         two = fit_many(str(tiny_path), stack, tmp_path / "two", cluster=client, **options)
         with pytest.raises(SamplingError, match="Dask worker failed"):
             fit_many(str(tiny_path), stack, tmp_path / "three", cluster=client, **{**options, "priors": {"rv": 1.0}})
@@ -244,7 +254,20 @@ def test_a_dask_cluster_does_the_batches(tiny_path, stack, tmp_path):
 def test_command_line(cli, stack, tmp_path):
     status, out, err = cli("fit-many", stack, "-o", tmp_path / "o", "--slurm")
     assert status == 0 and "#SBATCH --array" in out and str(stack) in out
-    typed = ("--rv-range", -60, 60, "--fix", "mg_fe=0.1", "--fix", "vmic=1", "--no-line-errors", "--broadening", "vsini", "--medium", "air")
+    typed = (
+        "--rv-range",
+        -60,
+        60,
+        "--fix",
+        "mg_fe=0.1",
+        "--fix",
+        "vmic=1",
+        "--no-line-errors",
+        "--broadening",
+        "vsini",
+        "--medium",
+        "air",
+    )
     out = cli("fit-many", stack, "-o", tmp_path / "o", "--slurm", "--workers", 2, *typed)[1]
     given = out.splitlines()[-1].split("$SLURM_ARRAY_TASK_COUNT")[1].split()
     assert sorted(given) == sorted(["--rv-range", "-60.0", "60.0", *map(str, typed[3:])])

@@ -35,8 +35,10 @@ def test_atmosphere_is_in_hydrostatic_equilibrium(window):
     expected = 10**4.44 * tau * layers["density"] / (layers["alpha_5000"] * layers["pressure"])
     np.testing.assert_allclose(gradient[2:-2], expected[2:-2], rtol=0.04, atol=0.008)
     # the Sun at tau = 2/3 and 1e-3: MARCS has 6090 K and 4505 K, log P = 5.05 and 3.54 (Gustafsson et al. 2008)
-    at = lambda key, t: np.interp(np.log(t), layers["ln_tau"], layers[key])  # noqa: E731
-    assert at("temperature", 2 / 3) == pytest.approx(6130.0, abs=120) and at("temperature", 1e-3) == pytest.approx(4505.0, abs=80)
+    at = lambda key, t: np.interp(np.log(t), layers["ln_tau"], layers[key])
+    assert at("temperature", 2 / 3) == pytest.approx(6130.0, abs=120) and at("temperature", 1e-3) == pytest.approx(
+        4505.0, abs=80
+    )
     assert np.log10(at("pressure", 2 / 3)) == pytest.approx(5.05, abs=0.04)
     assert np.log10(at("pressure", 1e-3)) == pytest.approx(3.54, abs=0.06)
 
@@ -127,7 +129,9 @@ def test_against_turbospectrum(window):
 
 def test_backend_is_rebuilt_by_pickle_and_describes_itself():
     space = LabelSpace(("teff", "logg", "fe_h", "vmic"), (4000, 1, -2, 0.5), (7000, 5, 0.5, 2))
-    backend = make_backend("lte", labels=space, wavelength=WINDOW[:30], temperature_structure="vernazza", n_depth=24, batch=2)
+    backend = make_backend(
+        "lte", labels=space, wavelength=WINDOW[:30], temperature_structure="vernazza", n_depth=24, batch=2
+    )
     labels = np.array([[5000.0, 3.0, -1.0, 1.0], [6000.0, 4.0, 0.0, 1.5], [5500.0, 4.5, -0.5, 1.0]])
     flux, continuum = backend(labels)
     again = pickle.loads(pickle.dumps(backend))

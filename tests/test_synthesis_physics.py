@@ -12,7 +12,6 @@ from emuinfer.synthesis import eos, opacity, structure, transfer
 from emuinfer.synthesis.elements import ALPHA, abundance_matrix, atomic_number, element_data, solar_composition
 from emuinfer.synthesis.profile import lorentz_wing, voigt
 
-
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 

@@ -51,7 +51,7 @@ def test_widths_agree_with_the_formulas_of_smelib(lines):
     chi = data["ionisation_energy"][lines.element.astype(int) - 1, lines.ion.astype(int) - 1]
     upper = chi - lines.e_low - 12398.42 / lines.wavelength
     unsold = (lines.fdamp > 0) & (lines.fdamp < 20) & (upper > 0.5)
-    n4 = lambda binding: (13.598 * lines.ion[unsold] ** 2.0 / binding[unsold]) ** 2  # noqa: E731
+    n4 = lambda binding: (13.598 * lines.ion[unsold] ** 2.0 / binding[unsold]) ** 2
     c6 = 1.61e-33 * (n4(upper) - n4(chi - lines.e_low)) / lines.ion[unsold].astype(float) ** 2
     expected = np.log10(78654.213 * c6**0.4 * lines.fdamp[unsold])
     np.testing.assert_allclose(width[unsold], expected, atol=0.06)
@@ -116,7 +116,7 @@ def test_missing_and_foreign_files_are_named(tmp_path):
 def test_solar_atmosphere_against_marcs():
     """MARCS has 6090 K at log P = 5.05 and 4505 K at log P = 3.54 (Gustafsson et al. 2008)."""
     layers = atmosphere.model_atmosphere(5777.0, 4.44, 0.0, 0.0)
-    at = lambda log_p: np.interp(log_p, np.log10(layers.gas_pressure), layers.temperature)  # noqa: E731
+    at = lambda log_p: np.interp(log_p, np.log10(layers.gas_pressure), layers.temperature)
     assert at(5.05) == pytest.approx(6090, abs=200) and at(3.54) == pytest.approx(4505, abs=80)
     # hydrostatic equilibrium: P = g m
     np.testing.assert_allclose(layers.gas_pressure[20:60], 10**4.44 * layers.column_mass[20:60], rtol=0.06)

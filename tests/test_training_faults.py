@@ -15,11 +15,10 @@ import pytest
 from emuinfer import Grid, LabelSpace, TransformerPayne, load_emulator, save_emulator
 from emuinfer.cli.options import use_compilation_cache
 from emuinfer.emulators import TransformerConfig
+from emuinfer.emulators.training import TrainConfig, labels_for, train
 from emuinfer.errors import GridError, TrainingError
 from emuinfer.grids.grid import split_rows
-from emuinfer.emulators.training import TrainConfig, train
 from emuinfer.training import checkpoint as checkpoints
-from emuinfer.emulators.training import labels_for
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
 WAVELENGTH = 5000.0 + 0.05 * np.arange(60)
@@ -128,7 +127,9 @@ def two_stages(folder):
     if not first.exists():
         save_emulator(run(folder / "stage1"), first)
     if not second.exists():
-        tuned = run(folder / "stage2", load_emulator(first), make_grid(12, seed=1, shift=0.05), seed=1, learning_rate=3e-3)
+        tuned = run(
+            folder / "stage2", load_emulator(first), make_grid(12, seed=1, shift=0.05), seed=1, learning_rate=3e-3
+        )
         save_emulator(tuned, second)
     return load_emulator(second)
 
@@ -209,7 +210,12 @@ def test_a_full_disk_when_the_emulator_is_written(tmp_path, monkeypatch, cli):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", half)
         status, _, err = cli(*call)
-    assert status == 1 and "small.safetensors" in err and "No space left on device" in err and "start the same command" in err
+    assert (
+        status == 1
+        and "small.safetensors" in err
+        and "No space left on device" in err
+        and "start the same command" in err
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["grid.h5", "small.run"]
     status, _, err = cli(*call)
     assert status == 0, err
@@ -240,7 +246,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match="not finite at step 2, before the first checkpoint. Lower learning_rate"):
         run(tmp_path / "early")
     monkeypatch.setattr(module, "make_step", break_at(11))
-    with pytest.raises(TrainingError, match="not finite at step 11. The checkpoint of step 8 is kept.*last_good.json.*clip"):
+    with pytest.raises(
+        TrainingError, match="not finite at step 11. The checkpoint of step 8 is kept.*last_good.json.*clip"
+    ):
         run(tmp_path / "late")
     monkeypatch.setattr(module, "make_step", real)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -15,19 +15,21 @@ import pytest
 
 from emuinfer import Grid, LabelSpace, TransformerPayne
 from emuinfer.emulators import TransformerConfig
-from emuinfer.errors import TrainingError
 from emuinfer.emulators.training import TrainConfig, pretrain, train
 from emuinfer.emulators.training.data import Replay, StoredSpectra
 from emuinfer.emulators.training.endless import EndlessSpectra
-from emuinfer.training.optimiser import make_optimiser
 from emuinfer.emulators.training.train import in_precision, placement  # noqa: F401 (used in another process)
+from emuinfer.errors import TrainingError
+from emuinfer.training.optimiser import make_optimiser
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
 WAVELENGTH = 5000.0 + 0.05 * np.arange(60)
 SIZES = TransformerConfig(
     width=8, depth=1, heads=2, tokens=2, label_hidden=8, frequencies=4, rank=0, table_nodes=60, shortest_period=1e-5
 )
-SETTINGS = TrainConfig(steps=12, warmup=2, spectra=4, pixels=16, validate_every=4, checkpoint_every=4, learning_rate=1e-2)
+SETTINGS = TrainConfig(
+    steps=12, warmup=2, spectra=4, pixels=16, validate_every=4, checkpoint_every=4, learning_rate=1e-2
+)
 
 
 def new(**sizes):
@@ -76,9 +78,17 @@ emulator = t.train(t.new(), labels, flux, t.WAVELENGTH, config=config, progress=
 np.savez({str(tmp_path)!r} + "/four.npz", *t.leaves(emulator))
 """
     flags = "--xla_force_host_platform_device_count=4"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
-    one, four = leaves(train(new(), *stored(), WAVELENGTH, config=SETTINGS, progress=False)), np.load(tmp_path / "four.npz")
+    one, four = (
+        leaves(train(new(), *stored(), WAVELENGTH, config=SETTINGS, progress=False)),
+        np.load(tmp_path / "four.npz"),
+    )
     assert len(one) == len(four.files)
     for a, b in zip(one, four.values()):
         np.testing.assert_allclose(b, a, atol=5e-5)
@@ -91,7 +101,9 @@ def test_more_devices_than_there_are():
 
 
 @pytest.mark.parametrize(
-    "setting", [{"optimiser": "sgd"}, {"precision": "float16"}, {"devices": 3}, {"replay": 1.0}], ids=lambda s: next(iter(s))
+    "setting",
+    [{"optimiser": "sgd"}, {"precision": "float16"}, {"devices": 3}, {"replay": 1.0}],
+    ids=lambda s: next(iter(s)),
 )
 def test_settings_that_cannot_be(setting):
     with pytest.raises(TrainingError, match=next(iter(setting))):
@@ -193,7 +205,16 @@ def test_pretraining_learns_and_resumes(tmp_path):
     labels, flux = stored(16, seed=9)
     config = dataclasses.replace(SETTINGS, steps=60, spectra=8, pixels=32, validate_every=20, checkpoint_every=20)
     go = lambda folder, config=config: pretrain(
-        new(), LINE, WAVELENGTH, config=config, ring=32, renew=2, chunk=8, held_out=(labels, flux), directory=folder, progress=False
+        new(),
+        LINE,
+        WAVELENGTH,
+        config=config,
+        ring=32,
+        renew=2,
+        chunk=8,
+        held_out=(labels, flux),
+        directory=folder,
+        progress=False,
     )
     whole = go(tmp_path / "whole")
     records = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]

@@ -10,14 +10,22 @@ import pytest
 from test_controls import SPACE, WAVELENGTH, spectra
 
 from emuinfer.emulators import TransformerConfig, TransformerPayne, load_emulator, save_emulator
-from emuinfer.emulators.wavelength_encoding import log_periods, prepare_query
-from emuinfer.errors import EmulatorError, TrainingError
 from emuinfer.emulators.training import TrainConfig, fit_logit_gp, train
 from emuinfer.emulators.training.start import start_from_components, start_from_teacher, teacher_coefficients
+from emuinfer.emulators.wavelength_encoding import log_periods, prepare_query
+from emuinfer.errors import EmulatorError, TrainingError
 
 RANGE = (float(WAVELENGTH[0]), float(WAVELENGTH[-1]))
 SMALL = TransformerConfig(
-    width=16, depth=1, heads=2, tokens=4, label_hidden=32, frequencies=8, rank=8, table_nodes=len(WAVELENGTH), longest_period=0.1
+    width=16,
+    depth=1,
+    heads=2,
+    tokens=4,
+    label_hidden=32,
+    frequencies=8,
+    rank=8,
+    table_nodes=len(WAVELENGTH),
+    longest_period=0.1,
 )
 
 
@@ -30,7 +38,9 @@ def test_phases_are_those_of_float64():
     periods = log_periods(64, 4e-6, 10.0)
     wavelength = np.linspace(5100, 5300, 777)
     query = prepare_query(wavelength, periods, (5100, 5300), 100)
-    exact = 2 * np.pi * np.longdouble(np.log10(wavelength.astype(np.longdouble)))[:, None] / periods.astype(np.longdouble)
+    exact = (
+        2 * np.pi * np.longdouble(np.log10(wavelength.astype(np.longdouble)))[:, None] / periods.astype(np.longdouble)
+    )
     np.testing.assert_allclose(np.sin(np.asarray(query.phase, float)), np.sin(exact).astype(float), atol=2e-6)
 
 
@@ -51,8 +61,14 @@ def test_each_wavelength_is_alone():
     assert everything.std() > 1e-4
 
 
-@pytest.mark.parametrize("config", [SMALL, dataclasses.replace(SMALL, rank=0, table_nodes=0),
-                                    dataclasses.replace(SMALL, branch_layers=3, branch_theta=True)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMALL,
+        dataclasses.replace(SMALL, rank=0, table_nodes=0),
+        dataclasses.replace(SMALL, branch_layers=3, branch_theta=True),
+    ],
+)
 def test_gradients_and_round_trip(config, tmp_path):
     emulator = make(config)
     query, s = emulator.prepare(WAVELENGTH[::7]), jnp.array([0.2, -0.3, 0.4])
@@ -97,7 +113,11 @@ def test_follows_its_teacher():
     one_by_one = np.stack([np.asarray(teacher.coefficients(jnp.asarray(s))) for s in scaled])
     np.testing.assert_allclose(teacher_coefficients(teacher, scaled), one_by_one, atol=2e-3 * np.abs(one_by_one).max())
     student = start_from_teacher(
-        make(dataclasses.replace(SMALL, branch_theta=True, epsilon=teacher.epsilon)), teacher, n=2048, steps=1500, progress=False
+        make(dataclasses.replace(SMALL, branch_theta=True, epsilon=teacher.epsilon)),
+        teacher,
+        n=2048,
+        steps=1500,
+        progress=False,
     )
     held = spectra(30, seed=7)[0]
     difference = np.abs(np.asarray(student(held, WAVELENGTH)) - np.asarray(teacher(held, WAVELENGTH)))
@@ -142,7 +162,11 @@ def test_without_blocks_the_bilinear_part_is_all():
     config = dataclasses.replace(SMALL, branch_theta=False)
     whole = start_from_components(make(config), labels, flux, WAVELENGTH, steps=20, progress=False)
     bare = make(dataclasses.replace(config, depth=0))
-    bare = eqx.tree_at(lambda e: (e.trunk_mean, e.trunk, e.branch, e.head_bias), bare, (whole.trunk_mean, whole.trunk, whole.branch, whole.head_bias))
+    bare = eqx.tree_at(
+        lambda e: (e.trunk_mean, e.trunk, e.branch, e.head_bias),
+        bare,
+        (whole.trunk_mean, whole.trunk, whole.branch, whole.head_bias),
+    )
     np.testing.assert_allclose(bare(labels[:3], WAVELENGTH), whole(labels[:3], WAVELENGTH), atol=1e-6)
     with pytest.raises(EmulatorError, match="depth > 0"):
         make(dataclasses.replace(config, depth=0, rank=0))

@@ -7,9 +7,11 @@ import pytest
 from scipy import stats
 
 from emuinfer.emulators import flux_from_depth
-from emuinfer.emulators.baselines.regression import PixelPolynomial
 from emuinfer.emulators.baselines.pixels import PixelGrid
+from emuinfer.emulators.baselines.regression import PixelPolynomial
 from emuinfer.emulators.storage import list_emulators, load_emulator, save_emulator
+from emuinfer.emulators.training.coverage import coverage, factor_statistic
+from emuinfer.emulators.training.uncertainty import cross_validated_flux, fit_uncertainty
 from emuinfer.emulators.uncertainty import (
     correlation_integral,
     load_uncertainty,
@@ -19,8 +21,6 @@ from emuinfer.emulators.uncertainty import (
 )
 from emuinfer.errors import EmulatorError, TrainingError
 from emuinfer.labels.space import LabelSpace
-from emuinfer.emulators.training.coverage import coverage, factor_statistic
-from emuinfer.emulators.training.uncertainty import cross_validated_flux, fit_uncertainty
 
 SPACE = LabelSpace(("teff", "logg", "fe_h"), (4000, 0, -3), (7000, 5, 1))
 WAVELENGTH = 5100.0 + 0.02 * np.arange(600)

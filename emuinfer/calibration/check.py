@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import __version__
-from .mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, load_source, observe, prior_check
-from .statistics import ranks_of, summarise
 from ..errors import SamplingError
 from ..survey.files import write
+from .mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, load_source, observe, prior_check
+from .statistics import ranks_of, summarise
 
 PLAN, MOCK, RESULTS, SUMMARY = "plan.json", "mock.h5", "results.ecsv", "summary.ecsv"
 FITS = {True: "emulator-error-on", False: "emulator-error-off"}
@@ -81,15 +81,29 @@ def calibrate(
 
     named = emulator if isinstance(emulator, str | Path) else None
     loaded = load_emulator(emulator) if named is not None else emulator
-    mock = Mock(float(resolution), float(sampling), tuple(float(s) for s in np.atleast_1d(snr)), broadening,
-                tuple(float(v) for v in rv_range), int(seed))
+    mock = Mock(
+        float(resolution),
+        float(sampling),
+        tuple(float(s) for s in np.atleast_1d(snr)),
+        broadening,
+        tuple(float(v) for v in rv_range),
+        int(seed),
+    )
     priors, switches = check_priors(priors), _switches(emulator_error)
     output = Path(output)
     if output.exists() and not output.is_dir():
         raise SamplingError(f"The output {output} is a file; results go to a folder. Give another.")
     output.mkdir(parents=True, exist_ok=True)
-    grid = load_source(source, loaded, output, n=n, medium=medium, seed=mock.seed, workers=workers if workers > 1 else 0,
-                       progress=progress)
+    grid = load_source(
+        source,
+        loaded,
+        output,
+        n=n,
+        medium=medium,
+        seed=mock.seed,
+        workers=workers if workers > 1 else 0,
+        progress=progress,
+    )
     check_source(grid, loaded, mock)
     everything = rows is None
     rows = choose_rows(grid, rows, n, mock.seed)
@@ -99,13 +113,30 @@ def calibrate(
     _begin(output, _plan(loaded, grid, rows, mock, on, priors, settings, options), overwrite)
     truth = observe(grid, rows, loaded, mock, priors, output / MOCK)
     common = {
-        "settings": settings, "batch": batch, "seed": mock.seed, "workers": workers, "broadening": broadening,
-        "rv_range": (mock.rv_range[0] - 50, mock.rv_range[1] + 50), "priors": priors, "line_errors": None,
-        "progress": progress, **options,
+        "settings": settings,
+        "batch": batch,
+        "seed": mock.seed,
+        "workers": workers,
+        "broadening": broadening,
+        "rv_range": (mock.rv_range[0] - 50, mock.rv_range[1] + 50),
+        "priors": priors,
+        "line_errors": None,
+        "progress": progress,
+        **options,
     }
     parts = [
-        _fit(emulator if named is not None else loaded, output, switch, on if switch else False, truth, rows, mock, common,
-             keep_draws) for switch in switches
+        _fit(
+            emulator if named is not None else loaded,
+            output,
+            switch,
+            on if switch else False,
+            truth,
+            rows,
+            mock,
+            common,
+            keep_draws,
+        )
+        for switch in switches
     ]
     return report(output, parts, loaded.label_space.names, notes)
 
@@ -139,7 +170,9 @@ def _training_notes(named, grid, everything):
 
     if named is None or not everything or grid.hash not in json.dumps(load_card(named)):
         return []
-    return ["The emulator learned from spectra of this very grid: those make it look better than it is. Give rows that it has not seen."]
+    return [
+        "The emulator learned from spectra of this very grid: those make it look better than it is. Give rows that it has not seen."
+    ]
 
 
 def _prior_notes(space, labels):
@@ -150,7 +183,9 @@ def _prior_notes(space, labels):
     wrong = [f"{n} (p = {v:.1g})" for n, v in p.items() if v < KS_ALARM / len(p)]
     if wrong:
         notes.append(
-            "These labels of the source are not drawn from the flat prior of the fit: " + ", ".join(wrong) + ". Ranks need not "
+            "These labels of the source are not drawn from the flat prior of the fit: "
+            + ", ".join(wrong)
+            + ". Ranks need not "
             "be uniform then, even where every posterior is right; widths that the spectra determine well suffer little."
         )
     return notes
@@ -166,9 +201,14 @@ def _plan(emulator, grid, rows, mock, uncertainty, priors, settings, options):
     leaves = [np.asarray(x).tobytes() for x in jax.tree.leaves(uncertainty)]
     shown = {k: repr(v) for k, v in sorted({**priors, **options, "settings": settings}.items())}
     plan = {
-        "emulator": emulator_hash(emulator), "uncertainty": hashlib.sha256(b"".join(leaves)).hexdigest()[:16],
-        "source": grid.hash, "rows": hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest()[:16], "stars": len(rows),
-        "mock": dataclasses.asdict(mock), "options": shown, "versions": {"emuinfer": __version__},
+        "emulator": emulator_hash(emulator),
+        "uncertainty": hashlib.sha256(b"".join(leaves)).hexdigest()[:16],
+        "source": grid.hash,
+        "rows": hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest()[:16],
+        "stars": len(rows),
+        "mock": dataclasses.asdict(mock),
+        "options": shown,
+        "versions": {"emuinfer": __version__},
     }
     return json.loads(json.dumps(plan))
 
@@ -241,11 +281,21 @@ def _long_table(fits, names, truth, rank, pit, star, snr, switch):
     parts = []
     for i, name in enumerate(names):
         columns = {
-            "star": star, "snr": snr, "emulator_error": np.full(len(fits), switch), "parameter": np.full(len(fits), name),
-            "truth": truth[name], "mean": np.asarray(fits[f"{name}_mean"], float), "sd": np.asarray(fits[f"{name}_sd"], float),
-            "rank": rank[:, i], "pit": pit[:, i], "ess": np.asarray(fits[f"{name}_ess"], float),
-            "flag": flag, "serious": (flag & SERIOUS) > 0, "k_hat": np.asarray(fits["k_hat"], float),
-            "chi2": np.asarray(fits["chi2"], float), "chi2_model": np.asarray(fits["chi2_model"], float),
+            "star": star,
+            "snr": snr,
+            "emulator_error": np.full(len(fits), switch),
+            "parameter": np.full(len(fits), name),
+            "truth": truth[name],
+            "mean": np.asarray(fits[f"{name}_mean"], float),
+            "sd": np.asarray(fits[f"{name}_sd"], float),
+            "rank": rank[:, i],
+            "pit": pit[:, i],
+            "ess": np.asarray(fits[f"{name}_ess"], float),
+            "flag": flag,
+            "serious": (flag & SERIOUS) > 0,
+            "k_hat": np.asarray(fits["k_hat"], float),
+            "chi2": np.asarray(fits["chi2"], float),
+            "chi2_model": np.asarray(fits["chi2_model"], float),
             "down_weighted": np.asarray(fits["down_weighted"], float),
         }
         parts.append(Table(columns))
@@ -256,9 +306,9 @@ def report(output, parts, labels, notes) -> Calibration:
     """Tables, figures and page in `output` from the tables of fits `parts`."""
     from astropy.table import vstack
 
-    from .report import write_page
     from ..cli.options import write_table
     from .figures import plot_coverage, plot_ecdf, plot_ranks
+    from .report import write_page
 
     results = vstack(parts)
     for column in ("truth", "mean", "sd", "pit", "ess", "k_hat", "chi2", "chi2_model", "down_weighted"):

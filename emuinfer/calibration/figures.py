@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .statistics import ALL, DRAWS, bins_for, ecdf_band, histogram_band
 from ..plotting.fit import _figure, _write, label_text
+from .statistics import ALL, DRAWS, bins_for, ecdf_band, histogram_band
 
 ON, OFF = "#08519c", "#d1495b"
 COLOURS = ("#2a9d5c", "#e08e0b", "#7b4fa3", "#3aa6b9", "#8c564b", "#555555")
@@ -34,8 +34,15 @@ def plot_coverage(path, summary, *, goal=0.02, stars="all"):
                 slot = len(snr) * k + j - 0.5 * (count - 1)
                 x = [place[n] + 0.8 / count * slot for n in some["parameter"]]
                 axis.errorbar(
-                    x, 100 * some[f"coverage_{level}"], 100 * some[f"coverage_{level}_error"], fmt="o" if on else "D", color=colour,
-                    mfc=colour if on else "w", ms=5 if on else 4, lw=1, label=f"S/N {s:g}, emulator error {'on' if on else 'off'}",
+                    x,
+                    100 * some[f"coverage_{level}"],
+                    100 * some[f"coverage_{level}_error"],
+                    fmt="o" if on else "D",
+                    color=colour,
+                    mfc=colour if on else "w",
+                    ms=5 if on else 4,
+                    lw=1,
+                    label=f"S/N {s:g}, emulator error {'on' if on else 'off'}",
                 )
         axis.set_ylabel(f"truths inside the {level} % interval [%]")
         axis.set_ylim(max(0, axis.get_ylim()[0]), 101.5)
@@ -62,7 +69,9 @@ def plot_ranks(path, results):
     """
     known, names, snr, switches = _panels(results)
     figure = _figure(3.1 * len(snr) + 0.8, 1.05 * len(names) + 1.0)
-    axes = figure.subplots(len(names), len(snr), sharex=True, squeeze=False, gridspec_kw={"hspace": 0.08, "wspace": 0.12})
+    axes = figure.subplots(
+        len(names), len(snr), sharex=True, squeeze=False, gridspec_kw={"hspace": 0.08, "wspace": 0.12}
+    )
     for row, name in zip(axes, names):
         for axis, s in zip(row, snr):
             part = known[(known["parameter"] == name) & (known["snr"] == s)]
@@ -77,7 +86,9 @@ def plot_ranks(path, results):
                 low, high = (v / (n / bins) for v in histogram_band(n, bins))
                 if on == switches[0]:
                     axis.axhspan(low, high, color="0.88", lw=0)
-                axis.stairs(counts, edges / (DRAWS + 1), color=ON if on else OFF, lw=1.3 if on else 1.0, ls="-" if on else "--")
+                axis.stairs(
+                    counts, edges / (DRAWS + 1), color=ON if on else OFF, lw=1.3 if on else 1.0, ls="-" if on else "--"
+                )
                 top = max(top, high, counts.max())
             axis.axhline(1, color="0.5", lw=0.6)
             axis.set_ylim(0, min(1.08 * top, 5))

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GridError, LabelError
-from ..observations.cross_correlation import SPEED_OF_LIGHT, VelocityGrid
 from ..forward.operator import SpectrumOperator
+from ..observations.cross_correlation import SPEED_OF_LIGHT, VelocityGrid
 
 REACH = 45.0  # km/s of source spectrum beyond each pixel that its kernels may need
 TILT = 0.1  # standard deviation of the first Chebyshev coefficient of a continuum; the k-th has TILT / k
@@ -60,7 +60,9 @@ def load_source(source, emulator, folder: Path, *, n, medium, seed, workers=0, p
         lo, hi = emulator.wavelength_range
         wavelength = np.round(np.arange(np.ceil(lo / LTE_STEP), np.floor(hi / LTE_STEP) + 1) * LTE_STEP, 4)
         if emulator.medium != "air":
-            raise GridError("The LTE code has wavelengths in air, this emulator in vacuum: give a grid file as the source.")
+            raise GridError(
+                "The LTE code has wavelengths in air, this emulator in vacuum: give a grid file as the source."
+            )
         source = make_backend("lte", labels=emulator.label_space, wavelength=wavelength)
     if callable(source):
         if not n:
@@ -104,7 +106,9 @@ def check_source(grid, emulator, mock: Mock) -> None:
     """Raise `GridError` where labels, medium, range or sampling of the source do not fit."""
     ours, theirs = emulator.label_space.names, grid.label_space.names
     if set(ours) != set(theirs):
-        raise GridError(f"The source has the labels {', '.join(theirs)}, the emulator {', '.join(ours)}; they must be the same.")
+        raise GridError(
+            f"The source has the labels {', '.join(theirs)}, the emulator {', '.join(ours)}; they must be the same."
+        )
     if grid.medium != emulator.medium:
         raise GridError(f"The source's wavelengths are in {grid.medium}, the emulator's in {emulator.medium}.")
     fwhm, step = grid.wavelength.mean() / mock.resolution, np.diff(grid.wavelength).max()

@@ -4,9 +4,9 @@ import html
 
 import numpy as np
 
-from .statistics import ALL
 from ..survey.files import write
 from ..survey.summary import FLAGS
+from .statistics import ALL
 
 STYLE = """body{font:16px/1.45 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;font-size:14px;margin:1em 0}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}
@@ -35,20 +35,27 @@ def write_page(path, results, summary, labels, notes, plan):
     for on in sorted(set(summary["emulator_error"]), reverse=True):
         parts += [f"<h3>Emulator error {'on' if on else 'off'}</h3>", _by_parameter(summary, on)]
     parts += [
-        ("<p>Marked: off by more than 2 points and by more than 2 errors. Bias and spread: mean and standard deviation of "
-        "(mean − truth) / sd, 0 and 1 in the ideal case; near the bounds of the prior posteriors are cut off and neither holds "
-        "exactly. p: of uniform ranks. Of many parameters some p are small by chance.</p>"),
+        (
+            "<p>Marked: off by more than 2 points and by more than 2 errors. Bias and spread: mean and standard deviation of "
+            "(mean − truth) / sd, 0 and 1 in the ideal case; near the bounds of the prior posteriors are cut off and neither holds "
+            "exactly. p: of uniform ranks. Of many parameters some p are small by chance.</p>"
+        ),
         '<h2>Ranks</h2><img src="ecdf.png" alt="distribution functions of the ranks"><img src="ranks.png" alt="rank histograms">',
-        "<h2>Flags</h2>", _flags(results),
-        ("<p>Tables: <a href='results.ecsv'>results.ecsv</a> (a row per star, S/N, emulator error and parameter), "
-        "<a href='summary.ecsv'>summary.ecsv</a>.</p>"),
+        "<h2>Flags</h2>",
+        _flags(results),
+        (
+            "<p>Tables: <a href='results.ecsv'>results.ecsv</a> (a row per star, S/N, emulator error and parameter), "
+            "<a href='summary.ecsv'>summary.ecsv</a>.</p>"
+        ),
     ]
     page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Calibration</title><style>{STYLE}</style>{''.join(parts)}</html>"
     write(path, page.encode())
 
 
 def _table(head, rows):
-    cells = lambda row, tag: "".join(f"<{tag}{c[1] if isinstance(c, tuple) else ''}>{c[0] if isinstance(c, tuple) else c}</{tag}>" for c in row)
+    cells = lambda row, tag: "".join(
+        f"<{tag}{c[1] if isinstance(c, tuple) else ''}>{c[0] if isinstance(c, tuple) else c}</{tag}>" for c in row
+    )
     body = "".join(f"<tr>{cells(r, 'td')}</tr>" for r in rows)
     return f"<table><tr>{cells(head, 'th')}</tr>{body}</table>"
 
@@ -67,7 +74,15 @@ def _share(row, level):
 def _overview(summary):
     head = ("emulator error", "stars", "S/N", "fits", "68 %", "95 %", "spread of pulls")
     rows = [
-        ("on" if r["emulator_error"] else "off", r["stars"], _snr(r["snr"]), r["n"], _share(r, 68), _share(r, 95), f"{r['spread']:.2f}")
+        (
+            "on" if r["emulator_error"] else "off",
+            r["stars"],
+            _snr(r["snr"]),
+            r["n"],
+            _share(r, 68),
+            _share(r, 95),
+            f"{r['spread']:.2f}",
+        )
         for r in summary[summary["parameter"] == ALL]
     ]
     return _table(head, rows)
@@ -80,10 +95,19 @@ def _by_parameter(summary, on):
     for name in dict.fromkeys(part["parameter"]):
         for r in part[part["parameter"] == name]:
             p = "" if np.isnan(r["p_uniform"]) else f"{r['p_uniform']:.2g}"
-            rows.append((
-                name, _snr(r["snr"]), _share(r, 68), _share(r, 95), f"{r['bias']:+.2f} ± {r['bias_error']:.2f}",
-                f"{r['spread']:.2f} ± {r['spread_error']:.2f}", p, f"{r['width']:.3g}", f"{r['rms']:.3g}",
-            ))
+            rows.append(
+                (
+                    name,
+                    _snr(r["snr"]),
+                    _share(r, 68),
+                    _share(r, 95),
+                    f"{r['bias']:+.2f} ± {r['bias_error']:.2f}",
+                    f"{r['spread']:.2f} ± {r['spread_error']:.2f}",
+                    p,
+                    f"{r['width']:.3g}",
+                    f"{r['rms']:.3g}",
+                )
+            )
     return _table(head, rows)
 
 

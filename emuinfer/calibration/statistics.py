@@ -114,7 +114,10 @@ def summarise(results, labels):
 
 def _row(part, on, only, snr, name):
     out = {
-        "emulator_error": bool(on), "stars": "unflagged" if only else "all", "snr": snr, "parameter": name,
+        "emulator_error": bool(on),
+        "stars": "unflagged" if only else "all",
+        "snr": snr,
+        "parameter": name,
         "n": len(set(zip(part["star"], part["snr"]))),
     }
     pit, star = np.asarray(part["pit"]), np.asarray(part["star"])

@@ -6,6 +6,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..errors import EmuinferError
 from .options import (
     Broadening,
     EmulatorName,
@@ -23,29 +24,44 @@ from .options import (
     telling,
     use_compilation_cache,
 )
-from ..errors import EmuinferError
 
 WHICH = {"on": True, "off": False, "both": (True, False)}
 
 
 def calibrate(
-    source: Annotated[str, typer.Argument(help="Spectra that the emulator has not seen: a grid (.h5, .npz), or 'lte' for the LTE code.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="Spectra that the emulator has not seen: a grid (.h5, .npz), or 'lte' for the LTE code."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
     resolution: Annotated[float, typer.Option(min=1, help="Resolving power, wavelength / FWHM.")],
     emulator: EmulatorName = "optical-fgk",
     sampling: Annotated[float, typer.Option(help="Pixels per FWHM.")] = 2.5,
-    snr: Annotated[list[float] | None, typer.Option(help="S/N per pixel in the continuum; may be repeated. [default: 30, 100, 300]")] = None,
+    snr: Annotated[
+        list[float] | None,
+        typer.Option(help="S/N per pixel in the continuum; may be repeated. [default: 30, 100, 300]"),
+    ] = None,
     rows: Annotated[
-        str, typer.Option(metavar="ROWS", help="Spectra of the source: 'all', 'A:B', 'held-out' (what `emuinfer train` held out) or "
-                          "'flagship' (what the shipped emulator's training held out).")
+        str,
+        typer.Option(
+            metavar="ROWS",
+            help="Spectra of the source: 'all', 'A:B', 'held-out' (what `emuinfer train` held out) or "
+            "'flagship' (what the shipped emulator's training held out).",
+        ),
     ] = "all",
     n: Annotated[int | None, typer.Option("-n", min=1, help="How many of them, at random; all by default.")] = None,
     medium: Annotated[Medium | None, typer.Option(help="Medium of the wavelengths of an .npz file.")] = None,
     emulator_error: Annotated[
-        str, typer.Option(metavar="WHICH", help="Fit with the emulator's error in the likelihood ('on'), without ('off'), or 'both'.")
+        str,
+        typer.Option(
+            metavar="WHICH", help="Fit with the emulator's error in the likelihood ('on'), without ('off'), or 'both'."
+        ),
     ] = "both",
     broadening: FitBroadening = Broadening.vbroad,
-    rv_range: Annotated[tuple[float, float], typer.Option(metavar="A B", help="True velocities, km/s.")] = (-100.0, 100.0),
+    rv_range: Annotated[tuple[float, float], typer.Option(metavar="A B", help="True velocities, km/s.")] = (
+        -100.0,
+        100.0,
+    ),
     chains: StarChains = 4,
     warmup: StarWarmup = 150,
     draws: StarDraws = 500,
@@ -73,10 +89,25 @@ def calibrate(
 
     with telling("Finished batches are kept: run the same command again to go on."):
         done = calibrate(
-            emulator, source, output, resolution=resolution, sampling=sampling, snr=snr or (30.0, 100.0, 300.0), n=n,
-            rows=_rows(rows), seed=seed, emulator_error=WHICH[emulator_error], medium=medium and medium.value,
-            broadening=broadening.value, rv_range=rv_range, settings=Settings(chains=chains, warmup=warmup, draws=draws),
-            batch=batch, workers=workers, keep_draws=keep_draws, overwrite=overwrite, progress=not quiet,
+            emulator,
+            source,
+            output,
+            resolution=resolution,
+            sampling=sampling,
+            snr=snr or (30.0, 100.0, 300.0),
+            n=n,
+            rows=_rows(rows),
+            seed=seed,
+            emulator_error=WHICH[emulator_error],
+            medium=medium and medium.value,
+            broadening=broadening.value,
+            rv_range=rv_range,
+            settings=Settings(chains=chains, warmup=warmup, draws=draws),
+            batch=batch,
+            workers=workers,
+            keep_draws=keep_draws,
+            overwrite=overwrite,
+            progress=not quiet,
         )
     _print(done)
 
@@ -104,5 +135,7 @@ def _print(done):
     for r in part[np.isfinite(part["snr"])]:
         share = [f"{100 * r[f'coverage_{k}']:.1f} ± {100 * r[f'coverage_{k}_error']:.1f}" for k in (68, 95)]
         switch = "on" if r["emulator_error"] else "off"
-        out.print(f"  emulator error {switch:<3}  S/N {r['snr']:<5g}  68 %: {share[0]}   95 %: {share[1]}   ({r['n']} fits)")
+        out.print(
+            f"  emulator error {switch:<3}  S/N {r['snr']:<5g}  68 %: {share[0]}   95 %: {share[1]}   ({r['n']} fits)"
+        )
     out.print(f"Written to {done.path / 'index.html'}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..errors import EmuinferError
 from .options import (
     Broadening,
     EmulatorName,
@@ -18,7 +19,6 @@ from .options import (
     use_compilation_cache,
     write_table,
 )
-from ..errors import EmuinferError
 
 
 class SnrPer(enum.StrEnum):
@@ -27,7 +27,6 @@ class SnrPer(enum.StrEnum):
     pixel = "pixel"
     resolution_element = "resolution_element"
     angstrom = "angstrom"
-
 
 
 def crb(
@@ -77,7 +76,9 @@ def crb(
     reduced: Annotated[bool, typer.Option("--reduced", help="Derivatives of the fast copy of the emulator.")] = False,
     model_error: Annotated[
         bool,
-        typer.Option("--model-error/--photon-noise", help="With the errors of lines and emulator that a fit assumes, or without."),
+        typer.Option(
+            "--model-error/--photon-noise", help="With the errors of lines and emulator that a fit assumes, or without."
+        ),
     ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="ECSV file to write.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
@@ -105,12 +106,14 @@ def crb(
     given, fixed, widths = assignments(label, "--label"), assignments(fix, "--fix"), assignments(prior, "--prior")
     for name, width in widths.items():
         if not width > 0 or name in fixed:
-            raise EmuinferError(f"--prior {name}={width:g}: give a positive standard deviation, of nothing that --fix fixes.")
+            raise EmuinferError(
+                f"--prior {name}={width:g}: give a positive standard deviation, of nothing that --fix fixes."
+            )
     use_compilation_cache()
     import numpyro.distributions as dist
 
-    from ..forecast.cramer_rao import instrument_model, model_bounds, solar_labels
     from ..emulators import emulator_hash, load_emulator, reduce_emulator
+    from ..forecast.cramer_rao import instrument_model, model_bounds, solar_labels
     from ..forecast.forecast import Exposure, Forecast
     from ..forecast.instruments import Instrument, load_instrument
 
@@ -131,8 +134,16 @@ def crb(
             raise EmuinferError("--model-error goes with --range, --resolution, --sampling and an S/N per pixel only.")
         star = {n: v for n, v in kernel.items() if n != "rv"}
         model = instrument_model(
-            full, wavelength_range=ends, resolution=resolution, snr=snr, pixels_per_fwhm=sampling, labels=labels,
-            broadening=broadening.value, priors=priors, progress=not quiet, **star,
+            full,
+            wavelength_range=ends,
+            resolution=resolution,
+            snr=snr,
+            pixels_per_fwhm=sampling,
+            labels=labels,
+            broadening=broadening.value,
+            priors=priors,
+            progress=not quiet,
+            **star,
         )
         used = {n: v for n, v in star.items() if n in model.nuisance_priors}
         bounds, wavelength = model_bounds(model, labels, rv=kernel["rv"], model_error=True, **used), model.wavelength
@@ -144,7 +155,12 @@ def crb(
         else:
             chosen = load_instrument(instrument)
         exposure = Exposure(
-            chosen, snr, snr_per.value, count=exposures, mask=_pairs(mask), correlation_pixels=correlation,
+            chosen,
+            snr,
+            snr_per.value,
+            count=exposures,
+            mask=_pairs(mask),
+            correlation_pixels=correlation,
         )
         used = reduce_emulator(full, progress=not quiet) if reduced else full
         forecast = Forecast(used, labels, exposure, priors=priors, broadening=broadening.value, **kernel)
@@ -196,7 +212,9 @@ def _pairs(texts):
         except ValueError:
             lo, hi = 1.0, 0.0
         if not lo < hi:
-            raise EmuinferError(f"--mask takes two rising wavelengths in Å, for example --mask 5160:5166; got '{text}'.")
+            raise EmuinferError(
+                f"--mask takes two rising wavelengths in Å, for example --mask 5160:5166; got '{text}'."
+            )
         pairs.append((lo, hi))
     return tuple(pairs)
 
@@ -207,7 +225,9 @@ def _list_instruments():
     table = instrument_table()
     shown = result_table(("instrument", "medium", "from [Å]", "to [Å]", "R", "pixels/FWHM"), "Shipped instruments")
     for row in table:
-        shown.add_row(row["name"], row["medium"], *(f"{row[k]:g}" for k in ("start", "end", "resolution", "pixels_per_fwhm")))
+        shown.add_row(
+            row["name"], row["medium"], *(f"{row[k]:g}" for k in ("start", "end", "resolution", "pixels_per_fwhm"))
+        )
     console().print(shown)
     print("Sources are in emuinfer/data/instruments.ecsv.")
 

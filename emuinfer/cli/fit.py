@@ -12,6 +12,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..errors import EmuinferError
 from .options import (
     Broadening,
     EmulatorName,
@@ -29,7 +30,6 @@ from .options import (
     use_compilation_cache,
     write_table,
 )
-from ..errors import EmuinferError
 
 RESULTS = ("posterior.nc", "fit.png", "corner.png", "summary.ecsv")
 
@@ -219,7 +219,7 @@ def _meta(posterior, model, settings) -> dict:
     known = ("emulator_hash", "reduced_hash", "data_hash", "k_hat", "verification", "in_domain", "created_at")
     meta = {"observation": model.observation.name, "emulator": settings["emulator_name"]}
     meta |= {k: attrs[k] for k in known if k in attrs}
-    meta |= {k: v for k, v in settings["sample"].items()}
+    meta |= dict(settings["sample"].items())
     meta |= {"broadening": settings["model"]["broadening"], "fixed": dict(settings["model"]["priors"])}
     meta |= {"warnings": json.loads(attrs["warnings"]), "versions": json.loads(attrs["versions"])}
     return meta

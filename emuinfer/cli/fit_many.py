@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..errors import EmuinferError
 from .options import (
     Broadening,
     EmulatorName,
@@ -27,7 +28,6 @@ from .options import (
     telling,
     use_compilation_cache,
 )
-from ..errors import EmuinferError
 
 SLURM = """#!/bin/bash
 #SBATCH --array=0-15
@@ -43,7 +43,12 @@ emuinfer fit-many {file} --output {output} --worker $SLURM_ARRAY_TASK_ID/$SLURM_
 
 def fit_many(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="HDF5 file with wavelength, flux and uncertainty (or ivar), see below; or a folder of spectra.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="HDF5 file with wavelength, flux and uncertainty (or ivar), see below; or a folder of spectra."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
     emulator: EmulatorName = "optical-fgk",
     resolution: Annotated[float | None, typer.Option(help="Resolving power, if the file does not say.")] = None,
@@ -57,16 +62,24 @@ def fit_many(
     batch: StarBatch = None,
     workers: Workers = 1,
     dask: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Scheduler of a Dask cluster whose workers do the fits, such as tcp://host:8786.")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Scheduler of a Dask cluster whose workers do the fits, such as tcp://host:8786."
+        ),
     ] = None,
-    worker: Annotated[str, typer.Option(metavar="K/N", help="This job's number of several that share the output.")] = "0/1",
+    worker: Annotated[
+        str, typer.Option(metavar="K/N", help="This job's number of several that share the output.")
+    ] = "0/1",
     save_draws: Annotated[bool, typer.Option("--save-draws", help="Write all draws as netCDF too.")] = False,
     line_errors: Annotated[
-        bool, typer.Option("--line-errors/--no-line-errors", help="Allow for errors of the line list; not for mock spectra.")
+        bool,
+        typer.Option("--line-errors/--no-line-errors", help="Allow for errors of the line list; not for mock spectra."),
     ] = True,
     seed: Seed = 0,
     overwrite: OverwriteRun = False,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Print a job script for SLURM arrays instead of fitting.")] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Print a job script for SLURM arrays instead of fitting.")
+    ] = False,
     quiet: Quiet = False,
 ):
     """Fit many stars that were observed with one instrument.
@@ -81,7 +94,9 @@ def fit_many(
       emuinfer fit-many survey.h5 -o survey --slurm > job.sh && sbatch job.sh
     """
     if slurm:
-        print(SLURM.format(file=shlex.quote(str(file)), output=shlex.quote(str(output)), options=_as_typed(ctx)), end="")
+        print(
+            SLURM.format(file=shlex.quote(str(file)), output=shlex.quote(str(output)), options=_as_typed(ctx)), end=""
+        )
         return
     part = _worker(worker)
     use_compilation_cache()
@@ -89,10 +104,23 @@ def fit_many(
 
     with telling("Finished batches are kept: run the same command again to go on."):
         table = fit_many(
-            emulator, file, output, resolution=resolution, medium=medium and medium.value, rv_range=rv_range,
-            settings=Settings(chains=chains, warmup=warmup, draws=draws), batch=batch, workers=workers, worker=part,
-            cluster=_client(dask) if dask else None, save_draws=save_draws, seed=seed, overwrite=overwrite,
-            progress=not quiet, broadening=broadening.value, priors=assignments(fix, "--fix"),
+            emulator,
+            file,
+            output,
+            resolution=resolution,
+            medium=medium and medium.value,
+            rv_range=rv_range,
+            settings=Settings(chains=chains, warmup=warmup, draws=draws),
+            batch=batch,
+            workers=workers,
+            worker=part,
+            cluster=_client(dask) if dask else None,
+            save_draws=save_draws,
+            seed=seed,
+            overwrite=overwrite,
+            progress=not quiet,
+            broadening=broadening.value,
+            priors=assignments(fix, "--fix"),
             line_errors="shipped" if line_errors else None,
         )
     if table is None:
@@ -146,6 +174,6 @@ def _print(table, output):
     out = console()
     out.print(f"{len(table)} stars; {int(((flag & SERIOUS) == 0).sum())} without a serious flag.")
     for name, bit in FLAGS.items():
-        if (count := int((flag & bit > 0).sum())):
+        if count := int((flag & bit > 0).sum()):
             out.print(f"  {name:<13}{count}")
     out.print(f"Written to {output / 'results.fits'}")

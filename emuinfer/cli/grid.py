@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options import Medium, console, refuse_existing, telling
 from ..errors import EmuinferError
+from .options import Medium, console, refuse_existing, telling
 
 grid = typer.Typer(
     no_args_is_help=True,

@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..errors import EmuinferError
 from .coverage import calibrate
-from .options import console, print_error
 from .crb import crb
 from .fit import fit
-from .grid import grid
-from .pretrain import pretrain
 from .fit_many import fit_many
+from .grid import grid
+from .options import console, print_error
+from .pretrain import pretrain
 from .train import train
-from ..errors import EmuinferError
 
 app = typer.Typer(
     name="emuinfer",

@@ -33,7 +33,9 @@ class Broadening(enum.StrEnum):
 
 # Options that several commands have
 EmulatorName = Annotated[str, typer.Option("--emulator", help="Name of a shipped emulator, or path of a card.")]
-FileMedium = Annotated[Medium | None, typer.Option("--medium", help="Medium of the wavelengths, if the file does not say.")]
+FileMedium = Annotated[
+    Medium | None, typer.Option("--medium", help="Medium of the wavelengths, if the file does not say.")
+]
 FitBroadening = Annotated[
     Broadening, typer.Option("--broadening", help="Gaussian (vbroad), rotational (vsini), both or none.")
 ]

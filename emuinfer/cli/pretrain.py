@@ -35,7 +35,8 @@ def pretrain(
     steps: Steps = 100_000,
     warmup: Warmup = 500,
     learning_rate: Annotated[
-        float, typer.Option(help="Highest learning rate, of a transformer of width 32 with 2 blocks; scaled to others (muP).")
+        float,
+        typer.Option(help="Highest learning rate, of a transformer of width 32 with 2 blocks; scaled to others (muP)."),
     ] = 8e-3,
     spectra: Spectra = 32,
     pixels: Pixels = 1024,
@@ -73,12 +74,12 @@ def pretrain(
     use_compilation_cache()
     import dataclasses
 
-    from ..grids import Grid
-    from ..synthesis import LTESynthesizer
-    from ..synthesis.synthesizer import NATIVE_WAVELENGTH
     from ..emulators.training import TrainConfig, labels_for
     from ..emulators.training import pretrain as run
     from ..emulators.training.data import require_pixels
+    from ..grids import Grid
+    from ..synthesis import LTESynthesizer
+    from ..synthesis.synthesizer import NATIVE_WAVELENGTH
 
     config = TrainConfig(
         steps=steps, warmup=warmup, learning_rate=learning_rate, spectra=spectra, pixels=pixels, optimiser=optimiser,
@@ -101,6 +102,14 @@ def pretrain(
             emulator, synthesizer, wavelength, config=config, ring=ring, renew=renew, chunk=chunk, held_out=held_out,
             directory=directory, progress=not quiet,
         )  # fmt: skip
-    recipe = {**dataclasses.asdict(config), "ring": ring, "renew": renew, "chunk": chunk, "init": described_parent(init)}
-    save_or_explain(trained, stem, {"title": "Transformer of LTE spectra", "recipe": recipe, "synthesis": "LTE, emuinfer"})
+    recipe = {
+        **dataclasses.asdict(config),
+        "ring": ring,
+        "renew": renew,
+        "chunk": chunk,
+        "init": described_parent(init),
+    }
+    save_or_explain(
+        trained, stem, {"title": "Transformer of LTE spectra", "recipe": recipe, "synthesis": "LTE, emuinfer"}
+    )
     print(f"Written to {stem.name}.json and {stem.name}.safetensors beside it.")

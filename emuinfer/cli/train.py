@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..errors import EmuinferError
 from .options import refuse_existing, telling, use_compilation_cache
 from .options_training import (
     Blocks,
@@ -31,7 +32,6 @@ from .options_training import (
     save_or_explain,
     stem_of,
 )
-from ..errors import EmuinferError
 
 
 def train(
@@ -56,7 +56,9 @@ def train(
     weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay of AdamW.")] = 1e-3,
     spectra: Spectra = 16,
     pixels: Pixels = 1024,
-    held_out: Annotated[float, typer.Option(help="Fraction of the spectra kept for the errors of the card; the same for every seed.")] = 0.1,
+    held_out: Annotated[
+        float, typer.Option(help="Fraction of the spectra kept for the errors of the card; the same for every seed.")
+    ] = 0.1,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
     width: Width = 64,
@@ -68,7 +70,8 @@ def train(
         int, typer.Option(min=1, help="Sinusoids of the wavelength encoding (without --init).")
     ] = 64,
     rank: Annotated[
-        int, typer.Option(min=0, help="Rank of the bilinear part, at most the training spectra less one (without --init).")
+        int,
+        typer.Option(min=0, help="Rank of the bilinear part, at most the training spectra less one (without --init)."),
     ] = 128,
     optimiser: Optimiser = "adamw",
     precision: Precision = "float32",
@@ -79,8 +82,11 @@ def train(
     replay_share: Annotated[float, typer.Option(help="Share of each step's spectra that are of that grid.")] = 0.5,
     patience: Annotated[
         int,
-        typer.Option(min=0, help="Stop after this many validations without gain and keep the best weights; 0: never. "
-                     "A tenth of the training spectra is set apart for it."),
+        typer.Option(
+            min=0,
+            help="Stop after this many validations without gain and keep the best weights; 0: never. "
+            "A tenth of the training spectra is set apart for it.",
+        ),
     ] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the first weights and of the batches.")] = 0,
     title: Annotated[str, typer.Option(help="Title of the card.")] = "",
@@ -106,11 +112,11 @@ def train(
     if not 0 < held_out <= 0.5:
         raise EmuinferError(f"--held-out must be above 0 and at most 0.5; got {held_out:g}.")
     use_compilation_cache()
-    from ..grids import Grid
-    from ..grids.grid import split_rows
     from ..emulators.training import TrainConfig, error_table, labels_for
     from ..emulators.training import train as run
     from ..emulators.training.data import require_pixels
+    from ..grids import Grid
+    from ..grids.grid import split_rows
 
     data = Grid.load(grid)
     before = None if replay is None else Grid.load(replay)
@@ -180,12 +186,19 @@ def _new(data, rows, sizes, seed, directory, progress):
     if not config.rank or np.abs(np.linspace(*span, len(wavelength)) - wavelength).max() > 1e-3:
         return emulator
     # Another seed, size or grid would be another start: the name tells them apart.
-    digest = hashlib.sha256(json.dumps([data.hash, rows.tolist(), dataclasses.asdict(config), seed]).encode()).hexdigest()
+    digest = hashlib.sha256(
+        json.dumps([data.hash, rows.tolist(), dataclasses.asdict(config), seed]).encode()
+    ).hexdigest()
     start = directory / f"start-{digest[:12]}"
     if start.with_suffix(".json").exists():
         return load_emulator(start)
     emulator = start_from_components(
-        emulator, data.label_space.to_array(data.labels)[rows], data.flux[rows], wavelength, seed=seed, progress=progress
+        emulator,
+        data.label_space.to_array(data.labels)[rows],
+        data.flux[rows],
+        wavelength,
+        seed=seed,
+        progress=progress,
     )
     save_or_explain(emulator, start, {"title": "First weights, from principal components"})
     return emulator

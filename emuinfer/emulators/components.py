@@ -26,7 +26,16 @@ def principal_components(x: np.ndarray, k: int):
 
 
 def fit_coefficients(
-    scaled, coefficients, hidden: int, steps: int, seed: int = 0, batch: int = 4096, progress=True, *, depth: int = 2, rate: float = 4e-3
+    scaled,
+    coefficients,
+    hidden: int,
+    steps: int,
+    seed: int = 0,
+    batch: int = 4096,
+    progress=True,
+    *,
+    depth: int = 2,
+    rate: float = 4e-3,
 ):
     """SiLU network with `depth` hidden layers from scaled labels `(n, n_labels)` to coefficients `(n, k)`, by AdamW.
 
@@ -37,7 +46,9 @@ def fit_coefficients(
 
     spread = np.maximum(coefficients.std(0), 1e-6 * coefficients.std(0).max())
     layers = init_network(jax.random.key(seed), (scaled.shape[1], *[hidden] * depth, coefficients.shape[1]))
-    optimiser = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, rate, min(100, steps // 2), steps, 1e-6), b2=0.99, weight_decay=1e-4)
+    optimiser = optax.adamw(
+        optax.warmup_cosine_decay_schedule(0.0, rate, min(100, steps // 2), steps, 1e-6), b2=0.99, weight_decay=1e-4
+    )
     weight = jnp.asarray(spread / spread[0], jnp.float32)
 
     def loss(layers, s, t):

@@ -146,11 +146,15 @@ def load_card(name_or_path) -> dict:
     try:
         card = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise EmulatorError(f"{file} is not a readable emulator card ({error}). Fetch or save the emulator again.") from error
+        raise EmulatorError(
+            f"{file} is not a readable emulator card ({error}). Fetch or save the emulator again."
+        ) from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise EmulatorError(f"{file} is not an emuinfer emulator card (its format is not '{FORMAT}').")
     if card.get("format_version", 0) > VERSION:
-        raise EmulatorError(f"{file} has card version {card['format_version']}; this emuinfer reads up to {VERSION}. Update emuinfer.")
+        raise EmulatorError(
+            f"{file} has card version {card['format_version']}; this emuinfer reads up to {VERSION}. Update emuinfer."
+        )
     return card
 
 
@@ -174,7 +178,9 @@ def load_emulator(name_or_path) -> Emulator:
         )
     kind = card.get("kind")
     if kind not in kinds():
-        raise EmulatorError(f"{stem.name}.json names the unknown kind of emulator '{kind}'; known: {', '.join(kinds())}.")
+        raise EmulatorError(
+            f"{stem.name}.json names the unknown kind of emulator '{kind}'; known: {', '.join(kinds())}."
+        )
     try:
         space = LabelSpace.from_json(card["labels"])
         make = lambda: kinds()[kind].from_config(card["config"], space, tuple(card["wavelength_range"]), card["medium"])
@@ -182,11 +188,15 @@ def load_emulator(name_or_path) -> Emulator:
     except EmulatorError:
         raise
     except Exception as error:
-        raise EmulatorError(f"{file} cannot be read as a '{kind}' emulator ({type(error).__name__}: {error}).") from error
+        raise EmulatorError(
+            f"{file} cannot be read as a '{kind}' emulator ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _fill(skeleton, tensors, file):
-    leaves, structure = jax.tree_util.tree_flatten_with_path(skeleton, is_leaf=lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(
+        skeleton, is_leaf=lambda x: isinstance(x, jax.ShapeDtypeStruct)
+    )
     filled = []
     for path, leaf in leaves:
         if not isinstance(leaf, jax.ShapeDtypeStruct):
@@ -199,7 +209,9 @@ def _fill(skeleton, tensors, file):
         if array.dtype == np.float16:
             array = array.astype(np.float32)
         if array.shape != leaf.shape or array.dtype != leaf.dtype:
-            raise EmulatorError(f"{file}: {name} has shape {array.shape} and type {array.dtype}, expected {leaf.shape}, {leaf.dtype}.")
+            raise EmulatorError(
+                f"{file}: {name} has shape {array.shape} and type {array.dtype}, expected {leaf.shape}, {leaf.dtype}."
+            )
         filled.append(jax.numpy.asarray(array))
     if tensors:
         raise EmulatorError(f"{file} holds arrays that its card does not describe: {', '.join(sorted(tensors))}.")

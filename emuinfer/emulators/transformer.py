@@ -11,8 +11,8 @@ from ..errors import EmulatorError
 from ..labels.space import LabelSpace
 from .base import Emulator, flux_from_depth
 from .baselines.gaussian_process import gp_features
-from .wavelength_encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
 from .network import init_network, network
+from .wavelength_encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,9 @@ class Block(eqx.Module):
         d, h, low = self.query.shape[0], self.heads, self.query.dtype
         keys = (tokens.astype(low) @ self.key).reshape(-1, h, d // h)
         to_logits = jnp.einsum("dhe,the->dht", self.query.reshape(d, h, d // h), keys) * (h / d)
-        logits = (_rms_norm(x, self.norm_attention).astype(low) @ to_logits.reshape(d, -1)).reshape(-1, h, tokens.shape[0])
+        logits = (_rms_norm(x, self.norm_attention).astype(low) @ to_logits.reshape(d, -1)).reshape(
+            -1, h, tokens.shape[0]
+        )
         return jax.nn.softmax(logits.astype(x.dtype), axis=-1)
 
     def attend(self, x, tokens):
@@ -143,7 +145,9 @@ class TransformerPayne(Emulator):
         if not c.depth and not c.rank:
             raise EmulatorError("A TransformerPayne needs blocks (depth > 0), a bilinear part (rank > 0), or both.")
         if c.rank and not c.table_nodes:
-            raise EmulatorError("A TransformerPayne with rank > 0 needs table_nodes > 0; set rank=0 for one without tables.")
+            raise EmulatorError(
+                "A TransformerPayne with rank > 0 needs table_nodes > 0; set rank=0 for one without tables."
+            )
         if c.branch_theta and "teff" not in label_space.names:
             raise EmulatorError(f"branch_theta needs the label teff; the labels are {', '.join(label_space.names)}.")
         k = iter(jax.random.split(key, 10 + c.depth))

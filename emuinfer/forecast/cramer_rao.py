@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bounds import Bounds, invert, prior_information, step_sizes
 from ..emulators import Emulator, reduce_emulator
 from ..errors import EmuinferError
-from .forecast import Exposure, Forecast
-from .instruments import Instrument, load_instrument
+from ..forward.operator import SpectrumOperator
 from ..likelihoods import StellarSpectrum
 from ..observations import Observation
-from ..forward.operator import SpectrumOperator
+from .bounds import Bounds, invert, prior_information, step_sizes
+from .forecast import Exposure, Forecast
+from .instruments import Instrument, load_instrument
 
 BROADENING_KMS = 3.0  # where the caller names no vbroad or vsini; the information vanishes at 0
 SUN = {"teff": 5777.0, "logg": 4.44, "fe_h": 0.0, "vmic": 1.0}  # Teff, log g: Heiter et al. 2015, A&A 582, A49, rounded
@@ -37,7 +37,9 @@ def cramer_rao(model_or_emulator, labels, instrument=None, snr=None, **options) 
             )
         return model_bounds(model_or_emulator, labels, **options)
     if not isinstance(model_or_emulator, Emulator):
-        raise EmuinferError(f"cramer_rao needs a StellarSpectrum or an Emulator; got {type(model_or_emulator).__name__}.")
+        raise EmuinferError(
+            f"cramer_rao needs a StellarSpectrum or an Emulator; got {type(model_or_emulator).__name__}."
+        )
     if instrument is None:
         raise EmuinferError("A forecast needs an instrument: an Instrument, the name of a shipped one, or exposures.")
     return forecast_bounds(model_or_emulator, labels, instrument, snr, **options)
@@ -82,13 +84,22 @@ def forecast_bounds(
     exposures = instrument
     if isinstance(instrument, Instrument):
         if snr is None:
-            raise EmuinferError("A forecast needs a signal-to-noise ratio: give snr, and snr_per if it is not per pixel.")
+            raise EmuinferError(
+                "A forecast needs a signal-to-noise ratio: give snr, and snr_per if it is not per pixel."
+            )
         exposures = Exposure(
-            instrument, snr, snr_per, mask=tuple(mask), correlation_pixels=correlation_pixels, continuum_terms=continuum_terms
+            instrument,
+            snr,
+            snr_per,
+            mask=tuple(mask),
+            correlation_pixels=correlation_pixels,
+            continuum_terms=continuum_terms,
         )
     elif snr is not None:
         raise EmuinferError("Exposures bring their own S/N: give no snr with them.")
-    forecast = Forecast(emulator, labels, exposures, priors=priors, rv=rv, vbroad=vbroad, vsini=vsini, broadening=broadening)
+    forecast = Forecast(
+        emulator, labels, exposures, priors=priors, rv=rv, vbroad=vbroad, vsini=vsini, broadening=broadening
+    )
     return forecast.bounds(uncertainty=uncertainty)
 
 
@@ -137,7 +148,9 @@ def model_bounds(
         if name in priors:
             values[name] = float(fixed.get(name, defaults[name]) if given is None else given)
         elif given is not None:
-            raise EmuinferError(f"{name} = {given} was given, but the model has no {name} (broadening='{model.broadening}').")
+            raise EmuinferError(
+                f"{name} = {given} was given, but the model has no {name} (broadening='{model.broadening}')."
+            )
     free = [n for n in values if n not in fixed]
     jitter = fixed.get("log10_jitter") if log10_jitter is None else log10_jitter
 
@@ -149,7 +162,9 @@ def model_bounds(
     sigma = _sigma(model, data, jitter)
     terms = np.asarray(data.continuum.basis[: data.continuum.n_terms], float)
     jacobian = np.concatenate([columns * (coefficients @ terms), terms * flux])
-    prior = np.array([prior_information(priors[n], values[n]) for n in free] + list(1 / np.asarray(data.continuum.sd, float) ** 2))
+    prior = np.array(
+        [prior_information(priors[n], values[n]) for n in free] + list(1 / np.asarray(data.continuum.sd, float) ** 2)
+    )
     names = tuple(free) + tuple(f"continuum[{i}]" for i in range(len(terms)))
     values |= {f"continuum[{i}]": float(c) for i, c in enumerate(coefficients)}
     unit = step_sizes(space, names)

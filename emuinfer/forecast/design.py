@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bounds import Bounds, step_sizes
 from ..errors import EmuinferError
+from ..forward.continuum import default_terms
+from ..forward.operator import SpectrumOperator
+from ..observations.cross_correlation import SPEED_OF_LIGHT
+from .bounds import Bounds, step_sizes
 from .forecast import Exposure, Forecast
 from .instruments import Instrument
-from ..forward.continuum import default_terms
-from ..observations.cross_correlation import SPEED_OF_LIGHT
-from ..forward.operator import SpectrumOperator
 
 FINE = 1.5  # pixels per FWHM at the highest resolving power, on which everything is computed
 EDGE = 0.02  # softness of the window's ends, in widths
@@ -68,8 +68,16 @@ class Design:
 
 
 def optimal_design(
-    emulator, labels, targets: dict[str, float], camera: Camera, *, resolution_range=(5_000.0, 80_000.0), steps: int = 40,
-    rate: float = 0.15, priors=None, vbroad: float = 3.0,
+    emulator,
+    labels,
+    targets: dict[str, float],
+    camera: Camera,
+    *,
+    resolution_range=(5_000.0, 80_000.0),
+    steps: int = 40,
+    rate: float = 0.15,
+    priors=None,
+    vbroad: float = 3.0,
 ) -> Design:
     """The window and resolving power with which `camera` reaches all `targets` in the shortest exposure.
 
@@ -96,7 +104,9 @@ def optimal_design(
     ends = np.nanmin(path[:, :, 2], axis=1)
     best = int(np.nanargmin(ends))
     centre, log_resolution, log_seconds = path[best, np.nanargmin(path[best, :, 2])]
-    return _finish(emulator, labels, camera, problem, priors, vbroad, (centre, log_resolution, log_seconds), path[best], ends)
+    return _finish(
+        emulator, labels, camera, problem, priors, vbroad, (centre, log_resolution, log_seconds), path[best], ends
+    )
 
 
 class _Problem(eqx.Module):
@@ -123,7 +133,9 @@ class _Problem(eqx.Module):
         # At the lowest resolving power the kernels reach farthest: what they cannot fill is no part of a window.
         reach = 5 * np.hypot(SPEED_OF_LIGHT / (2.3548 * resolutions[0]), vbroad) / SPEED_OF_LIGHT
         instrument = Instrument.single(lo * (1 + reach), hi * (1 - reach), resolutions[1], FINE, medium=emulator.medium)
-        forecast = Forecast(emulator, labels, Exposure(instrument, 1.0, continuum_terms=0), priors=priors, vbroad=vbroad)
+        forecast = Forecast(
+            emulator, labels, Exposure(instrument, 1.0, continuum_terms=0), priors=priors, vbroad=vbroad
+        )
         names = [n for n in forecast.shared if n in forecast.space.names]
         if missing := [n for n in targets if n not in names]:
             raise EmuinferError(f"{', '.join(missing)} is fixed by the priors and cannot be a target.")
@@ -135,10 +147,19 @@ class _Problem(eqx.Module):
         width = np.exp(middle) * camera.pixels / (np.sqrt(resolutions[0] * resolutions[1]) * camera.pixels_per_fwhm)
         as32 = lambda a: jnp.asarray(a, jnp.float32)
         return cls(
-            forecast.grid_flux, rows, spectrum.operator, as32(log_wavelength - middle),
+            forecast.grid_flux,
+            rows,
+            spectrum.operator,
+            as32(log_wavelength - middle),
             as32([v / unit[names.index(n)] for n, v in targets.items()]),
-            jnp.asarray([names.index(n) for n in targets], jnp.int32), as32(forecast.prior[: len(names)] * unit**2), as32(half),
-            camera, resolutions, float(middle), float(vbroad), min(default_terms([0.0, width]), 10),
+            jnp.asarray([names.index(n) for n in targets], jnp.int32),
+            as32(forecast.prior[: len(names)] * unit**2),
+            as32(half),
+            camera,
+            resolutions,
+            float(middle),
+            float(vbroad),
+            min(default_terms([0.0, width]), 10),
         )
 
     def place(self, free):
@@ -158,7 +179,9 @@ class _Problem(eqx.Module):
         zero, width = jnp.float32(0.0), jnp.float32(self.vbroad)
         flux, by_rv = jax.jvp(lambda v: see(self.flux, v, width), (zero,), (zero + 1,))
         by_width = jax.jvp(lambda w: see(self.flux, zero, w), (width,), (zero + 1,))[1]
-        by_label = jax.vmap(lambda row: 1.0 - see(1.0 - row, zero, width))(self.rows)  # the operator is linear in 1 − flux
+        by_label = jax.vmap(lambda row: 1.0 - see(1.0 - row, zero, width))(
+            self.rows
+        )  # the operator is linear in 1 − flux
         x = (self.log_wavelength - centre) / half
         inside = jax.nn.sigmoid((1 - x) / EDGE) * jax.nn.sigmoid((1 + x) / EDGE)
         terms = jnp.cos(jnp.arange(self.terms)[:, None] * jnp.arccos(jnp.clip(x, -0.999, 0.999))) * flux

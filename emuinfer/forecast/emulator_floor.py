@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bounds import unwhiten_transposed
 from ..emulators import EmulatorUncertainty, shipped_uncertainty
 from ..errors import EmuinferError
+from .bounds import unwhiten_transposed
 
 
 def find_uncertainty(emulator, uncertainty) -> EmulatorUncertainty | None:

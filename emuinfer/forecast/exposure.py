@@ -40,7 +40,9 @@ class Exposure:
         if isinstance(self.instrument, str):
             object.__setattr__(self, "instrument", load_instrument(self.instrument))
         if not isinstance(self.instrument, Instrument):
-            raise EmuinferError(f"instrument must be an Instrument or the name of a shipped one; got {self.instrument!r}.")
+            raise EmuinferError(
+                f"instrument must be an Instrument or the name of a shipped one; got {self.instrument!r}."
+            )
         if self.per not in PER:
             raise EmuinferError(f"S/N can be per {', '.join(PER)}; got '{self.per}'.")
         positive = {"count": self.count, "continuum_sd": self.continuum_sd}

@@ -5,7 +5,20 @@ import numpy as np
 from ..errors import EmuinferError
 from ..plotting.fit import _figure, _write, label_text
 
-COLOURS = ("#08519c", "#d1495b", "#2a9d5c", "#e08e0b", "#7b4fa3", "#3aa6b9", "#8c564b", "#e377c2", "#555555", "#b5a900", "#1f77b4", "#98315f")
+COLOURS = (
+    "#08519c",
+    "#d1495b",
+    "#2a9d5c",
+    "#e08e0b",
+    "#7b4fa3",
+    "#3aa6b9",
+    "#8c564b",
+    "#e377c2",
+    "#555555",
+    "#b5a900",
+    "#1f77b4",
+    "#98315f",
+)
 
 
 def bare_text(name: str) -> str:
@@ -29,7 +42,9 @@ def plot_information(path, forecast, names, *, width=0.5, title=""):
     if not names:
         raise EmuinferError("Name at least one parameter to show.")
     figure = _figure(11, 1.6 + 1.15 * len(names))
-    axes = figure.subplots(len(names) + 1, 1, sharex=True, gridspec_kw={"hspace": 0.08, "height_ratios": [1.3] + [1] * len(names)})
+    axes = figure.subplots(
+        len(names) + 1, 1, sharex=True, gridspec_kw={"hspace": 0.08, "height_ratios": [1.3] + [1] * len(names)}
+    )
     for s in forecast.spectra:
         axes[0].plot(s.wavelength, s.flux, color="#333333", lw=0.7)
     axes[0].set_ylabel("flux")
@@ -47,7 +62,9 @@ def plot_information(path, forecast, names, *, width=0.5, title=""):
         axis.tick_params(labelsize=7)
     axes[-1].set_xlabel("wavelength [Å]")
     figure.text(0.985, 0.5, f"% of the information per {width:g} Å", rotation=90, va="center", ha="right", fontsize=8)
-    figure.subplots_adjust(left=0.09, right=0.945, top=1 - 0.32 / figure.get_figheight(), bottom=0.5 / figure.get_figheight())
+    figure.subplots_adjust(
+        left=0.09, right=0.945, top=1 - 0.32 / figure.get_figheight(), bottom=0.5 / figure.get_figheight()
+    )
     _write(figure, path)
     return figure
 
@@ -66,7 +83,9 @@ def plot_bounds(path, x, curves, xlabel, *, floors=None, target=0.1, title="", l
             axis.plot(x, curves[name], color=colour, lw=1.5, ls=("-", "--")[i % 2], label=bare_text(name))
             if floors and name in floors:
                 axis.axhline(floors[name], color=colour, lw=0.8, ls=":")
-        axis.set(xlabel=xlabel, ylabel=ylabel, yscale="log", xscale="log" if log else "linear", xlim=(np.min(x), np.max(x)))
+        axis.set(
+            xlabel=xlabel, ylabel=ylabel, yscale="log", xscale="log" if log else "linear", xlim=(np.min(x), np.max(x))
+        )
         axis.grid(color="0.9", lw=0.6, which="both")
     if target:
         left.axhline(target, color="k", lw=0.9)
@@ -88,11 +107,23 @@ def plot_map(path, teff, logg, values, name, *, contours=(), text=None, title=""
     shown = np.ma.masked_invalid(np.where(np.isfinite(values) & (values > 0), values, np.nan))
     figure = _figure(6.4, 4.8)
     axis = figure.add_axes((0.1, 0.11, 0.7, 0.79))
-    image = axis.pcolormesh(teff, logg, shown.T, cmap="viridis_r", norm=LogNorm(shown.min(), shown.max()), shading="nearest")
+    image = axis.pcolormesh(
+        teff, logg, shown.T, cmap="viridis_r", norm=LogNorm(shown.min(), shown.max()), shading="nearest"
+    )
     if len(contours):
-        lines = axis.contour(teff, logg, np.log10(shown.T), levels=np.log10(sorted(contours)), colors="k", linewidths=0.8, linestyles="solid")
+        lines = axis.contour(
+            teff,
+            logg,
+            np.log10(shown.T),
+            levels=np.log10(sorted(contours)),
+            colors="k",
+            linewidths=0.8,
+            linestyles="solid",
+        )
         axis.clabel(lines, fmt=lambda v: f"{10**v:g}", fontsize=8)
-    axis.set(xlabel=label_text("teff"), ylabel=label_text("logg"), xlim=axis.get_xlim()[::-1], ylim=axis.get_ylim()[::-1])
+    axis.set(
+        xlabel=label_text("teff"), ylabel=label_text("logg"), xlim=axis.get_xlim()[::-1], ylim=axis.get_ylim()[::-1]
+    )
     bar = figure.colorbar(image, cax=figure.add_axes((0.82, 0.11, 0.025, 0.79)))
     ticks = [t for d in range(-6, 6) for m in (1, 2, 3, 5) if shown.min() <= (t := m * 10.0**d) <= shown.max()]
     bar.set_ticks(ticks, labels=[f"{t:g}" for t in ticks])
@@ -118,7 +149,9 @@ def plot_windows(path, forecast, windows, *, title=""):
         low, high = w.best
         bottom.plot([low, high], [np.nanmin(w.bound)] * 2, color=colour, lw=5, alpha=0.35, solid_capstyle="butt")
         top.axvspan(low, high, color=colour, alpha=0.1, lw=0)
-    bottom.set(xlabel="centre of the window [Å]; bars: the best window", ylabel="bound from this window alone", yscale="log")
+    bottom.set(
+        xlabel="centre of the window [Å]; bars: the best window", ylabel="bound from this window alone", yscale="log"
+    )
     bottom.grid(color="0.9", lw=0.6, which="both")
     bottom.legend(fontsize=8, ncols=3)
     figure.subplots_adjust(left=0.08, right=0.985, top=0.93, bottom=0.11)

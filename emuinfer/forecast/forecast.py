@@ -11,18 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bounds import Bounds, invert, prior_information, step_sizes, whiten
 from ..emulators import ReducedEmulator
 from ..emulators.reduced import log_grid
 from ..errors import EmuinferError
-from .exposure import Exposure
 from ..forward.continuum import chebyshev_basis, default_terms
+from ..forward.operator import SpectrumOperator, usable_pixels
 from ..observations.cross_correlation import SPEED_OF_LIGHT
 from ..wavelengths.medium import convert_medium
-from ..forward.operator import SpectrumOperator, usable_pixels
+from .bounds import Bounds, invert, prior_information, step_sizes, whiten
+from .exposure import Exposure
 
 KERNELS = ("rv", "vbroad", "vsini")
-UNITS = {n: "km / s" for n in KERNELS}
+UNITS = dict.fromkeys(KERNELS, "km / s")
 STEP_KMS = 1.0  # of the grid on which the emulator is evaluated; below its own detail
 
 
@@ -149,7 +149,9 @@ class Forecast:
         if hasattr(labels, "keys"):
             labels = {**{n: v for n, v in fixed.items() if n in self.space.names}, **labels}
         self.space.check(labels)
-        values = dict(zip(self.space.names, np.asarray(self.space.to_array(labels), float).reshape(len(self.space)).tolist()))
+        values = dict(
+            zip(self.space.names, np.asarray(self.space.to_array(labels), float).reshape(len(self.space)).tolist())
+        )
         values |= {n: float(fixed.get(n, kernel[n])) for n in self.kernels}
         if bad := [n for n in self.kernels if not np.isfinite(values[n]) or n != "rv" and values[n] < 0]:
             raise EmuinferError(f"{bad[0]} = {values[bad[0]]} must be a number{' of at least 0' * (bad[0] != 'rv')}.")
@@ -179,15 +181,26 @@ class Forecast:
         n = exposure.continuum_terms
         n = default_terms(wavelength) if n is None else int(n)
         if n > len(wavelength) // 4:
-            raise EmuinferError(f"A continuum of {n} terms for {len(wavelength)} pixels; give 0 to {len(wavelength) // 4}.")
+            raise EmuinferError(
+                f"A continuum of {n} terms for {len(wavelength)} pixels; give 0 to {len(wavelength) // 4}."
+            )
         basis = chebyshev_basis(wavelength, n) if n else np.zeros((0, len(wavelength)))
         correlation = None  # over a masked gap, by its width
         if exposure.correlation_pixels:
             gap = np.diff(np.log(wavelength)) / arm.pixel_step
             correlation = np.exp(-gap / exposure.correlation_pixels)
         return Spectrum(
-            f"{name} {wavelength[0]:.0f}–{wavelength[-1]:.0f} Å", wavelength, flux, 1 / snr, jacobian, basis,
-            exposure.continuum_sd, correlation, arm.resolution, operator, keep,
+            f"{name} {wavelength[0]:.0f}–{wavelength[-1]:.0f} Å",
+            wavelength,
+            flux,
+            1 / snr,
+            jacobian,
+            basis,
+            exposure.continuum_sd,
+            correlation,
+            arm.resolution,
+            operator,
+            keep,
         )
 
     def _device_values(self):
@@ -293,7 +306,9 @@ def pixel_derivatives(operator, flux, rows, kernel):
 
     # The operator is linear in 1 − flux.
     by_label = jax.lax.map(lambda row: 1.0 - see(1.0 - row, kernel), rows)
-    own = [jax.jvp(lambda v, n=n: see(flux, {**kernel, n: v}), (kernel[n],), (jnp.ones_like(kernel[n]),))[1] for n in names]
+    own = [
+        jax.jvp(lambda v, n=n: see(flux, {**kernel, n: v}), (kernel[n],), (jnp.ones_like(kernel[n]),))[1] for n in names
+    ]
     return see(flux, kernel), jnp.concatenate([by_label, jnp.stack(own)])
 
 

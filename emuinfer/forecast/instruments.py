@@ -72,7 +72,9 @@ class Instrument:
         check_medium(self.medium, f"Instrument '{self.name}'")
         object.__setattr__(self, "arms", tuple(self.arms))
         if not self.arms or not all(isinstance(a, Arm) for a in self.arms):
-            raise EmuinferError(f"Instrument '{self.name}' needs one Arm(lo, hi, resolution) or more; got {self.arms!r}.")
+            raise EmuinferError(
+                f"Instrument '{self.name}' needs one Arm(lo, hi, resolution) or more; got {self.arms!r}."
+            )
 
     @classmethod
     def single(cls, lo, hi, resolution, pixels_per_fwhm=3.0, *, name="custom", medium="air", source="") -> "Instrument":

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bounds import invert, step_sizes
 from ..errors import EmuinferError
+from ..forward.continuum import chebyshev_basis, default_terms
+from .bounds import invert, step_sizes
 from .forecast import Exposure, Forecast, pixel_flux
 from .instruments import Instrument
-from ..forward.continuum import chebyshev_basis, default_terms
 
 BATCH = 8  # stars whose derivatives are held at once
 
@@ -169,7 +169,9 @@ def snr_needed(forecast: Forecast, name: str, precision: float = 0.1, *, uncerta
     return float(np.exp(brentq(excess, low, high, xtol=1e-4)))
 
 
-def against_resolution(emulator, labels, resolutions, window, snr, *, snr_per="angstrom", pixels_per_fwhm=3.0, **options):
+def against_resolution(
+    emulator, labels, resolutions, window, snr, *, snr_per="angstrom", pixels_per_fwhm=3.0, **options
+):
     """Bounds by name, `(n,)`, at resolving powers `(n,)` over one `window` (lo, hi) in Å of the emulator's medium.
 
     With the S/N per ångström, every resolving power gets the same photons. `options`: for `Forecast`.
@@ -227,7 +229,12 @@ def _cut(s, inside):
     first = np.flatnonzero(inside)[0]
     correlation = None if s.correlation is None else s.correlation[first : first + len(wavelength) - 1]
     return dataclasses.replace(
-        s, wavelength=wavelength, flux=s.flux[inside], sigma=s.sigma[inside], jacobian=s.jacobian[:, inside], basis=basis,
+        s,
+        wavelength=wavelength,
+        flux=s.flux[inside],
+        sigma=s.sigma[inside],
+        jacobian=s.jacobian[:, inside],
+        basis=basis,
         correlation=correlation,
     )
 

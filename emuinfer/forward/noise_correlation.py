@@ -23,7 +23,9 @@ class Correlation(eqx.Module):
     before: jax.Array  # (n_pix,) int32, the last usable pixel before each usable one, itself where there is none
     back: jax.Array  # (n_pix,), what of it is taken off, already divided by √(1 − ρ^2g)
     gain: jax.Array  # (n_pix,), 1 / √(1 − ρ^2g)
-    smooth: float = eqx.field(static=True)  # (1 − ρ) / (1 + ρ): what the transform leaves of the variance of slow errors
+    smooth: float = eqx.field(
+        static=True
+    )  # (1 − ρ) / (1 + ρ): what the transform leaves of the variance of slow errors
 
     def __init__(self, length, sigma, good):
         """`length`: pixels over which the correlation falls to 1/e; `sigma` `(n_pix,)`; `good` `(n_pix,)` bool."""

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ObservationError
+from ..observations.cross_correlation import SPEED_OF_LIGHT, VelocityGrid
 from .banded import Banded
 from .broadening import gaussian_transfer, rotation_table, rotation_transfer
-from ..observations.cross_correlation import SPEED_OF_LIGHT, VelocityGrid
 from .lsf import box_weights, lsf_sigma, spline_weights, split_sigma, unit_rows
 
 PAD = 64  # grid points over which the spectrum is joined to itself, so that the periodic continuation has no step

@@ -21,9 +21,9 @@ import numpy as np
 
 from .. import __version__
 from ..errors import EmuinferError, GridError
+from ..labels.design import sobol_design
 from . import hdf5
 from . import workers as processes
-from ..labels.design import sobol_design
 from .grid import check_wavelength, count_reasons
 from .parts import Parts
 
@@ -214,7 +214,7 @@ def _provenance(info, settings, n):
         "design": {"kind": "scrambled Sobol", "seed": settings["seed"], "n": n},
         "flux_range": settings["flux_range"],
         "versions": {"emuinfer": __version__, **versions},
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from ..errors import GridError, ObservationError
 from ..labels.space import LabelSpace
 from ..observations.columns import FLUX, WAVELENGTH, from_header, with_unit
-from .import_npz import read_npz, spanned_space
 from .grid import Grid
+from .import_npz import read_npz, spanned_space
 from .resample import to_common
 
 ROLES = ("wavelength", "flux", "continuum", "continuum_wavelength", "labels", "label_names", "file")
@@ -140,7 +140,7 @@ def _read(path, medium, names, label_table, wavelength_unit) -> Raw:
         head = file.read(9)
     if head.startswith(b"\x89HDF"):
         return foreign_files.read_hdf5(path, medium, names, wavelength_unit)
-    if head.startswith(b"SIMPLE  =") or head.startswith(b"\x1f\x8b"):
+    if head.startswith((b"SIMPLE  =", b"\x1f\x8b")):
         return foreign_files.read_fits(path, medium, names, wavelength_unit)
     if head.startswith(b"PK"):
         return _raw_npz(path, names, wavelength_unit)

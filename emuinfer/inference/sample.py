@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..likelihoods.density import Unconstrained
 from ..emulators import emulator_hash, fit_local
 from ..errors import LabelError, SamplingError
 from ..labels.design import sobol_design
 from ..likelihoods import StellarSpectrum
 from ..likelihoods.compressed import CompressedStar, compress
+from ..likelihoods.density import Unconstrained
 from ..samplers import get_sampler, laplace_covariance, optimise
 
 SCREENED = 256  # Sobol points of the domain whose density is looked at to choose the optimiser's starts
@@ -218,8 +218,8 @@ def sample(
     `verification` (ok, warn, fail or skipped), `in_domain` (share of the draws), `edge_distance` (of the median labels from
     the domain's nearest bound, in half-widths of the labels; negative outside), `warnings`, `versions`, `timings`.
     """
-    from .verify import importance_check
     from ..posteriors.posterior import build_posterior, diagnose
+    from .verify import importance_check
 
     run = get_sampler(sampler)
     clock = time.perf_counter()
@@ -228,17 +228,31 @@ def sample(
     optimum_s = time.perf_counter() - clock
     for attempt in range(2):
         result = run(
-            fit.density.log_density, fit.z, fit.star,
-            seed=seed, chains=chains, warmup=warmup, draws=draws, covariance=covariance, progress=progress,
+            fit.density.log_density,
+            fit.z,
+            fit.star,
+            seed=seed,
+            chains=chains,
+            warmup=warmup,
+            draws=draws,
+            covariance=covariance,
+            progress=progress,
             **{"target_acceptance": 0.9, **options},
         )
         values = _constrain_all(fit.density, result.positions)
         clock = time.perf_counter()
-        check = importance_check(model, fit.data, values, star=fit.star, n=verify, seed=seed, progress=progress) if verify else None
+        check = (
+            importance_check(model, fit.data, values, star=fit.star, n=verify, seed=seed, progress=progress)
+            if verify
+            else None
+        )
         verify_s = time.perf_counter() - clock
         if attempt or not check or check.flag != "fail":
             break
-        _say(progress, "the surrogate does not hold over the whole posterior: making one from its draws, and sampling again")
+        _say(
+            progress,
+            "the surrogate does not hold over the whole posterior: making one from its draws, and sampling again",
+        )
         fit, covariance = _localise_again(model, fit, result.positions, seed)
     predicted = _predict(model, fit.data, values, predictive, seed)
     attrs = _attributes(model, fit, result, check, values)
@@ -252,8 +266,11 @@ def sample(
     if check is not None:
         constant |= {"verified_draw": check.index, "verified_log_weight": check.log_weights}
     posterior = build_posterior(
-        positions, result.stats,
-        observed_data={"flux": _over_pixels(model, fit, lambda spectrum, v, d: spectrum.observation.flux[spectrum.pixels])},
+        positions,
+        result.stats,
+        observed_data={
+            "flux": _over_pixels(model, fit, lambda spectrum, v, d: spectrum.observation.flux[spectrum.pixels])
+        },
         posterior_predictive={"model_flux": predicted},
         constant_data=constant,
         coords={"pixel": np.arange(n_pix)},
@@ -269,7 +286,9 @@ def sample(
 def _over_pixels(model, fit, function):
     """`function(spectrum, its values, its data)` of all spectra of the star, one after the other along the pixels."""
     values = model.complete(fit.values)
-    parts = [np.asarray(function(spectrum, values_of(values), own)) for spectrum, values_of, own in model.parts(fit.data)]
+    parts = [
+        np.asarray(function(spectrum, values_of(values), own)) for spectrum, values_of, own in model.parts(fit.data)
+    ]
     return np.concatenate(parts, axis=-1)
 
 
@@ -320,7 +339,10 @@ def _predict(model, data, values, n, seed):
 def _attributes(model, fit, result, check, values):
     from importlib.metadata import version
 
-    labels = np.stack([np.broadcast_to(model.complete(values)[n], len(next(iter(values.values())))) for n in model.label_space.names], -1)
+    labels = np.stack(
+        [np.broadcast_to(model.complete(values)[n], len(next(iter(values.values())))) for n in model.label_space.names],
+        -1,
+    )
     inside = float(model.label_space.contains(labels, tolerance=0.05).mean())
     extra = []
     if inside < 0.99:

@@ -21,7 +21,9 @@ class ImportanceCheck(NamedTuple):
     message: str
 
 
-def importance_check(model, data, values: dict, *, star=None, n: int = 200, seed: int = 0, progress: bool = True) -> ImportanceCheck:
+def importance_check(
+    model, data, values: dict, *, star=None, n: int = 200, seed: int = 0, progress: bool = True
+) -> ImportanceCheck:
     """Evaluate the full emulator at `n` draws and weigh them by the ratio of the two likelihoods.
 
     `data` is what the draws were sampled with, or, with the compressed likelihood `star`, what that was made from; `values`

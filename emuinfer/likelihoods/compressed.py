@@ -79,8 +79,11 @@ def compress(local, data, coefficients, model_flux) -> CompressedStar:
     quadratic, noise = jax.lax.map(at, jnp.asarray(nodes(), jnp.float32))
     inverse = jnp.asarray(_spline_inverse(), jnp.float32)
     return CompressedStar(
-        local.centre, local.whiten, local.coefficients,
-        jnp.einsum("ij,jkl->ikl", inverse, quadratic), inverse @ noise,
+        local.centre,
+        local.whiten,
+        local.coefficients,
+        jnp.einsum("ij,jkl->ikl", inverse, quadratic),
+        inverse @ noise,
     )
 
 

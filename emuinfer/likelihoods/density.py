@@ -80,7 +80,9 @@ class Unconstrained:
 
     def unconstrain(self, values: dict) -> np.ndarray:
         """Positions `(n, dim)` of parameters given as name -> `(n,)`, kept strictly inside their support."""
-        return np.concatenate([g.inverse(np.stack([np.asarray(values[n], float) for n in g.names], -1)) for g in self._groups], -1)
+        return np.concatenate(
+            [g.inverse(np.stack([np.asarray(values[n], float) for n in g.names], -1)) for g in self._groups], -1
+        )
 
 
 def _check_sites(model):
@@ -195,7 +197,8 @@ def _grouped(priors: dict) -> list:
         kind = kinds.get(type(prior), name)  # a group of its own
         found.setdefault(kind, []).append(name)
     return [
-        (kind if isinstance(kind, type) else _Other)(tuple(names), [priors[n] for n in names]) for kind, names in found.items()
+        (kind if isinstance(kind, type) else _Other)(tuple(names), [priors[n] for n in names])
+        for kind, names in found.items()
     ]
 
 

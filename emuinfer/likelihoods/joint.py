@@ -67,7 +67,9 @@ class JointSpectrum:
             raise ObservationError("A JointSpectrum needs one observation or more; got none.")
         own = {n: p for n, p in (priors or {}).items() if n.startswith(OWN)}
         shared = {n: p for n, p in (priors or {}).items() if n not in own}
-        make = lambda o, **more: StellarSpectrum(emulator, o, **{"priors": shared, "rv_range": rv_range, **options, **more})
+        make = lambda o, **more: StellarSpectrum(
+            emulator, o, **{"priors": shared, "rv_range": rv_range, **options, **more}
+        )
         arms = [make(o) for o in observations]
         if len(arms) > 1 and not isinstance(shared.get("rv"), int | float):
             guess = common_rv([arm.correlation_pair() for arm in arms], rv_range)
@@ -89,7 +91,9 @@ class JointSpectrum:
                 nuisance[name] = checked_prior(name, given.pop(name))
         names = (*OWN, *NUISANCE_UNITS)
         if unknown := sorted(n for n in given if n.startswith(names)):
-            raise LabelError(f"There is no parameter {', '.join(unknown)}. Besides labels there are: {', '.join(nuisance)}.")
+            raise LabelError(
+                f"There is no parameter {', '.join(unknown)}. Besides labels there are: {', '.join(nuisance)}."
+            )
         overridden = label_priors(self.label_space, given)
         self.priors = {n: overridden[n] if n in given else p for n, p in first.priors.items()}
         self.nuisance_priors = nuisance
@@ -101,7 +105,9 @@ class JointSpectrum:
 
     @property
     def units(self) -> dict[str, str]:
-        nuisance = {n: NUISANCE_UNITS.get(n, "km / s" if n.startswith("rv_offset") else "") for n in self.nuisance_priors}
+        nuisance = {
+            n: NUISANCE_UNITS.get(n, "km / s" if n.startswith("rv_offset") else "") for n in self.nuisance_priors
+        }
         return {**dict(zip(self.label_space.names, self.label_space.units)), **nuisance}
 
     # The model
@@ -172,7 +178,9 @@ def _check_arms(arms):
         raise ObservationError("A JointSpectrum needs one arm or more; got none.")
     for k, arm in enumerate(arms[1:], start=2):
         if arm.label_space != arms[0].label_space:
-            raise LabelError(f"Arm {k} has other labels or bounds than arm 1: the arms need emulators of one label space.")
+            raise LabelError(
+                f"Arm {k} has other labels or bounds than arm 1: the arms need emulators of one label space."
+            )
         if arm.broadening != arms[0].broadening:
             raise LabelError(
                 f"Arm {k} has broadening='{arm.broadening}', arm 1 '{arms[0].broadening}'. Give all arms one of "

@@ -80,7 +80,9 @@ def resolve(line_errors, emulator) -> LineErrors | None:
     raise EmulatorError(f"line_errors must be 'shipped', None or a LineErrors table; got {line_errors!r}.")
 
 
-def measure_line_errors(emulator, *, example="hd41248", teff=5713.0, logg=4.49, fe_h=-0.37, per_dex=PER_DEX, smooth_kms=3.5):
+def measure_line_errors(
+    emulator, *, example="hd41248", teff=5713.0, logg=4.49, fe_h=-0.37, per_dex=PER_DEX, smooth_kms=3.5
+):
     """Relative line errors from a packaged star, with its atmospheric parameters held at the literature's values.
 
     Abundances, microturbulence, velocity, broadening and continuum are fitted. The error at a wavelength is the root mean
@@ -103,7 +105,11 @@ def measure_line_errors(emulator, *, example="hd41248", teff=5713.0, logg=4.49, 
     smooth = lambda a: np.sqrt(gaussian_filter1d(a**2, width))
     relative = np.clip(smooth(residual) / (smooth(depth) + 0.01), 0, 2)
     meta = {
-        "star": observation.name, "teff": teff, "logg": logg, "credit": example_credit(example),
-        "median": float(np.median(relative)), "smooth_kms": smooth_kms,
+        "star": observation.name,
+        "teff": teff,
+        "logg": logg,
+        "credit": example_credit(example),
+        "median": float(np.median(relative)),
+        "smooth_kms": smooth_kms,
     }
     return LineErrors(rest, relative, fe_h=fe_h, per_dex=per_dex, medium=emulator.medium, meta=meta)

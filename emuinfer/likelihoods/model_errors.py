@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..emulators.uncertainty import EmulatorUncertainty, UncertaintyQuery, correlation_integral, label_terms
-from ..observations.cross_correlation import SPEED_OF_LIGHT
 from ..forward.lsf import FWHM_PER_SIGMA
+from ..observations.cross_correlation import SPEED_OF_LIGHT
 
 THERMAL_KMS = 1.5  # typical thermal and microturbulent width of an iron line
 RATIOS = np.geomspace(0.02, 500.0, 120)  # of a line spread function's width to the lag of the errors' correlation

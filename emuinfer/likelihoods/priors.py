@@ -61,7 +61,9 @@ def checked_prior(name, prior):
     if isinstance(prior, dist.Distribution):
         return prior
     if not isinstance(prior, numbers.Real) or not np.isfinite(prior):
-        raise LabelError(f"The prior of '{name}' must be a NumPyro distribution, or a number that fixes it; got {prior!r}.")
+        raise LabelError(
+            f"The prior of '{name}' must be a NumPyro distribution, or a number that fixes it; got {prior!r}."
+        )
     return float(prior)
 
 

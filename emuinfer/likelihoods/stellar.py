@@ -11,10 +11,10 @@ from ..emulators import LocalSpectrum, ReducedEmulator, reduce_emulator
 from ..emulators.uncertainty import EmulatorUncertainty, shipped_uncertainty
 from ..errors import LabelError, ObservationError
 from ..forward.continuum import Continuum, log_likelihood_constant
-from ..forward.noise_correlation import Correlation, WhiteTerms
-from ..observations.cross_correlation import SPEED_OF_LIGHT
 from ..forward.lsf import FWHM_PER_SIGMA, cut_resolution, resolving_power
+from ..forward.noise_correlation import Correlation, WhiteTerms
 from ..forward.operator import SpectrumOperator, usable_pixels
+from ..observations.cross_correlation import SPEED_OF_LIGHT
 from ..observations.quality import scaled_to_continuum
 from .compressed import CompressedStar
 from .line_errors import resolve
@@ -41,8 +41,12 @@ class StarData(eqx.Module):
     level: jax.Array  # (n_pix,), a rough continuum of the scaled flux: the jitter is a fraction of it
     weight: jax.Array  # (n_pix,), 0 for pixels not to be used, below 1 for outliers
     reference_ivar: jax.Array  # (n_pix,)
-    share: jax.Array | None = None  # (n_pix,): the model's variance is this times larger, as other arms see the same lines
-    correlation: Correlation | None = None  # of the noise: variances and weights are then those of its white combinations
+    share: jax.Array | None = (
+        None  # (n_pix,): the model's variance is this times larger, as other arms see the same lines
+    )
+    correlation: Correlation | None = (
+        None  # of the noise: variances and weights are then those of its white combinations
+    )
 
 
 class StellarSpectrum:
@@ -118,7 +122,9 @@ class StellarSpectrum:
             )
         _check_overlap(emulator, observation)
         self.full = emulator
-        self.reduced = emulator if isinstance(emulator, ReducedEmulator) else reduce_emulator(emulator, progress=progress)
+        self.reduced = (
+            emulator if isinstance(emulator, ReducedEmulator) else reduce_emulator(emulator, progress=progress)
+        )
         self.label_space = emulator.label_space
         self.broadening = broadening
         self.robust, self.degrees_of_freedom = robust, float(degrees_of_freedom)
@@ -150,7 +156,9 @@ class StellarSpectrum:
             defaults["vsini"] = dist.HalfNormal(30.0)
         defaults["log10_jitter"] = jitter_prior(0.02)
         if unused := sorted(set(self.nuisance_priors) - set(defaults)):
-            raise LabelError(f"A prior of {', '.join(unused)} was given, which broadening='{self.broadening}' does not have.")
+            raise LabelError(
+                f"A prior of {', '.join(unused)} was given, which broadening='{self.broadening}' does not have."
+            )
         self.nuisance_priors = {k: self.nuisance_priors.get(k, v) for k, v in defaults.items()}
 
     def _find_velocity(self, rv_range):
@@ -189,7 +197,9 @@ class StellarSpectrum:
         self.pixels = keep
         self.resolution, whole = cut_resolution(resolution, keep)
         good = observation.good[keep] & whole
-        self.scale, flux, sigma, level = scaled_to_continuum(observation.flux[keep], observation.uncertainty[keep], good)
+        self.scale, flux, sigma, level = scaled_to_continuum(
+            observation.flux[keep], observation.uncertainty[keep], good
+        )
         variance = sigma**2
         self.constant = log_likelihood_constant(np.where(good, 1 / variance, 0.0))
         white = None if self.correlation is None else Correlation(self.correlation, sigma, good)
@@ -204,7 +214,10 @@ class StellarSpectrum:
             model_variance=jnp.zeros(len(variance)),
             factors=jnp.zeros((0, len(variance))),
             errors=ModelErrors(
-                grid, self.wavelength, resolving_power(self.resolution, self.wavelength), lines=self.line_errors,
+                grid,
+                self.wavelength,
+                resolving_power(self.resolution, self.wavelength),
+                lines=self.line_errors,
                 uncertainty=self.uncertainty,
                 reduction=self.reduced.error if self.emulator_error else None,
             ),
@@ -299,16 +312,16 @@ class StellarSpectrum:
         factors = white(data.factors * data.level) / data.level
         mean, basis = white(data.emulator.mean * continuum), white(data.emulator.basis * continuum)
         local = eqx.tree_at(lambda e: (e.mean, e.basis), data.emulator, (mean, basis))
-        made_white = eqx.tree_at(
-            lambda d: (d.flux, d.factors, d.continuum), data, (white(data.flux), factors, terms)
-        )
+        made_white = eqx.tree_at(lambda d: (d.flux, d.factors, d.continuum), data, (white(data.flux), factors, terms))
         return local, made_white, coefficients, jnp.ones_like(flux)
 
     # What fits and checks need of it
 
     def first_guesses(self, name: str) -> tuple[float, ...]:
         """Values of a nuisance parameter that a search may start from; 1, 2 or 4 of them."""
-        return {"rv": (self.rv_guess,), "vbroad": (3.0,), "vsini": (3.0, 12.0, 35.0, 80.0), "log10_jitter": (-1.7,)}[name]
+        return {"rv": (self.rv_guess,), "vbroad": (3.0,), "vsini": (3.0, 12.0, 35.0, 80.0), "log10_jitter": (-1.7,)}[
+            name
+        ]
 
     def parts(self, data) -> list:
         """`(spectrum, values_of, data)` for each spectrum of the star, here one: see `JointSpectrum.parts`."""

@@ -94,7 +94,7 @@ def _read_desi(hdus, arm, row) -> dict:
         arm = arms[0]
     if arm is None or str(arm).lower() not in arms:
         raise ObservationError(
-            f"This DESI file has the arms {', '.join(arms)}: give arm=\"{arms[0]}\", or read all with "
+            f'This DESI file has the arms {", ".join(arms)}: give arm="{arms[0]}", or read all with '
             "Observation.read_arms(path)."
         )
     data = lambda what: np.asarray(hdus[f"{str(arm).upper()}_{what}"].data)

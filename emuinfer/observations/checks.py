@@ -3,8 +3,8 @@
 import numpy as np
 
 from ..errors import ObservationError
-from . import quality
 from ..forward.lsf import matrix_from_sparse, matrix_rows
+from . import quality
 
 
 def to_angstrom(wavelength) -> np.ndarray:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import ObservationError
-from . import checks, quality
 from ..forward.lsf import cut_resolution, resolving_power
 from ..wavelengths.medium import check_medium, convert_medium
+from . import checks, quality
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)

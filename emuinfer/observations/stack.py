@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ObservationError
-from . import Observation
 from ..wavelengths.medium import check_medium
+from . import Observation
 
 REQUIRED = ("wavelength", "flux")
 NOISE = ("uncertainty", "ivar")
@@ -62,7 +62,9 @@ class SpectrumStack:
             resolution = np.asarray(file["resolution"], float)
         resolution = file.attrs.get("resolution") if resolution is None else resolution
         if resolution is None:
-            raise ObservationError(f"The resolving power of {self.path} is not known. Give resolution=R (wavelength / FWHM).")
+            raise ObservationError(
+                f"The resolving power of {self.path} is not known. Give resolution=R (wavelength / FWHM)."
+            )
         self.resolution = resolution if np.ndim(resolution) else float(resolution)
 
     def __len__(self):
@@ -156,7 +158,9 @@ def as_stack(spectra, output, *, medium=None, resolution=None) -> Path:
     files = [isinstance(s, str | os.PathLike) for s in spectra]
     if any(files) and not all(files):
         raise ObservationError("Give paths or observations, not both.")
-    known = lambda p: f"{Path(p).resolve()} {Path(p).stat().st_size} {Path(p).stat().st_mtime_ns}" if Path(p).exists() else str(p)
+    known = lambda p: (
+        f"{Path(p).resolve()} {Path(p).stat().st_size} {Path(p).stat().st_mtime_ns}" if Path(p).exists() else str(p)
+    )
     marks = [known(s) if file else s.hash for s, file in zip(spectra, files)]
     digest = hashlib.sha256("\n".join([*marks, str(medium), str(resolution)]).encode()).hexdigest()[:12]
     output = Path(output)

@@ -9,9 +9,14 @@ import numpy as np
 from ..errors import EmuinferError
 
 LABEL_TEXT = {
-    "teff": r"$T_\mathrm{eff}$ [K]", "logg": r"$\log g$", "vmic": r"$v_\mathrm{mic}$ [km/s]",
-    "rv": r"$v_\mathrm{rad}$ [km/s]", "vsini": r"$v\,\sin i$ [km/s]", "vbroad": r"$v_\mathrm{broad}$ [km/s]",
-    "vmac": r"$v_\mathrm{mac}$ [km/s]", "log_jitter": r"$\ln$ jitter",
+    "teff": r"$T_\mathrm{eff}$ [K]",
+    "logg": r"$\log g$",
+    "vmic": r"$v_\mathrm{mic}$ [km/s]",
+    "rv": r"$v_\mathrm{rad}$ [km/s]",
+    "vsini": r"$v\,\sin i$ [km/s]",
+    "vbroad": r"$v_\mathrm{broad}$ [km/s]",
+    "vmac": r"$v_\mathrm{mac}$ [km/s]",
+    "log_jitter": r"$\ln$ jitter",
 }
 DATA, MODEL, SHADE = "#333333", "#d1495b", "#d9d9d9"
 FILL, LINE = ("#9ecae1", "#3182bd"), "#08519c"
@@ -30,7 +35,16 @@ def label_text(name: str) -> str:
 
 
 def plot_fit(
-    path, wavelength, flux, uncertainty, model, good=None, *, model_band=None, model_error=None, title="",
+    path,
+    wavelength,
+    flux,
+    uncertainty,
+    model,
+    good=None,
+    *,
+    model_band=None,
+    model_error=None,
+    title="",
     panel_width=50.0,
 ):
     """Data, model and residuals in stacked panels of `panel_width` ångström.
@@ -55,7 +69,7 @@ def plot_fit(
     usable = np.isfinite(y) & np.isfinite(sigma) & (sigma > 0) & np.isfinite(m)
     good = usable & (np.ones(len(x), bool) if good is None else np.asarray(good, bool))
     rows = max(1, int(np.ceil((x[-1] - x[0]) / panel_width - 1e-6)))
-    height = 0.7 + 3.3 * rows   # inches
+    height = 0.7 + 3.3 * rows  # inches
     figure = _figure(16, height)
     margin = 0.45 / height
     outer = figure.add_gridspec(rows, 1, hspace=0.22, left=0.055, right=0.99, top=1 - margin, bottom=margin)
@@ -163,7 +177,14 @@ def plot_corner(path, samples, *, truths=None, bins=40, max_draws=20000, title="
     size = max(1.15 * n + 0.9, 5)
     figure = _figure(size, size)
     grid = figure.add_gridspec(
-        n, n, left=0.9 / size, right=1 - 0.25 / size, bottom=0.85 / size, top=1 - 0.55 / size, wspace=0.08, hspace=0.2,
+        n,
+        n,
+        left=0.9 / size,
+        right=1 - 0.25 / size,
+        bottom=0.85 / size,
+        top=1 - 0.55 / size,
+        wspace=0.08,
+        hspace=0.2,
     )
     ranges = {k: _range(v) for k, v in draws.items()}
     for i, below in enumerate(names):
@@ -215,7 +236,7 @@ def _pair(axis, x, y, x_limits, y_limits, bins):
     if 0 < levels[0] < levels[1] < order[0]:
         axis.contourf(*centres, counts.T, levels=[*levels, order[0]], colors=FILL)
         axis.contour(*centres, counts.T, levels=levels, colors=LINE, linewidths=0.6)
-    else:   # too few draws for regions
+    else:  # too few draws for regions
         axis.plot(x, y, ".", ms=2, color=LINE)
 
 

@@ -26,7 +26,7 @@ def pareto_smoothed_weights(log_ratio) -> tuple[np.ndarray, float, float]:
     if np.ptp(log_ratio) < 1e-9:
         return np.full(n, -np.log(n)), 0.0, float(n)
     log_weights, k_hat = log_ratio - log_ratio.max(), np.inf
-    size = int(np.ceil(min(n / 5, 3 * np.sqrt(n))))   # draws in the tail (Vehtari et al. 2024, section 6)
+    size = int(np.ceil(min(n / 5, 3 * np.sqrt(n))))  # draws in the tail (Vehtari et al. 2024, section 6)
     order = np.argsort(log_weights)
     tail, cut = order[n - size :], np.exp(log_weights[order[n - size - 1]])
     excess = np.exp(log_weights[tail]) - cut
@@ -34,7 +34,7 @@ def pareto_smoothed_weights(log_ratio) -> tuple[np.ndarray, float, float]:
         k_hat, scale = _generalised_pareto(excess)
         quantile = (np.arange(size) + 0.5) / size
         growth = np.expm1(-k_hat * np.log1p(-quantile)) / k_hat if k_hat else -np.log1p(-quantile)
-        log_weights[tail] = np.minimum(np.log(cut + scale * growth), 0.0)   # never above the largest raw weight
+        log_weights[tail] = np.minimum(np.log(cut + scale * growth), 0.0)  # never above the largest raw weight
     log_weights -= np.logaddexp.reduce(log_weights)
     return log_weights, float(k_hat), float(1 / np.sum(np.exp(2 * log_weights)))
 

@@ -18,14 +18,22 @@ from .pareto import pareto_smoothed_weights  # noqa: F401  (used with verify_fla
 
 # arviz.summary fails on dimensions of these names (0.23 and 1.x alike).
 FORBIDDEN_DIMS = ("label", "summary", "variable")
-R_HAT_LIMIT = 1.01    # Vehtari et al. 2021, Bayesian Analysis 16, 667
-ESS_LIMIT = 400       # the same
-BFMI_LIMIT = 0.3      # Betancourt 2016, arXiv:1604.00695; the limit of Stan's diagnose
+R_HAT_LIMIT = 1.01  # Vehtari et al. 2021, Bayesian Analysis 16, 667
+ESS_LIMIT = 400  # the same
+BFMI_LIMIT = 0.3  # Betancourt 2016, arXiv:1604.00695; the limit of Stan's diagnose
 
 
 def build_posterior(
-    positions, sample_stats, *, observed_data, posterior_predictive=None, log_likelihood=None, constant_data=None,
-    coords=None, dims=None, attrs=None,
+    positions,
+    sample_stats,
+    *,
+    observed_data,
+    posterior_predictive=None,
+    log_likelihood=None,
+    constant_data=None,
+    coords=None,
+    dims=None,
+    attrs=None,
 ):
     """An ArviZ object (`InferenceData` or `DataTree`) from plain arrays.
 
@@ -42,17 +50,21 @@ def build_posterior(
     Raises `EmuinferError` on wrong shapes and on the axis names that break `arviz.summary`.
     """
     groups = {
-        "posterior": (positions, True), "posterior_predictive": (posterior_predictive, True),
-        "log_likelihood": (log_likelihood, True), "sample_stats": (sample_stats, True),
-        "observed_data": (observed_data, False), "constant_data": (constant_data, False),
+        "posterior": (positions, True),
+        "posterior_predictive": (posterior_predictive, True),
+        "log_likelihood": (log_likelihood, True),
+        "sample_stats": (sample_stats, True),
+        "observed_data": (observed_data, False),
+        "constant_data": (constant_data, False),
     }
     datasets = {
         group: _dataset(group, arrays, sampled, coords or {}, dims or {})
-        for group, (arrays, sampled) in groups.items() if arrays
+        for group, (arrays, sampled) in groups.items()
+        if arrays
     }
     if "posterior" not in datasets:
         raise EmuinferError("A posterior needs the draws of at least one parameter; got none.")
-    facts = {"created_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), **(attrs or {})}
+    facts = {"created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **(attrs or {})}
     return _container(datasets, _plain_attrs(facts))
 
 
@@ -145,7 +157,7 @@ def load_posterior(path):
         raise EmuinferError(f"There is no posterior file {path}.")
     try:
         posterior = _read(path)
-    except Exception as error:   # netCDF4, h5py and xarray raise many kinds on a damaged file
+    except Exception as error:  # netCDF4, h5py and xarray raise many kinds on a damaged file
         raise EmuinferError(f"{path} cannot be read as a netCDF file; it may be damaged or foreign: {error}") from error
     if not hasattr(posterior, "posterior"):
         raise EmuinferError(f"{path} is a netCDF file, but holds no group 'posterior'.")

@@ -7,7 +7,9 @@ from ..likelihoods.line_errors import PER_DEX, measure_line_errors
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Make the table of line errors from the packaged spectrum of HD 41248.")
+    parser = argparse.ArgumentParser(
+        description="Make the table of line errors from the packaged spectrum of HD 41248."
+    )
     parser.add_argument("emulator")
     parser.add_argument("destination")
     parser.add_argument("--per-dex", type=float, default=PER_DEX)

@@ -24,7 +24,7 @@ CUTOFF = 1e-4
 def read_csv(path: Path) -> LineList:
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    column = lambda key, dtype: np.array([row[key] for row in rows], dtype=dtype)  # noqa: E731
+    column = lambda key, dtype: np.array([row[key] for row in rows], dtype=dtype)
     return LineList(
         wavelength=column("wl", np.float64),
         element=np.array([atomic_number(row["el"]) for row in rows], np.uint8),
@@ -48,7 +48,16 @@ def sample_domain(n: int = 64) -> np.ndarray:
     unit = qmc.Sobol(len(space), seed=0).random(4 * n)
     points = np.asarray(space.lower) + unit * (np.asarray(space.upper) - np.asarray(space.lower))
     corners = []
-    for teff, logg in ((4000, 0.5), (4000, 5.0), (4500, 0.5), (5000, 5.0), (5500, 1.2), (6000, 4.0), (7000, 5.0), (7000, 2.7)):
+    for teff, logg in (
+        (4000, 0.5),
+        (4000, 5.0),
+        (4500, 0.5),
+        (5000, 5.0),
+        (5500, 1.2),
+        (6000, 4.0),
+        (7000, 5.0),
+        (7000, 2.7),
+    ):
         for vmic in (0.5, 2.5):
             rich = np.array(space.upper)
             rich[:4] = teff, logg, 0.5, vmic

@@ -18,13 +18,13 @@ import jax
 import numpy as np
 
 from ..emulators import LogitGP, TransformerConfig, TransformerPayne, load_emulator, save_emulator
+from ..emulators.training.gaussian_process import fit_logit_gp
+from ..emulators.training.start import start_from_teacher
+from ..emulators.training.train import train
 from ..grids import Grid, import_npz
 from ..labels.design import sobol_design
 from ..labels.space import OPTICAL_FGK
 from ..training.config import TrainConfig
-from ..emulators.training.gaussian_process import fit_logit_gp
-from ..emulators.training.start import start_from_teacher
-from ..emulators.training.train import train
 
 CONFIG = TransformerConfig(depth=0, rank=320, label_hidden=512, branch_layers=3, branch_theta=True)
 START = {"n": 65536, "steps": 12000}
@@ -44,8 +44,14 @@ def fit_teacher(simple: Grid, realistic: Grid, rows, directory: Path, components
     if not path.exists():
         spectra = np.asarray(simple.labels), np.asarray(simple.flux)
         teacher = fit_logit_gp(
-            realistic.label_space, np.asarray(realistic.labels)[rows], np.asarray(realistic.flux)[rows], realistic.wavelength,
-            medium=realistic.medium, simple=spectra, components=components, noise=2e-4,
+            realistic.label_space,
+            np.asarray(realistic.labels)[rows],
+            np.asarray(realistic.flux)[rows],
+            realistic.wavelength,
+            medium=realistic.medium,
+            simple=spectra,
+            components=components,
+            noise=2e-4,
         )
         save_emulator(teacher, path, {"grid_hash": realistic.hash, "simple_hash": simple.hash})
     return load_emulator(path)
@@ -58,7 +64,9 @@ def start(teacher: LogitGP, directory: Path, config=CONFIG, settings=START, seed
         fresh = TransformerPayne(
             teacher.label_space, teacher.wavelength_range, teacher.medium, config, key=jax.random.key(seed)
         )
-        save_emulator(start_from_teacher(fresh, teacher, **settings, seed=seed, progress=progress), path, {"start": settings})
+        save_emulator(
+            start_from_teacher(fresh, teacher, **settings, seed=seed, progress=progress), path, {"start": settings}
+        )
     return load_emulator(path)
 
 
@@ -69,7 +77,9 @@ def teacher_spectra(teacher, n: int, seed: int = 11):
     return labels, np.concatenate([np.asarray(teacher(labels[i : i + 50], wavelength)) for i in range(0, n, 50)])
 
 
-def fine_tune(emulator, realistic: Grid, rows, held, teacher, directory: Path, settings=FINE, n_teacher=4000, progress=True):
+def fine_tune(
+    emulator, realistic: Grid, rows, held, teacher, directory: Path, settings=FINE, n_teacher=4000, progress=True
+):
     """Step 3 on `rows` of the realistic grid and `n_teacher` teacher spectra; `held` rows only for the metrics file."""
     labels, flux = np.asarray(realistic.labels), np.asarray(realistic.flux)
     all_labels, all_flux = [labels[rows]], [flux[rows]]
@@ -79,10 +89,18 @@ def fine_tune(emulator, realistic: Grid, rows, held, teacher, directory: Path, s
         all_labels += [labels[rows], more_labels]
         all_flux += [flux[rows], more_flux]
     emulator = train(
-        emulator, np.concatenate(all_labels), np.concatenate(all_flux), realistic.wavelength,
-        config=settings, held_out=(labels[held], flux[held]), directory=directory / "fine", progress=progress,
+        emulator,
+        np.concatenate(all_labels),
+        np.concatenate(all_flux),
+        realistic.wavelength,
+        config=settings,
+        held_out=(labels[held], flux[held]),
+        directory=directory / "fine",
+        progress=progress,
     )
-    save_emulator(emulator, directory / "finished.json", {"recipe": dataclasses.asdict(settings), "grid_hash": realistic.hash})
+    save_emulator(
+        emulator, directory / "finished.json", {"recipe": dataclasses.asdict(settings), "grid_hash": realistic.hash}
+    )
     return emulator
 
 
@@ -99,7 +117,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     args.directory.mkdir(parents=True, exist_ok=True)
     path, progress = args.realistic, not args.quiet
-    realistic = import_npz(path, label_space=OPTICAL_FGK, medium=args.medium) if path.endswith(".npz") else Grid.load(path)
+    realistic = (
+        import_npz(path, label_space=OPTICAL_FGK, medium=args.medium) if path.endswith(".npz") else Grid.load(path)
+    )
     rows, held = fixed_split(len(realistic))
     teacher = fit_teacher(Grid.load(args.simple), realistic, rows, args.directory)
     config = dataclasses.replace(CONFIG, width=args.width, depth=args.depth)

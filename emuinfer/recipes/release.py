@@ -1,6 +1,6 @@
 """Measure a trained emulator on the held-out tenth of the realistic grid and ship it with its card.
 
-    python -m emuinfer.recipes.release EMULATOR --name optical-fgk --realistic turbospectrum_5100_5300.npz --recipe "…"
+python -m emuinfer.recipes.release EMULATOR --name optical-fgk --realistic turbospectrum_5100_5300.npz --recipe "…"
 """
 
 import argparse
@@ -13,9 +13,9 @@ import numpy as np
 
 from ..emulators import load_card, load_emulator, save_emulator
 from ..emulators.storage import ZOO, half_precision
+from ..emulators.training.evaluate import error_table, predict
 from ..grids import import_npz
 from ..labels.space import OPTICAL_FGK
-from ..emulators.training.evaluate import error_table, predict
 from .optical_fgk import fixed_split
 
 CREDIT = (

@@ -45,7 +45,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def network(parameters: dict, labels: np.ndarray) -> np.ndarray:
     """One column of the model atmospheres, shape (n_models, n_layers): two hidden layers, output in log10."""
-    relu = lambda z: np.where(z > 0, z, 0.01 * z)  # noqa: E731
+    relu = lambda z: np.where(z > 0, z, 0.01 * z)
     x = (labels - parameters["x_min"]) / (parameters["x_max"] - parameters["x_min"]) - 0.5
     x = relu(x @ parameters["w_array_0"].T + parameters["b_array_0"])
     x = relu(x @ parameters["w_array_1"].T + parameters["b_array_1"])
@@ -107,7 +107,7 @@ def fit(x: np.ndarray, target: np.ndarray, weight: np.ndarray, steps: int, batch
     @jax.jit
     def step(parameters, state, key):
         pick = jax.random.randint(key, (batch,), 0, len(x))
-        loss = lambda p: jnp.mean(((small_network(p, x[pick]) - target[pick]) * weight) ** 2)  # noqa: E731
+        loss = lambda p: jnp.mean(((small_network(p, x[pick]) - target[pick]) * weight) ** 2)
         updates, state = optimiser.update(jax.grad(loss)(parameters), state)
         return optax.apply_updates(parameters, updates), state
 

@@ -33,6 +33,18 @@ def get_sampler(name: str):
 
 
 __all__ = [
-    "SAMPLERS", "Evidence", "OptimiseResult", "SamplerResult", "get_sampler", "hmc", "laplace", "laplace_covariance",
-    "mclmc", "nested", "nuts", "optimise", "pathfinder", "smc",
+    "SAMPLERS",
+    "Evidence",
+    "OptimiseResult",
+    "SamplerResult",
+    "get_sampler",
+    "hmc",
+    "laplace",
+    "laplace_covariance",
+    "mclmc",
+    "nested",
+    "nuts",
+    "optimise",
+    "pathfinder",
+    "smc",
 ]

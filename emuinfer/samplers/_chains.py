@@ -16,12 +16,29 @@ from ._progress import bar, clock
 from ._result import SamplerResult
 from ._setup import check_starts, start_candidates, whitened, whitening
 
-SAMPLING, FAST, SLOW = -1, 0, 1   # stages; the last two as in Stan's schedule
+SAMPLING, FAST, SLOW = -1, 0, 1  # stages; the last two as in Stan's schedule
 
 
 def run_chains(
-    method, transition, settings, schedule, log_density, initial, data, *, seed, chains, warmup, draws, target,
-    covariance, prior_scale, notes, progress, chunk, checkpoint,
+    method,
+    transition,
+    settings,
+    schedule,
+    log_density,
+    initial,
+    data,
+    *,
+    seed,
+    chains,
+    warmup,
+    draws,
+    target,
+    covariance,
+    prior_scale,
+    notes,
+    progress,
+    chunk,
+    checkpoint,
 ) -> SamplerResult:
     """Warm up and sample; arguments are those of the samplers, checked, and
 
@@ -31,8 +48,13 @@ def run_chains(
     """
     affine, key, total = whitening(initial, covariance), jax.random.key(seed), warmup + draws
     facts = {
-        "method": method, "seed": int(seed), "chains": chains, "warmup": warmup, "draws": draws,
-        "target_acceptance": float(target), "settings": list(settings),
+        "method": method,
+        "seed": int(seed),
+        "chains": chains,
+        "warmup": warmup,
+        "draws": draws,
+        "target_acceptance": float(target),
+        "settings": list(settings),
     }
     stored = Checkpoint.open(checkpoint, facts, log_density, data, (initial, *affine))
     with clock("compiling", progress):
@@ -76,7 +98,9 @@ def _result(record, adapted, affine, warmup, seed, timings, notes):
         stats={name: x[:, warmup:] for name, x in stats.items()},
         inverse_mass_matrix=affine[1] @ np.asarray(adapted.metric) @ affine[1].T,
         warmup={
-            "steps": int(warmup), "step_size": float(adapted.step_size), "gradients": int(warm["n_steps"].sum()),
+            "steps": int(warmup),
+            "step_size": float(adapted.step_size),
+            "gradients": int(warm["n_steps"].sum()),
             "divergences": int(warm["diverging"].sum()),
         },
         seed=seed,
@@ -102,10 +126,10 @@ def _padded(schedule, first, total, chunk):
 
 
 class Adapted(NamedTuple):
-    averaging: tuple       # dual averaging of the step size
-    moments: tuple         # running mean and covariance of this window
+    averaging: tuple  # dual averaging of the step size
+    moments: tuple  # running mean and covariance of this window
     step_size: jax.Array
-    metric: jax.Array      # inverse mass matrix in the whitened space
+    metric: jax.Array  # inverse mass matrix in the whitened space
 
 
 def prepare_chains(density, affine, candidates):
@@ -120,7 +144,7 @@ def prepare_chains(density, affine, candidates):
     chain = jnp.where(finite, jnp.arange(chains), donors[jnp.arange(chains) % jnp.maximum(finite.sum(), 1)])
     states = jax.tree.map(lambda x: x[chain, choice[chain]], tried)
     step_size = jnp.float32(0.5)
-    averaging = dual_averaging_adaptation(0.8)[0](step_size)   # the target plays no part in its initial state
+    averaging = dual_averaging_adaptation(0.8)[0](step_size)  # the target plays no part in its initial state
     adapted = Adapted(averaging, welford_algorithm(False)[0](dim), step_size, jnp.eye(dim))
     return (states, jax.tree.map(jnp.asarray, adapted)), finite
 

@@ -50,7 +50,7 @@ class Checkpoint:
             with np.load(self.path, allow_pickle=False) as file:
                 arrays = dict(file)
             facts = json.loads(str(arrays["facts"]))
-        except Exception as error:   # NumPy raises many kinds on damaged archives
+        except Exception as error:  # NumPy raises many kinds on damaged archives
             raise SamplingError(
                 f"'{self.path}' is not a checkpoint of a sampler, or is damaged. Delete it to begin anew, or give "
                 "another path."

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 _EXECUTABLES = collections.OrderedDict()
-_MOST = 32   # executables kept; the oldest is dropped
+_MOST = 32  # executables kept; the oldest is dropped
 
 
 def compile_once(function, log_density, data, *args, **static):
@@ -58,4 +58,4 @@ def _signature(tree):
 
 
 def _array_signature(x):
-    return x.shape, str(x.dtype), getattr(x, "weak_type", False)   # arrays of random keys have no weak type
+    return x.shape, str(x.dtype), getattr(x, "weak_type", False)  # arrays of random keys have no weak type

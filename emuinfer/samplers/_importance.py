@@ -48,7 +48,7 @@ def resample(rng, positions, lp, log_q, chains, draws, what):
     log_weights, k_hat, ess = pareto_smoothed_weights(np.where(usable, lp - np.where(usable, log_q, 0), -np.inf))
     rows = systematic(rng, np.exp(log_weights), chains * draws)
     note = f"Draws of {what}, importance-resampled: Pareto k-hat {k_hat:.2f}, effective draws {ess:.0f} of {len(lp)}."
-    if not (k_hat <= 0.7 and ess >= 10) and ess < 0.99 * len(lp):   # limits as for the verification
+    if not (k_hat <= 0.7 and ess >= 10) and ess < 0.99 * len(lp):  # limits as for the verification
         note += " The approximation does not hold (k-hat must be below 0.7): use these as starts only, and run 'nuts'."
     return (
         np.asarray(positions)[rows].reshape(chains, draws, -1).astype(np.float32),

@@ -6,7 +6,7 @@ from ..errors import SamplingError
 from ._progress import clock
 from .optimise import laplace_covariance
 
-SPREAD = (2.0, 2.0, 2.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.1, 0.0)   # tried in turn until a start has a finite density
+SPREAD = (2.0, 2.0, 2.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.1, 0.0)  # tried in turn until a start has a finite density
 
 
 def check_arguments(initial, chains, warmup, draws, covariance, target=None):

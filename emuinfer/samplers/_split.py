@@ -11,7 +11,7 @@ from ..errors import SamplingError
 from ._compile import compile_once
 from ._setup import known_covariance, whitening
 
-WIDE = 3.0   # standard deviations of the Gaussian reference, in those of `covariance`
+WIDE = 3.0  # standard deviations of the Gaussian reference, in those of `covariance`
 
 
 class Target:

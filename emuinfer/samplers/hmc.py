@@ -10,12 +10,26 @@ from ._chains import FAST, SLOW, run_chains
 from ._result import SamplerResult
 from ._setup import check_arguments, check_whole, known_covariance
 
-JITTER = 0.3   # a step is up to 30 % shorter or longer, lest a trajectory close upon itself (Neal 2011, section 3.2)
+JITTER = 0.3  # a step is up to 30 % shorter or longer, lest a trajectory close upon itself (Neal 2011, section 3.2)
 
 
 def hmc(
-    log_density, initial, data, *, seed, chains=4, warmup=200, draws=1000, target_acceptance=0.8, covariance=None,
-    trajectory=1.6, max_steps=32, adapt_metric=True, progress=True, chunk=50, checkpoint=None,
+    log_density,
+    initial,
+    data,
+    *,
+    seed,
+    chains=4,
+    warmup=200,
+    draws=1000,
+    target_acceptance=0.8,
+    covariance=None,
+    trajectory=1.6,
+    max_steps=32,
+    adapt_metric=True,
+    progress=True,
+    chunk=50,
+    checkpoint=None,
 ) -> SamplerResult:
     """Sample `log_density(z, data)` with chains whose trajectories all have the same number of leapfrog steps.
 
@@ -42,10 +56,24 @@ def hmc(
         raise SamplingError(f"`trajectory` must be a positive number of standard deviations, as 1.6; got {trajectory}.")
     covariance, notes = known_covariance(log_density, initial, data, covariance, progress, "hmc")
     return run_chains(
-        "hmc", _transition, (float(trajectory), int(max_steps), bool(adapt_metric)),
-        _schedule(int(warmup), adapt_metric), log_density, initial, data, seed=seed, chains=chains, warmup=int(warmup),
-        draws=int(draws), target=target_acceptance, covariance=covariance, prior_scale=np.float32(1.0), notes=notes,
-        progress=progress, chunk=chunk, checkpoint=checkpoint,
+        "hmc",
+        _transition,
+        (float(trajectory), int(max_steps), bool(adapt_metric)),
+        _schedule(int(warmup), adapt_metric),
+        log_density,
+        initial,
+        data,
+        seed=seed,
+        chains=chains,
+        warmup=int(warmup),
+        draws=int(draws),
+        target=target_acceptance,
+        covariance=covariance,
+        prior_scale=np.float32(1.0),
+        notes=notes,
+        progress=progress,
+        chunk=chunk,
+        checkpoint=checkpoint,
     )
 
 
@@ -75,6 +103,8 @@ def _transition(keys, states, density, adapted, trajectory, max_steps, adapt_met
 
     states, info, energy = jax.vmap(one)(keys, states)
     return states, {
-        "diverging": info.is_divergent, "energy": energy, "n_steps": jnp.broadcast_to(steps, energy.shape),
+        "diverging": info.is_divergent,
+        "energy": energy,
+        "n_steps": jnp.broadcast_to(steps, energy.shape),
         "acceptance_rate": info.acceptance_rate,
     }

@@ -13,8 +13,18 @@ from ._setup import check_arguments, check_starts, known_covariance, whitening
 
 
 def laplace(
-    log_density, initial, data, *, seed, chains=4, warmup=1, draws=1000, target_acceptance=None, covariance=None,
-    batch=64, progress=True,
+    log_density,
+    initial,
+    data,
+    *,
+    seed,
+    chains=4,
+    warmup=1,
+    draws=1000,
+    target_acceptance=None,
+    covariance=None,
+    batch=64,
+    progress=True,
 ) -> SamplerResult:
     """Draws of the Gaussian around an optimum, resampled with Pareto-smoothed importance weights.
 
@@ -52,8 +62,12 @@ def laplace(
         rng, z, lp, -0.5 * np.sum(u.astype(float) ** 2, axis=1), chains, draws, "the Laplace approximation"
     )
     return SamplerResult(
-        positions=positions, stats=stats, inverse_mass_matrix=np.asarray(covariance),
-        warmup={"steps": 0, "gradients": 0, "evaluations": len(z), **facts}, seed=seed,
+        positions=positions,
+        stats=stats,
+        inverse_mass_matrix=np.asarray(covariance),
+        warmup={"steps": 0, "gradients": 0, "evaluations": len(z), **facts},
+        seed=seed,
         timings={"compile_s": compile_s + seconds, "warmup_s": 0.0, "sampling_s": time.perf_counter() - begin},
-        gradients=0, notes=notes + more + said,
+        gradients=0,
+        notes=notes + more + said,
     )

@@ -15,13 +15,24 @@ from ._progress import bar, clock
 from ._result import SamplerResult
 from ._setup import check_arguments, check_starts, known_covariance, start_candidates, whitened, whitening
 
-ROUNDS = 5      # parts of the warm-up: three to tune, and two between them to measure the covariance
-GRADIENTS = 2   # per step of the integrator of McLachlan that BlackJAX uses
+ROUNDS = 5  # parts of the warm-up: three to tune, and two between them to measure the covariance
+GRADIENTS = 2  # per step of the integrator of McLachlan that BlackJAX uses
 
 
 def mclmc(
-    log_density, initial, data, *, seed, chains=4, warmup=500, draws=1000, target_acceptance=0.9, covariance=None,
-    trajectory_steps=2.0, progress=True, chunk=50,
+    log_density,
+    initial,
+    data,
+    *,
+    seed,
+    chains=4,
+    warmup=500,
+    draws=1000,
+    target_acceptance=0.9,
+    covariance=None,
+    trajectory_steps=2.0,
+    progress=True,
+    chunk=50,
 ) -> SamplerResult:
     """Sample `log_density(z, data)` along paths of constant speed, with a Metropolis test, in the whitened space.
 
@@ -60,7 +71,14 @@ def mclmc(
         notes += check_starts(np.asarray(finite))
         u = states.position
         tune, seconds = compile_once(
-            _tune, log_density, data, affine, u, key, warmup=-(-int(warmup) // ROUNDS), target=float(target_acceptance),
+            _tune,
+            log_density,
+            data,
+            affine,
+            u,
+            key,
+            warmup=-(-int(warmup) // ROUNDS),
+            target=float(target_acceptance),
             trajectory_steps=float(trajectory_steps),
         )
         compile_s += seconds
@@ -69,7 +87,15 @@ def mclmc(
         # Of the right shapes for compiling; the tuning gives the values.
         states = DynamicHMCState(u, states.logdensity, states.logdensity_grad, jax.random.split(key, chains))
         run, seconds = compile_once(
-            _advance, log_density, data, affine, states, key, np.int32(0), np.float32(1), chunk=chunk,
+            _advance,
+            log_density,
+            data,
+            affine,
+            states,
+            key,
+            np.int32(0),
+            np.float32(1),
+            chunk=chunk,
             trajectory_steps=float(trajectory_steps),
         )
         compile_s += seconds
@@ -90,10 +116,14 @@ def mclmc(
             f"Only {accepted:.0%} of the paths were accepted: the tuning failed. Lengthen the warm-up, or use 'nuts'.",
         )
     return SamplerResult(
-        positions=positions, stats=stats, inverse_mass_matrix=affine[1] @ affine[1].T,
+        positions=positions,
+        stats=stats,
+        inverse_mass_matrix=affine[1] @ affine[1].T,
         warmup={"steps": int(warmup), "step_size": float(step_size), "gradients": tuned},
-        seed=seed, timings={"compile_s": compile_s, "warmup_s": warmup_s, "sampling_s": sampling_s},
-        gradients=int(GRADIENTS * stats["n_steps"].sum()) + tuned, notes=notes,
+        seed=seed,
+        timings={"compile_s": compile_s, "warmup_s": warmup_s, "sampling_s": sampling_s},
+        gradients=int(GRADIENTS * stats["n_steps"].sum()) + tuned,
+        notes=notes,
     )
 
 
@@ -142,8 +172,15 @@ def _tune(density, affine, positions, key, *, warmup, target, trajectory_steps):
     def one(state, key):
         # Two passes of two fifths adapt the step size; a fifth between measures the scale to begin the second with.
         state, found, taken = blackjax.adjusted_mclmc_find_L_and_step_size(
-            mclmc_kernel=kernel, logdensity_fn=inner, num_steps=warmup, state=state, rng_key=key, target=target,
-            frac_tune1=0.4, frac_tune2=0.2, diagonal_preconditioning=False,
+            mclmc_kernel=kernel,
+            logdensity_fn=inner,
+            num_steps=warmup,
+            state=state,
+            rng_key=key,
+            target=target,
+            frac_tune1=0.4,
+            frac_tune2=0.2,
+            diagonal_preconditioning=False,
             target_num_integration_steps=trajectory_steps,
         )
         return state, found.step_size, taken
@@ -162,8 +199,11 @@ def _advance(density, affine, states, key, first, step_size, *, chunk, trajector
             lambda k, s: kernel(k, s, inner, step_size, integration_steps_params=(trajectory_steps,))
         )(keys, states)
         stats = {
-            "lp": states.logdensity, "diverging": info.is_divergent, "n_steps": info.num_integration_steps,
-            "acceptance_rate": info.acceptance_rate, "step_size": jnp.broadcast_to(step_size, states.logdensity.shape),
+            "lp": states.logdensity,
+            "diverging": info.is_divergent,
+            "n_steps": info.num_integration_steps,
+            "acceptance_rate": info.acceptance_rate,
+            "step_size": jnp.broadcast_to(step_size, states.logdensity.shape),
         }
         return states, (affine[0] + states.position @ affine[1].T, stats)
 

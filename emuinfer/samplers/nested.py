@@ -15,12 +15,25 @@ from ._result import Evidence, SamplerResult
 from ._setup import check_arguments, check_whole
 from ._split import Target
 
-MOST = 5000   # replacements of a tenth of the live points: a compression by exp(-500)
+MOST = 5000  # replacements of a tenth of the live points: a compression by exp(-500)
 
 
 def nested(
-    log_density, initial, data, *, seed, chains=4, warmup=1, draws=1000, target_acceptance=None, covariance=None,
-    split=None, live=500, inner_steps=None, precision=0.02, progress=True,
+    log_density,
+    initial,
+    data,
+    *,
+    seed,
+    chains=4,
+    warmup=1,
+    draws=1000,
+    target_acceptance=None,
+    covariance=None,
+    split=None,
+    live=500,
+    inner_steps=None,
+    precision=0.02,
+    progress=True,
 ) -> SamplerResult:
     """Live points that climb the likelihood from the prior, by BlackJAX's nested slice sampling.
 
@@ -76,11 +89,15 @@ def nested(
         notes += (f"The {chains * draws} draws are resampled from {ess:.0f} effective ones at most. Raise `live`.",)
     z = target.to_z(u)
     return SamplerResult(
-        positions=z[rows].reshape(chains, draws, -1), stats={"lp": lp[rows].reshape(chains, draws)},
+        positions=z[rows].reshape(chains, draws, -1),
+        stats={"lp": lp[rows].reshape(chains, draws)},
         inverse_mass_matrix=np.atleast_2d(np.cov(z.T.astype(float), aweights=weights)),
-        warmup={"steps": len(dead), "gradients": 0, "evaluations": evaluations, "ess": ess}, seed=seed,
+        warmup={"steps": len(dead), "gradients": 0, "evaluations": evaluations, "ess": ess},
+        seed=seed,
         timings={"compile_s": compile_s + seconds, "warmup_s": 0.0, "sampling_s": time.perf_counter() - begin},
-        gradients=0, notes=notes, evidence=Evidence(float(log_z.mean()), float(log_z.std())),
+        gradients=0,
+        notes=notes,
+        evidence=Evidence(float(log_z.mean()), float(log_z.std())),
     )
 
 

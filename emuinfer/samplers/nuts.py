@@ -13,8 +13,20 @@ from .optimise import laplace_covariance
 
 
 def nuts(
-    log_density, initial, data, *, seed, chains=4, warmup=500, draws=1000, target_acceptance=0.8, covariance=None,
-    max_tree_depth=8, progress=True, chunk=50, checkpoint=None,
+    log_density,
+    initial,
+    data,
+    *,
+    seed,
+    chains=4,
+    warmup=500,
+    draws=1000,
+    target_acceptance=0.8,
+    covariance=None,
+    max_tree_depth=8,
+    progress=True,
+    chunk=50,
+    checkpoint=None,
 ) -> SamplerResult:
     """Sample `log_density(z, data)` with several chains in one compiled program.
 
@@ -49,26 +61,43 @@ def nuts(
     # Where nothing is known of the scales, the mass matrix is drawn towards a small one, as in Stan.
     prior_scale = np.float32(1e-3 if covariance is None else 1.0)
     return run_chains(
-        "nuts", _transition, (int(max_tree_depth),), _schedule(warmup, settle=75 if covariance is None else 25),
-        log_density, initial, data, seed=seed, chains=chains, warmup=int(warmup), draws=int(draws),
-        target=target_acceptance, covariance=covariance, prior_scale=prior_scale, notes=notes, progress=progress,
-        chunk=chunk, checkpoint=checkpoint,
+        "nuts",
+        _transition,
+        (int(max_tree_depth),),
+        _schedule(warmup, settle=75 if covariance is None else 25),
+        log_density,
+        initial,
+        data,
+        seed=seed,
+        chains=chains,
+        warmup=int(warmup),
+        draws=int(draws),
+        target=target_acceptance,
+        covariance=covariance,
+        prior_scale=prior_scale,
+        notes=notes,
+        progress=progress,
+        chunk=chunk,
+        checkpoint=checkpoint,
     )
 
 
 def _schedule(warmup, settle):
     """Stan's windows. `settle` steps come first without adaptation of the mass matrix: 75, fewer if whitened."""
     schedule = np.array(build_schedule(int(warmup), initial_buffer_size=settle), np.int32)
-    schedule[-1, 1] = 1   # the last window ends with the averaged step size
+    schedule[-1, 1] = 1  # the last window ends with the averaged step size
     return schedule
 
 
 def _transition(keys, states, density, adapted, max_tree_depth):
     kernel = blackjax.nuts.build_kernel()
-    states, info = jax.vmap(
-        lambda k, s: kernel(k, s, density, adapted.step_size, adapted.metric, max_tree_depth)
-    )(keys, states)
+    states, info = jax.vmap(lambda k, s: kernel(k, s, density, adapted.step_size, adapted.metric, max_tree_depth))(
+        keys, states
+    )
     return states, {
-        "diverging": info.is_divergent, "energy": info.energy, "n_steps": info.num_integration_steps,
-        "tree_depth": info.num_trajectory_expansions, "acceptance_rate": info.acceptance_rate,
+        "diverging": info.is_divergent,
+        "energy": info.energy,
+        "n_steps": info.num_integration_steps,
+        "tree_depth": info.num_trajectory_expansions,
+        "acceptance_rate": info.acceptance_rate,
     }

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import SamplingError
 from ._compile import compile_once
 
-DAMPINGS = (0.0, 0.1, 1.0, 10.0, 100.0)   # tried side by side, as multiples of the current damping
+DAMPINGS = (0.0, 0.1, 1.0, 10.0, 100.0)  # tried side by side, as multiples of the current damping
 
 
 class OptimiseResult(NamedTuple):
@@ -49,8 +49,15 @@ def optimise(log_density, starts, data, *, max_steps=60, tolerance=1e-3, metric=
     """
     starts = np.atleast_2d(np.asarray(starts, np.float32))
     call, compile_s = compile_once(
-        _ascend, log_density, data, starts, data if metric else (), metric=metric, max_steps=int(max_steps),
-        tolerance=float(tolerance), max_move=float(max_move),
+        _ascend,
+        log_density,
+        data,
+        starts,
+        data if metric else (),
+        metric=metric,
+        max_steps=int(max_steps),
+        tolerance=float(tolerance),
+        max_move=float(max_move),
     )
     begin = time.perf_counter()
     z, lp, converged, steps = (np.asarray(x) for x in jax.block_until_ready(call(data, starts, data if metric else ())))
@@ -67,7 +74,7 @@ class _State(NamedTuple):
     z: jax.Array
     lp: jax.Array
     damping: jax.Array
-    gain: jax.Array    # what a Newton step promises
+    gain: jax.Array  # what a Newton step promises
     steps: jax.Array
     stalled: jax.Array
 

@@ -16,8 +16,20 @@ from ._setup import check_arguments, check_starts, check_whole, known_covariance
 
 
 def pathfinder(
-    log_density, initial, data, *, seed, chains=4, warmup=1, draws=1000, target_acceptance=None, covariance=None,
-    paths=8, elbo_draws=50, max_iterations=30, progress=True,
+    log_density,
+    initial,
+    data,
+    *,
+    seed,
+    chains=4,
+    warmup=1,
+    draws=1000,
+    target_acceptance=None,
+    covariance=None,
+    paths=8,
+    elbo_draws=50,
+    max_iterations=30,
+    progress=True,
 ) -> SamplerResult:
     """Gaussians along paths of an optimiser (L-BFGS) from several starts, resampled with Pareto-smoothed weights.
 
@@ -52,23 +64,39 @@ def pathfinder(
         (states, _), finite = prepare(data, affine, candidates)
         notes += check_starts(np.asarray(finite))
         run, seconds = compile_once(
-            _paths, log_density, data, affine, states.position, key, each=each, elbo_draws=int(elbo_draws),
+            _paths,
+            log_density,
+            data,
+            affine,
+            states.position,
+            key,
+            each=each,
+            elbo_draws=int(elbo_draws),
             max_iterations=int(max_iterations),
         )
     begin = time.perf_counter()
     with clock("following paths", progress):
         z, lp, log_q = (np.asarray(x) for x in run(data, affine, states.position, key))
     positions, stats, facts, said = resample(
-        np.random.default_rng([seed, 1]), z.reshape(-1, z.shape[-1]), lp.ravel(), log_q.ravel(), int(chains),
-        int(draws), "Pathfinder",
+        np.random.default_rng([seed, 1]),
+        z.reshape(-1, z.shape[-1]),
+        lp.ravel(),
+        log_q.ravel(),
+        int(chains),
+        int(draws),
+        "Pathfinder",
     )
     found = np.cov(positions.reshape(-1, positions.shape[-1]).T.astype(float))
     return SamplerResult(
-        positions=positions, stats=stats, inverse_mass_matrix=np.atleast_2d(found),
-        warmup={"steps": 0, "paths": paths, **facts}, seed=seed,
+        positions=positions,
+        stats=stats,
+        inverse_mass_matrix=np.atleast_2d(found),
+        warmup={"steps": 0, "paths": paths, **facts},
+        seed=seed,
         timings={"compile_s": compile_s + seconds, "warmup_s": 0.0, "sampling_s": time.perf_counter() - begin},
         # L-BFGS stops early where it has converged, which BlackJAX does not report.
-        gradients=paths * int(max_iterations), notes=notes + said,
+        gradients=paths * int(max_iterations),
+        notes=notes + said,
     )
 
 
@@ -77,7 +105,7 @@ def _paths(density, affine, starts, key, *, each, elbo_draws, max_iterations):
     inner = whitened(density, affine)
     at_start = jax.lax.stop_gradient(inner(starts[0]))
 
-    def safe(u):   # relative to a start, so that float32 resolves it; L-BFGS fails on infinities
+    def safe(u):  # relative to a start, so that float32 resolves it; L-BFGS fails on infinities
         value = inner(u)
         return jnp.where(jnp.isfinite(value), value - at_start, -1e10)
 

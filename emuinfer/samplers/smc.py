@@ -16,15 +16,29 @@ from ._setup import check_arguments, check_whole
 from ._split import Target
 from .hmc import JITTER
 
-QUARTER = 1.6         # length of a trajectory, a quarter of a Gaussian's period, as in `hmc`
-LOW = 0.5             # acceptance below which a temperature's moves are repeated with a smaller step,
-REPEATS = 5           # at most so often
-MOST = 500            # temperatures
+QUARTER = 1.6  # length of a trajectory, a quarter of a Gaussian's period, as in `hmc`
+LOW = 0.5  # acceptance below which a temperature's moves are repeated with a smaller step,
+REPEATS = 5  # at most so often
+MOST = 500  # temperatures
 
 
 def smc(
-    log_density, initial, data, *, seed, chains=4, warmup=1, draws=1000, target_acceptance=0.8, covariance=None,
-    split=None, target_ess=0.6, moves=6, max_steps=16, batch=64, progress=True,
+    log_density,
+    initial,
+    data,
+    *,
+    seed,
+    chains=4,
+    warmup=1,
+    draws=1000,
+    target_acceptance=0.8,
+    covariance=None,
+    split=None,
+    target_ess=0.6,
+    moves=6,
+    max_steps=16,
+    batch=64,
+    progress=True,
 ) -> SamplerResult:
     """Populations of particles that are led from the prior to the posterior by raising the power of the likelihood.
 
@@ -96,10 +110,20 @@ def _result(runs, target, seed, timings):
     flat = positions.reshape(-1, positions.shape[-1]).astype(float)
     gradients = sum(r["gradients"] for r in runs)
     return SamplerResult(
-        positions=positions, stats=stats, inverse_mass_matrix=np.atleast_2d(np.cov(flat.T)),
-        warmup={"steps": 0, "gradients": gradients, "temperatures": [r["temperatures"] for r in runs],
-                "log_evidences": log_z.tolist()},
-        seed=seed, timings=timings, gradients=gradients, notes=notes, evidence=evidence,
+        positions=positions,
+        stats=stats,
+        inverse_mass_matrix=np.atleast_2d(np.cov(flat.T)),
+        warmup={
+            "steps": 0,
+            "gradients": gradients,
+            "temperatures": [r["temperatures"] for r in runs],
+            "log_evidences": log_z.tolist(),
+        },
+        seed=seed,
+        timings=timings,
+        gradients=gradients,
+        notes=notes,
+        evidence=evidence,
     )
 
 
@@ -124,7 +148,7 @@ def _population(target, both, move, seed, draws, target_ess, acceptance, max_ste
         log_w = (new - power) * likelihood
         log_z += np.logaddexp.reduce(log_w) - np.log(draws)
         weights = np.exp(log_w - np.logaddexp.reduce(log_w))
-        variance += np.sum(weights**2) - 1 / draws   # of the mean weight, relative, for independent particles
+        variance += np.sum(weights**2) - 1 / draws  # of the mean weight, relative, for independent particles
         centre, root = _scale(u, weights)
         u, power = u[systematic(rng, weights, draws)], new
         for _ in range(REPEATS):
@@ -153,7 +177,7 @@ def _next_power(likelihood, power, target_ess):
         log_w = (new - power) * likelihood
         return np.exp(2 * np.logaddexp.reduce(log_w) - np.logaddexp.reduce(2 * log_w)) / len(log_w)
 
-    alive = np.isfinite(likelihood).mean()   # the best that any power can have
+    alive = np.isfinite(likelihood).mean()  # the best that any power can have
     if effective(1.0) >= target_ess * alive:
         return 1.0
     low, high = power, 1.0

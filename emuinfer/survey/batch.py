@@ -103,7 +103,8 @@ def fit_again(model_of, density, base, full, stars: Stars, weight, cloud, key, s
 
 def _with_star(base, star):
     return eqx.tree_at(
-        lambda d: (d.flux, d.variance, d.level, d.weight, d.reference_ivar, d.frame), base,
+        lambda d: (d.flux, d.variance, d.level, d.weight, d.reference_ivar, d.frame),
+        base,
         (star.flux, star.variance, star.level, star.weight, star.reference_ivar, star.frame),
     )
 
@@ -138,7 +139,9 @@ def sample_again(density, base, state, key, settings: Settings):
 
 def _draw(density, base, state, key, settings, thin=1):
     keys = jax.random.split(key, len(state[1]))
-    positions, (lp, acceptance, diverging, step_size) = jax.vmap(functools.partial(_sample, density, settings))(*state, keys)
+    positions, (lp, acceptance, diverging, step_size) = jax.vmap(functools.partial(_sample, density, settings))(
+        *state, keys
+    )
     positions = positions[:, :, ::thin]
     flat = positions.reshape(len(positions), -1, positions.shape[-1])
     values = jax.vmap(jax.vmap(density.constrain))(flat)
@@ -149,7 +152,11 @@ def _draw(density, base, state, key, settings, thin=1):
 def _over_stars(function, arguments, at_once):
     """`function` of each star, `at_once` together."""
     n = jax.tree.leaves(arguments)[0].shape[0]
-    return jax.lax.map(function, arguments) if at_once == 1 else jax.lax.map(function, arguments, batch_size=min(at_once, n))
+    return (
+        jax.lax.map(function, arguments)
+        if at_once == 1
+        else jax.lax.map(function, arguments, batch_size=min(at_once, n))
+    )
 
 
 def _noise(model, density, z, data, settings):
@@ -170,7 +177,9 @@ def _optimum(model, density, data, start, settings):
 
     def one(carry, count):
         z, variance, weight = carry
-        found = _noise(model, density, z, eqx.tree_at(lambda d: (d.model_variance, d.weight), data, (variance, weight)), settings)
+        found = _noise(
+            model, density, z, eqx.tree_at(lambda d: (d.model_variance, d.weight), data, (variance, weight)), settings
+        )
         # What a first guess takes for outliers are its own errors.
         weight = jnp.where(count > 0, found.weight, untouched)
         found = eqx.tree_at(lambda d: d.weight, found, weight)
@@ -268,7 +277,12 @@ def _sample(density, settings, star, z, covariance, key):
             changed = log_step + (accepted - TARGET) / jnp.sqrt(1.0 + 0.3 * (i + 0.5 * SEGMENT * number))
             log_step = jnp.where(adapt, jnp.minimum(changed, np.log(LONGEST)), log_step)
             average = average + jnp.where(i >= SEGMENT // 2, log_step / (SEGMENT - SEGMENT // 2), 0.0)
-            return (state, log_step, average, i + 1.0), (state.position @ root.T, state.logdensity, accepted, info.is_divergent)
+            return (state, log_step, average, i + 1.0), (
+                state.position @ root.T,
+                state.logdensity,
+                accepted,
+                info.is_divergent,
+            )
 
         u = jax.scipy.linalg.solve_triangular(root, z.T, lower=True).T
         state = jax.vmap(lambda x: blackjax.hmc.init(x, target))(u)
@@ -278,7 +292,9 @@ def _sample(density, settings, star, z, covariance, key):
         log_step = jnp.where(adapt, average, log_step)
         # Draws of the first segment may still be on their way.
         use = adapt & (number > 0)
-        moments = jax.tree.map(lambda new, old: jnp.where(use, new, old), _add(moments, positions.reshape(-1, dim)), moments)
+        moments = jax.tree.map(
+            lambda new, old: jnp.where(use, new, old), _add(moments, positions.reshape(-1, dim)), moments
+        )
         n, _, squares = moments
         prior = SHRINK * dim
         root = jnp.where(use, _root((squares + prior * covariance) / (n + prior)), root)

@@ -1,9 +1,9 @@
 """What a survey run leaves on disk: a part per batch, and in the end one table.
 
-    OUTPUT/plan.json             what is run: settings, data, versions; another run refuses to go on with it
-    OUTPUT/parts/part-000012.npz the results of batch 12; written under another name and renamed when complete
-    OUTPUT/draws/draws-000012.nc its draws, if asked for
-    OUTPUT/results.fits          one row per star, once all parts are there
+OUTPUT/plan.json             what is run: settings, data, versions; another run refuses to go on with it
+OUTPUT/parts/part-000012.npz the results of batch 12; written under another name and renamed when complete
+OUTPUT/draws/draws-000012.nc its draws, if asked for
+OUTPUT/results.fits          one row per star, once all parts are there
 """
 
 import contextlib
@@ -71,7 +71,9 @@ class Folder:
             with np.load(self.part(number), allow_pickle=False) as file:
                 return {k: file[k] for k in file.files}
         except (OSError, ValueError) as error:
-            raise SamplingError(f"{self.part(number)} is damaged ({error}). Delete it and run again: only it is made anew.") from error
+            raise SamplingError(
+                f"{self.part(number)} is damaged ({error}). Delete it and run again: only it is made anew."
+            ) from error
 
     def save_draws(self, number, posterior):
         from ..posteriors.posterior import save_posterior
@@ -116,8 +118,20 @@ def table_of_parts(parts, names, units, meta):
                 table[column].description = unit
     table["covariance"] = whole["covariance"].astype(np.float32)
     for key in (
-        "k_hat", "chi2", "chi2_model", "down_weighted", "acceptance", "surrogate_error", "in_domain", "edge_distance",
-        "divergences", "repaired", "n_pixels", "snr", "seconds", "problem",
+        "k_hat",
+        "chi2",
+        "chi2_model",
+        "down_weighted",
+        "acceptance",
+        "surrogate_error",
+        "in_domain",
+        "edge_distance",
+        "divergences",
+        "repaired",
+        "n_pixels",
+        "snr",
+        "seconds",
+        "problem",
     ):
         table[key] = whole[key]
     table.sort("row")

@@ -12,9 +12,9 @@ import numpy as np
 from .. import __version__
 from ..emulators import ReducedEmulator, emulator_hash, list_emulators, load_emulator, reduce_emulator
 from ..errors import SamplingError
+from ..observations.stack import SpectrumStack, as_stack
 from .batch import Settings
 from .files import TABLE, Folder, table_of_parts
-from ..observations.stack import SpectrumStack, as_stack
 from .model import Survey
 from .workers import run_on_cluster, run_processes
 
@@ -76,8 +76,14 @@ def fit_many(
         if named is None:
             raise SamplingError("With several workers, give the emulator by name or path, so that each can load it.")
         common = {
-            "resolution": resolution, "medium": medium, "settings": settings, "batch": batch, "seed": seed, "rv_range": rv_range,
-            "save_draws": save_draws, **options,
+            "resolution": resolution,
+            "medium": medium,
+            "settings": settings,
+            "batch": batch,
+            "seed": seed,
+            "rv_range": rv_range,
+            "save_draws": save_draws,
+            **options,
         }
         arguments = (_place(named), *(str(Path(p).resolve()) for p in (spectra, output)))
         done = lambda: sum(folder.done(i) for i in numbers)
@@ -89,8 +95,25 @@ def fit_many(
             run_processes(workers, arguments, common, done, len(numbers), progress)
     mine = [i for i in numbers if i % worker[1] == worker[0] and not folder.done(i)]
     if mine:
-        _run(Survey(emulator, stack.wavelength, stack.resolution, stack.medium, seed=seed, rv_range=rv_range, settings=settings,
-                    progress=progress, **options), stack, folder, mine, batch, save_draws, progress)
+        _run(
+            Survey(
+                emulator,
+                stack.wavelength,
+                stack.resolution,
+                stack.medium,
+                seed=seed,
+                rv_range=rv_range,
+                settings=settings,
+                progress=progress,
+                **options,
+            ),
+            stack,
+            folder,
+            mine,
+            batch,
+            save_draws,
+            progress,
+        )
     if not all(folder.done(i) for i in numbers):
         return None
     return _table(folder, numbers, plan)
@@ -105,10 +128,20 @@ def default_batch(settings: Settings, stars: int) -> int:
 
 
 def _plan(emulator, stack, settings, batch, seed, rv_range, options):
-    shown = {k: repr(v) if not isinstance(v, int | float | str | bool | type(None)) else v for k, v in sorted(options.items())}
+    shown = {
+        k: repr(v) if not isinstance(v, int | float | str | bool | type(None)) else v
+        for k, v in sorted(options.items())
+    }
     return {
-        "emulator": emulator_hash(emulator), "data": stack.fingerprint, "stars": len(stack), "batch": batch, "seed": int(seed),
-        "rv_range": list(rv_range), "settings": dataclasses.asdict(settings), "options": shown, "versions": {"emuinfer": __version__},
+        "emulator": emulator_hash(emulator),
+        "data": stack.fingerprint,
+        "stars": len(stack),
+        "batch": batch,
+        "seed": int(seed),
+        "rv_range": list(rv_range),
+        "settings": dataclasses.asdict(settings),
+        "options": shown,
+        "versions": {"emuinfer": __version__},
     }
 
 
@@ -156,8 +189,12 @@ def _draws(survey, results):
         if draws is not None:
             values[name][..., fitted] = np.moveaxis(draws[:, i], 0, -1)
     return build_posterior(
-        values, None, observed_data={"row": results["row"]}, coords={"star": results["name"]},
-        dims={**{n: ["star"] for n in names}, "row": ["star"]}, attrs={"seed": survey.seed},
+        values,
+        None,
+        observed_data={"row": results["row"]},
+        coords={"star": results["name"]},
+        dims={**{n: ["star"] for n in names}, "row": ["star"]},
+        attrs={"seed": survey.seed},
     )
 
 

@@ -5,14 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..likelihoods.density import Unconstrained
 from ..errors import ObservationError
 from ..labels.design import sobol_design
 from ..likelihoods import StellarSpectrum
-from ..posteriors.posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
+from ..likelihoods.density import Unconstrained
 from ..observations import Observation
 from ..observations.cross_correlation import SPEED_OF_LIGHT, cross_correlation_rv
 from ..observations.quality import scaled_to_continuum
+from ..posteriors.posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
 from .batch import Settings, Stars, fit_again, fit_batch, sample_again
 from .summary import effective_size, r_hat, summaries
 
@@ -43,7 +43,9 @@ class Survey:
     **Arguments:** as for `fit_many`. `wavelength` `(n_pix,)` Å in `medium`, `resolution` a resolving power or `(n_pix,)`.
     """
 
-    def __init__(self, emulator, wavelength, resolution, medium, *, seed=0, rv_range=(-500.0, 500.0), settings=None, **options):
+    def __init__(
+        self, emulator, wavelength, resolution, medium, *, seed=0, rv_range=(-500.0, 500.0), settings=None, **options
+    ):
         self.settings = settings or Settings()
         self.seed, self.rv_range = int(seed), tuple(rv_range)
         self.model = SurveyModel(emulator, wavelength, resolution, medium, **options)
@@ -86,11 +88,17 @@ class Survey:
             raise ObservationError(f"Only {good.sum()} usable pixels overlap with the emulator at {velocity:.0f} km/s.")
         with np.errstate(divide="ignore", invalid="ignore"):
             pixels = model.pixels
-            scale, flux, sigma, level = scaled_to_continuum(observation.flux[pixels], observation.uncertainty[pixels], good)
+            scale, flux, sigma, level = scaled_to_continuum(
+                observation.flux[pixels], observation.uncertainty[pixels], good
+            )
         if not (np.isfinite(level).all() and scale > 0 and (level > 0.05).all()):
             raise ObservationError("The continuum is not positive: the flux is zero or negative over long stretches.")
         arrays = {
-            "flux": flux, "variance": sigma**2, "level": level, "weight": good.astype(float), "reference_ivar": sigma**-2,
+            "flux": flux,
+            "variance": sigma**2,
+            "level": level,
+            "weight": good.astype(float),
+            "reference_ivar": sigma**-2,
             "frame": velocity,
         }
         return arrays, self._start(flux / level, np.where(good, (level / sigma) ** 2, 0.0), velocity), good
@@ -99,7 +107,9 @@ class Survey:
         """The position of the spectrum of the library that is most alike, `(dim,)`."""
         at = self.model.wavelength * (1 + velocity / SPEED_OF_LIGHT)
         d = np.interp(at, self.model.wavelength, normalised)
-        w = np.interp(at, self.model.wavelength, ivar) * (np.interp(at, self.model.wavelength, (ivar == 0).astype(float)) == 0)
+        w = np.interp(at, self.model.wavelength, ivar) * (
+            np.interp(at, self.model.wavelength, (ivar == 0).astype(float)) == 0
+        )
         w = (w / max(w.max(), 1e-30)).astype(np.float32)
         cross, square = self.library @ (w * d).astype(np.float32), (self.library**2) @ w
         # The largest of these is the smallest chi² with the best scale.
@@ -126,7 +136,9 @@ class Survey:
         if not prepared:
             return summaries(None, base, [], self)
         filled = prepared + [prepared[0]] * (size - len(prepared))
-        stars = Stars(**{k: jnp.asarray(np.stack([p[1][k] for p in filled]), jnp.float32) for k in Stars.__dataclass_fields__})
+        stars = Stars(
+            **{k: jnp.asarray(np.stack([p[1][k] for p in filled]), jnp.float32) for k in Stars.__dataclass_fields__}
+        )
         starts = jnp.asarray(np.stack([p[2] for p in filled]))
         key = jax.random.fold_in(jax.random.key(self.seed), number)
         raw, state = self._run(stars, starts, key)
@@ -145,12 +157,21 @@ class Survey:
         """Fit stars again whose surrogate does not hold against the full emulator; in `raw`. Returns the states of all."""
         if "log_ratio" not in raw:
             return state
-        rows = np.array([i for i in range(count) if _fails(raw["log_ratio"][i]) and np.isfinite(raw["cloud"][i]).all()], int)
+        rows = np.array(
+            [i for i in range(count) if _fails(raw["log_ratio"][i]) and np.isfinite(raw["cloud"][i]).all()], int
+        )
         for part, filled in self._parts(rows, len(raw["chi2"])):
             some = jax.tree.map(lambda a: a[filled], stars)
             again, new = fit_again(
-                self.model_of, self.density, self.model.data, self.full, some, jnp.asarray(raw["outlier_weight"][filled]),
-                jnp.asarray(raw["cloud"][filled]), jax.random.fold_in(key, part[0]), self.settings,
+                self.model_of,
+                self.density,
+                self.model.data,
+                self.full,
+                some,
+                jnp.asarray(raw["outlier_weight"][filled]),
+                jnp.asarray(raw["cloud"][filled]),
+                jax.random.fold_in(key, part[0]),
+                self.settings,
             )
             again = jax.tree.map(np.array, again)
             better = [k for k, i in enumerate(part) if not _fails(again["log_ratio"][k])]

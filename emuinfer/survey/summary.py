@@ -101,7 +101,16 @@ def summaries(raw, base, index, survey) -> dict:
     n, p = len(base["problem"]), len(names)
     out = {k: np.full((n, p), np.nan) for k in ("mean", "sd", "q16", "median", "q84", "r_hat", "ess")}
     out["covariance"] = np.full((n, p, p), np.nan)
-    for k in ("k_hat", "chi2", "chi2_model", "down_weighted", "acceptance", "surrogate_error", "in_domain", "edge_distance"):
+    for k in (
+        "k_hat",
+        "chi2",
+        "chi2_model",
+        "down_weighted",
+        "acceptance",
+        "surrogate_error",
+        "in_domain",
+        "edge_distance",
+    ):
         out[k] = np.full(n, np.nan)
     out["repaired"] = np.zeros(n, bool)
     out["divergences"], out["flag"] = np.zeros(n, int), np.full(n, FLAGS["bad_data"])
@@ -150,7 +159,8 @@ def _domain(draws, names, model):
     space = model.label_space
     fixed = model.complete({})
     labels = np.stack(
-        [draws[:, names.index(k)] if k in names else np.full(draws[:, 0].shape, float(fixed[k])) for k in space.names], -1
+        [draws[:, names.index(k)] if k in names else np.full(draws[:, 0].shape, float(fixed[k])) for k in space.names],
+        -1,
     )
     inside = space.contains(np.nan_to_num(labels, nan=1e30), tolerance=0.05).mean(-1)
     return inside, space.edge_distance(np.median(labels, 1))

@@ -21,12 +21,18 @@ def run_processes(workers, arguments, common, done, total, progress):
 
     context = multiprocessing.get_context("spawn")
     errors = context.SimpleQueue()
-    jobs = [context.Process(target=_process, args=(k, workers, arguments, common, errors), daemon=True) for k in range(workers)]
+    jobs = [
+        context.Process(target=_process, args=(k, workers, arguments, common, errors), daemon=True)
+        for k in range(workers)
+    ]
     # Linear algebra of small matrices is up to 60 times slower where its threads compete for busy cores.
     variables = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if cache := jax.config.jax_compilation_cache_dir:  # settings of this process, which new ones do not inherit
         seconds = jax.config.jax_persistent_cache_min_compile_time_secs
-        variables |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(seconds)}
+        variables |= {
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(seconds),
+        }
     with environment(variables):
         for job in jobs:
             job.start()
@@ -45,9 +51,13 @@ def run_on_cluster(client, arguments, common, done, total, progress):
     """The same on the workers of a `dask.distributed.Client`, one job for each; they must see the files of `arguments`."""
     names = list(client.scheduler_info(n_workers=-1)["workers"])
     if not names:
-        raise SamplingError(f"The Dask cluster at {client.scheduler.address} has no workers yet: start some, or wait for them.")
+        raise SamplingError(
+            f"The Dask cluster at {client.scheduler.address} has no workers yet: start some, or wait for them."
+        )
     jobs = [
-        client.submit(_share, k, len(names), arguments, common, workers=[name], pure=False, key=f"fit_many-{k}-{time.time_ns()}")
+        client.submit(
+            _share, k, len(names), arguments, common, workers=[name], pure=False, key=f"fit_many-{k}-{time.time_ns()}"
+        )
         for k, name in enumerate(names)
     ]
     try:

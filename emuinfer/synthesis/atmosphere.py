@@ -39,7 +39,9 @@ class ModelAtmosphere:
         return self.gas_pressure / (BOLTZMANN * self.temperature) - self.electrons
 
 
-def model_atmosphere(teff: float, logg: float, fe_h: float, alpha_fe: float, folder: Path | None = None) -> ModelAtmosphere:
+def model_atmosphere(
+    teff: float, logg: float, fe_h: float, alpha_fe: float, folder: Path | None = None
+) -> ModelAtmosphere:
     """The C3K atmosphere at Teff (K), log g (dex, cgs), [Fe/H] and [alpha/Fe].
 
     Layers below a Rosseland optical depth of 50 are left out: no light comes from there, and PySME's equation of state does
@@ -76,10 +78,14 @@ def _columns(folder):
     try:
         with open(path, "rb") as file:
             columns = _ArrayUnpickler(file).load()[:5]
-        if [list(c["labels"]) for c in columns] != [list(NAMES)] * 5 or [c["column"] for c in columns] != list(range(5)):
+        if [list(c["labels"]) for c in columns] != [list(NAMES)] * 5 or [c["column"] for c in columns] != list(
+            range(5)
+        ):
             raise ValueError("unexpected labels or columns")
     except FileNotFoundError as error:
-        raise EmuinferError(f'There is no file {path}. Install atmosnet 1.0.1: pip install "emuinfer[pysme]".') from error
+        raise EmuinferError(
+            f'There is no file {path}. Install atmosnet 1.0.1: pip install "emuinfer[pysme]".'
+        ) from error
     except Exception as error:  # unpickling foreign bytes raises errors of many kinds
         raise EmuinferError(f"{path} is not the file of atmosnet 1.0.1 ({error!r}). Reinstall atmosnet.") from error
     return columns

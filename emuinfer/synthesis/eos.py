@@ -17,7 +17,29 @@ E_AFFINITY = 0.754195  # electron affinity of H, eV (Lykke, Murray & Lineberger 
 # log10 of Kp(H2) = P(H)^2 / P(H2) in dyn cm^-2 as a polynomial in 5040/T (Tsuji 1973, A&A 23, 411).
 LOG_KP_H2 = (6.3021e-4, -1.4149e-2, 1.2572e-1, -5.1172, 12.739)
 # Elements whose electrons or number count; the others are less abundant than these by far.
-MAIN = ("H", "He", "C", "N", "O", "Ne", "Na", "Mg", "Al", "Si", "S", "Ar", "K", "Ca", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni")
+MAIN = (
+    "H",
+    "He",
+    "C",
+    "N",
+    "O",
+    "Ne",
+    "Na",
+    "Mg",
+    "Al",
+    "Si",
+    "S",
+    "Ar",
+    "K",
+    "Ca",
+    "Ti",
+    "V",
+    "Cr",
+    "Mn",
+    "Fe",
+    "Co",
+    "Ni",
+)
 
 
 class ElementTables(eqx.Module):

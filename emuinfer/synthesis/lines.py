@@ -93,7 +93,7 @@ def line_constants(lines: LineList, stark: bool = False) -> dict[str, np.ndarray
     # Classical damping where the list gives no radiative width: 2.223e15 / lambda^2[Å].
     radiative = np.where(lines.gamma_rad > 1.0, lines.gamma_rad, 2.223e15 / lines.wavelength**2)
     width, exponent = _van_der_waals(lines, chi, data["mass"][z])
-    f32 = lambda x: np.asarray(x, np.float32)  # noqa: E731
+    f32 = lambda x: np.asarray(x, np.float32)
     return dict(
         ln_strength=f32(ln_strength), e_low=f32(lines.e_low), gamma_rad=f32(radiative),
         gamma_stark=f32(_stark(lines, chi) * stark), ln_vdw=f32(np.log(width)), vdw_exponent=f32(exponent),

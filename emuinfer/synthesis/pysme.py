@@ -61,7 +61,9 @@ class PySMEBackend:
         self.labels = labels
         self.wavelength = _checked(wavelength)
         lines = line_list or load_line_list()
-        near = (lines.wavelength + lines.reach > self.wavelength[0]) & (lines.wavelength - lines.reach < self.wavelength[-1])
+        near = (lines.wavelength + lines.reach > self.wavelength[0]) & (
+            lines.wavelength - lines.reach < self.wavelength[-1]
+        )
         self._lines = vald_columns(lines[near & (lines.reach > 0)], stark)
         self._composition = _Composition(labels, solar_composition)
         # Gauss-Legendre on [0, 1]: flux = 2 pi int I mu dmu
@@ -165,7 +167,9 @@ def _checked(wavelength):
         from .synthesizer import NATIVE_WAVELENGTH as wavelength
     wavelength = np.array(wavelength, dtype=np.float64)
     if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
-        raise EmuinferError("The wavelengths of a synthesis must be a rising one-dimensional array of at least 2 values.")
+        raise EmuinferError(
+            "The wavelengths of a synthesis must be a rising one-dimensional array of at least 2 values."
+        )
     if wavelength[0] < 5090 or wavelength[-1] > 5310:
         raise EmuinferError(
             f"The line list covers 5090 to 5310 Å; the wavelengths asked for span {wavelength[0]:g} to {wavelength[-1]:g} Å."

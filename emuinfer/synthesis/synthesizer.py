@@ -1,6 +1,5 @@
 """LTE spectra of late-type stars from labels: atmosphere, line opacity, formal solution. All in JAX, float32."""
 
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,7 +7,8 @@ import numpy as np
 
 from ..errors import EmuinferError
 from ..labels.space import OPTICAL_FGK, LabelSpace
-from . import eos, opacity, structure, transfer, line_windows as windows
+from . import eos, opacity, structure, transfer
+from . import line_windows as windows
 from .elements import abundance_matrix
 from .elements import solar_composition as solar_composition_of
 from .lines import LineList, line_constants, line_opacity, load_line_list
@@ -55,14 +55,18 @@ class LTESynthesizer(eqx.Module):
                  solar_composition="mixed", stark: bool = False):  # fmt: skip
         wavelength = np.asarray(wavelength, dtype=np.float64)
         if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
-            raise EmuinferError("The wavelengths of a synthesis must be a rising one-dimensional array of at least 2 values.")
+            raise EmuinferError(
+                "The wavelengths of a synthesis must be a rising one-dimensional array of at least 2 values."
+            )
         if wavelength[0] < 5090 or wavelength[-1] > 5310:
             raise EmuinferError(
                 f"The wavelengths [{wavelength[0]:g}, {wavelength[-1]:g}] Å reach outside the line list's 5090 to 5310 Å (air)."
             )
         choices = ("c3k", *structure.ANALYTIC)
         if temperature_structure not in choices:
-            raise EmuinferError(f"Unknown temperature structure '{temperature_structure}'. Choose one of: {', '.join(choices)}.")
+            raise EmuinferError(
+                f"Unknown temperature structure '{temperature_structure}'. Choose one of: {', '.join(choices)}."
+            )
         labels.require_names(["teff", "logg", "fe_h", "vmic"])
         lines = load_line_list() if line_list is None else line_list
         beyond = np.maximum(np.maximum(wavelength[0] - lines.wavelength, lines.wavelength - wavelength[-1]), 0.0)
@@ -92,7 +96,9 @@ class LTESynthesizer(eqx.Module):
         teff = labels[self.labels.index("teff")]
         if self.temperature_table is not None:
             # Without a label of its own, [alpha/Fe] is solar.
-            values = [labels[self.labels.index(n)] if n in self.labels.names else 0.0 for n in self.temperature_table.names]
+            values = [
+                labels[self.labels.index(n)] if n in self.labels.names else 0.0 for n in self.temperature_table.names
+            ]
             return teff * self.temperature_table(jnp.stack(values), self.ln_tau)
         return teff * structure.ANALYTIC[self.temperature_structure](jnp.exp(self.ln_tau)) ** 0.25
 

@@ -52,7 +52,9 @@ def measure(emulator, physics, n, seed=0):
         own = (response > PURE * response.sum(0)) & (response > SEEN)
         shares = np.array(emulator.attention(labels, NATIVE))
         mean = shares.mean(axis=1)
-        excess = np.stack([shares[:, o].mean(axis=1) - mean if o.sum() >= LEAST else np.zeros_like(mean) for o in own], axis=1)
+        excess = np.stack(
+            [shares[:, o].mean(axis=1) - mean if o.sum() >= LEAST else np.zeros_like(mean) for o in own], axis=1
+        )
         total, pixels = total + excess, pixels + own.sum(1)
         seen += own.sum(1) >= LEAST
     return names, total / np.maximum(seen, 1)[:, None, None], pixels
@@ -79,7 +81,10 @@ def main():
     limit = np.abs(shown).max()
     for k, axis in enumerate(axes[:-1]):
         image = axis.imshow(shown[k], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-        axis.set(title=f"block {k + 1}: attention of an element's lines\nless that of the average pixel", xlabel="label token")
+        axis.set(
+            title=f"block {k + 1}: attention of an element's lines\nless that of the average pixel",
+            xlabel="label token",
+        )
         axis.set_yticks(range(len(names)), ticks)
     figure.colorbar(image, ax=axes[:-1], label="share of the attention", shrink=0.8)
     image = axes[-1].imshow(token_responses(emulator), cmap="Greys", vmin=0, vmax=1, aspect="auto")
@@ -87,8 +92,13 @@ def main():
     axes[-1].set_yticks(range(len(emulator.labels)), [label_text(n) for n in emulator.labels])
     figure.colorbar(image, ax=axes[-1], shrink=0.8)
     figure.savefig(RESULTS / "attention.png", dpi=110)
-    table = {n: {"pixels": int(p), "largest_excess": [float(np.abs(e[i]).max()) for e in shown]} for i, (n, p) in enumerate(zip(names, pixels))}
-    (RESULTS / "attention.json").write_text(json.dumps({"spectra": arguments.spectra, "seed": 0, "elements": table}, indent=1))
+    table = {
+        n: {"pixels": int(p), "largest_excess": [float(np.abs(e[i]).max()) for e in shown]}
+        for i, (n, p) in enumerate(zip(names, pixels))
+    }
+    (RESULTS / "attention.json").write_text(
+        json.dumps({"spectra": arguments.spectra, "seed": 0, "elements": table}, indent=1)
+    )
     for name, row in table.items():
         print(f"{name:6s} {row}")
 

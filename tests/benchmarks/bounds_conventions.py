@@ -18,8 +18,8 @@ import numpyro.distributions as dist
 import emuinfer as ei
 from emuinfer.forecast.cramer_rao import cramer_rao, solar_labels
 from emuinfer.forecast.forecast import Exposure, Forecast
-from emuinfer.forecast.maps import best_window
 from emuinfer.forecast.instruments import Instrument
+from emuinfer.forecast.maps import best_window
 
 from .bounds_synthesis import of_synthesis
 
@@ -48,7 +48,16 @@ class _Backend:
 def main():
     emulator, out = ei.load_emulator("optical-fgk"), {}
     space = emulator.label_space
-    giant = {**solar_labels(space), "teff": 4800.0, "logg": 1.8, "fe_h": -1.5, "vmic": 1.9, "mg_fe": 0.3, "ca_fe": 0.3, "ti_fe": 0.3}
+    giant = {
+        **solar_labels(space),
+        "teff": 4800.0,
+        "logg": 1.8,
+        "fe_h": -1.5,
+        "vmic": 1.9,
+        "mg_fe": 0.3,
+        "ca_fe": 0.3,
+        "ti_fe": 0.3,
+    }
     deimos_like = Instrument.single(5100.0, 5300.0, 6_500.0, 4.0)
     known = cramer_rao(emulator, giant, deimos_like, 100.0, priors={"rv": 0.0}, **KNOWN)
     tangent = of_synthesis(_Backend(emulator), np.asarray(space.to_array(giant)), space)
@@ -56,7 +65,12 @@ def main():
     free = cramer_rao(emulator, giant, deimos_like, 100.0, uncertainty=None)
     out["published steps over derivatives"] = {n: stepped.marginal[n] / known.marginal[n] for n in known.names}
     out["nuisances free over known"] = {n: free.marginal[n] / known.marginal[n] for n in known.names}
-    priors = {"rv": 0.0, "teff": dist.Normal(4800.0, 100.0), "logg": dist.Normal(1.8, 0.15), "vmic": dist.Normal(1.9, 0.25)}
+    priors = {
+        "rv": 0.0,
+        "teff": dist.Normal(4800.0, 100.0),
+        "logg": dist.Normal(1.8, 0.15),
+        "vmic": dist.Normal(1.9, 0.25),
+    }
     ours = {}
     for snr in (30, 50, 100, 200):
         b = cramer_rao(emulator, giant, deimos_like, snr, priors=priors, **KNOWN)
@@ -68,7 +82,9 @@ def main():
     out["fall of widths from S/N 100 to 200"] = {
         n: {"published": PUBLISHED[n][100] / PUBLISHED[n][200], "ours": ours[100][n] / ours[200][n]} for n in PUBLISHED
     }
-    out["at S/N 100, 5100–5300 Å here, 6500–9000 Å there"] = {n: {"published": PUBLISHED[n][100], "ours": ours[100][n]} for n in PUBLISHED}
+    out["at S/N 100, 5100–5300 Å here, 6500–9000 Å there"] = {
+        n: {"published": PUBLISHED[n][100], "ours": ours[100][n]} for n in PUBLISHED
+    }
     out["resolving power"] = resolving_power(emulator, giant, space)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "bounds_conventions.json").write_text(json.dumps(out, indent=1))
@@ -82,7 +98,13 @@ def resolving_power(emulator, giant, space):
     result, first = {}, None
     for resolution in (10_000, 20_000, 40_000):
         instrument = Instrument.single(5102.0, 5298.0, resolution, 3.0)
-        forecast = Forecast(emulator, giant, Exposure(instrument, 100.0, "angstrom", continuum_terms=0), priors={"rv": 0.0}, broadening="none")
+        forecast = Forecast(
+            emulator,
+            giant,
+            Exposure(instrument, 100.0, "angstrom", continuum_terms=0),
+            priors={"rv": 0.0},
+            broadening="none",
+        )
         width = 190.0 * 10_000 / resolution
         found = {n: best_window(forecast, n, width, n=25).bound for n in space.names}
         best = {n: [float(np.nanmin(b)), float(np.nanmedian(b))] for n, b in found.items()}
@@ -92,19 +114,37 @@ def resolving_power(emulator, giant, space):
 
 
 def markdown(out):
-    lines = ["# Conventions of the published bounds", "", "Written by `tests/benchmarks/bounds_conventions.py`, whose head says what is compared.", ""]
-    lines += ["| label | their steps / derivatives | nuisances free / known | R 20,000 / 10,000 best (median) place | R 40,000 / 10,000 |", "|---|---|---|---|---|"]
+    lines = [
+        "# Conventions of the published bounds",
+        "",
+        "Written by `tests/benchmarks/bounds_conventions.py`, whose head says what is compared.",
+        "",
+    ]
+    lines += [
+        "| label | their steps / derivatives | nuisances free / known | R 20,000 / 10,000 best (median) place | R 40,000 / 10,000 |",
+        "|---|---|---|---|---|",
+    ]
     power = out["resolving power"]
     for n, a in out["published steps over derivatives"].items():
         cells = [f"{a:.3f}", f"{out['nuisances free over known'][n]:.2f}"]
         cells += [f"{power[r][n][0]:.2f} ({power[r][n][1]:.2f})" for r in (20_000, 40_000)]
         lines.append(f"| {n} | " + " | ".join(cells) + " |")
-    lines += ["", "Sandford et al. 2020 (posterior widths, S/N per pixel) and here (bounds with their priors); elements as [X/H]:", "",
-              "| label | width at S/N 50 / 200: published | here | 100 / 200: published | here | at S/N 100: 6500–9000 Å, published | 5100–5300 Å, here |",
-              "|---|---|---|---|---|---|---|"]
-    keys = ("fall of widths from S/N 50 to 200", "fall of widths from S/N 100 to 200", "at S/N 100, 5100–5300 Å here, 6500–9000 Å there")
+    lines += [
+        "",
+        "Sandford et al. 2020 (posterior widths, S/N per pixel) and here (bounds with their priors); elements as [X/H]:",
+        "",
+        "| label | width at S/N 50 / 200: published | here | 100 / 200: published | here | at S/N 100: 6500–9000 Å, published | 5100–5300 Å, here |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    keys = (
+        "fall of widths from S/N 50 to 200",
+        "fall of widths from S/N 100 to 200",
+        "at S/N 100, 5100–5300 Å here, 6500–9000 Å there",
+    )
     for n in PUBLISHED:
-        lines.append(f"| {n} | " + " | ".join(f"{out[k][n]['published']:.3g} | {out[k][n]['ours']:.3g}" for k in keys) + " |")
+        lines.append(
+            f"| {n} | " + " | ".join(f"{out[k][n]['published']:.3g} | {out[k][n]['ours']:.3g}" for k in keys) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 

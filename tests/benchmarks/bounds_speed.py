@@ -16,8 +16,8 @@ import numpy as np
 import emuinfer as ei
 from emuinfer.emulators import shipped_uncertainty
 from emuinfer.forecast.forecast import Exposure, Forecast
-from emuinfer.forecast.maps import bounds_map
 from emuinfer.forecast.instruments import Instrument
+from emuinfer.forecast.maps import bounds_map
 
 from .bounds_truth import stars
 
@@ -59,8 +59,14 @@ def main():
         print(rows[-1], flush=True)
     facts = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "jax": jax.__version__, "rows": rows}
     (RESULTS / "bounds_speed.json").write_text(json.dumps(facts, indent=1))
-    lines = ["# Time of forecasts", "", f"{facts['cores']} cores, load {facts['load']:.1f}; written by `tests/benchmarks/bounds_speed.py`.",
-             "", "| what | pixels | parameters | seconds | first call | memory added |", "|---|---|---|---|---|---|"]
+    lines = [
+        "# Time of forecasts",
+        "",
+        f"{facts['cores']} cores, load {facts['load']:.1f}; written by `tests/benchmarks/bounds_speed.py`.",
+        "",
+        "| what | pixels | parameters | seconds | first call | memory added |",
+        "|---|---|---|---|---|---|",
+    ]
     for r in rows:
         first = f"{r['first_s']:.1f}" if "first_s" in r else ""
         more = f"{r['memory_added_mb']:.0f} MB" if "memory_added_mb" in r else ""

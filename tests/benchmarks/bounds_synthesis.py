@@ -22,12 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import emuinfer as ei
-from emuinfer.forecast.cramer_rao import cramer_rao
 from emuinfer.emulators import Emulator, emulator_hash, list_emulators
-from emuinfer.grids import Grid
-from emuinfer.forecast.instruments import Instrument
-from emuinfer.synthesis import make_backend
 from emuinfer.emulators.training import fit_logit_gp, fit_mlp
+from emuinfer.forecast.cramer_rao import cramer_rao
+from emuinfer.forecast.instruments import Instrument
+from emuinfer.grids import Grid
+from emuinfer.synthesis import make_backend
 
 from .bounds_truth import stars
 from .controls import GRID, split
@@ -93,22 +93,32 @@ def markdown(facts, table, titanium):
     names = list(table)
     labels = list(next(iter(table.values())))
     lines = [
-        "# Bounds of emulators against bounds of the synthesis", "",
+        "# Bounds of emulators against bounds of the synthesis",
+        "",
         f"Marginal bounds of {facts['stars']} mock stars, R = 20,000, 5101–5299 Å, velocity, broadening and continuum free. Median of",
         "|σ / σ(LTE synthesis) − 1| in per cent, and in brackets the median of σ / σ(LTE synthesis) − 1. Written by",
         "`tests/benchmarks/bounds_synthesis.py`. The truth is our LTE code. `optical-fgk` has learned from 1,065 Turbospectrum",
         "spectra and from thousands of LTE spectra of that code (its card); The Payne and the Gaussian processes from the 1,065 Turbospectrum spectra",
-        "alone, except where LTE spectra (3,000) are named.", "",
-        f"Emulators: {', '.join(f'{k} {v}' for k, v in facts['hash'].items())}.", "",
-        "| label | " + " | ".join(names) + " |", "|---|" + "---|" * len(names),
+        "alone, except where LTE spectra (3,000) are named.",
+        "",
+        f"Emulators: {', '.join(f'{k} {v}' for k, v in facts['hash'].items())}.",
+        "",
+        "| label | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
     ]
     for label in labels:
-        cells = [f"{100 * table[n][label]['median_absolute']:.1f} ({100 * table[n][label]['median']:+.1f})" for n in names]
+        cells = [
+            f"{100 * table[n][label]['median_absolute']:.1f} ({100 * table[n][label]['median']:+.1f})" for n in names
+        ]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     mean = [np.mean([t["median_absolute"] for t in table[n].values()]) for n in names]
     lines.append("| **mean** | " + " | ".join(f"**{100 * m:.1f}**" for m in mean) + " |")
-    lines += ["", "Turbospectrum itself: conditional bound on [Ti/Fe] of the Sun at S/N 100, from the difference over + 0.3 dex: "
-              + ", ".join(f"{k} {v:.5f}" for k, v in titanium.items()) + "."]
+    lines += [
+        "",
+        "Turbospectrum itself: conditional bound on [Ti/Fe] of the Sun at S/N 100, from the difference over + 0.3 dex: "
+        + ", ".join(f"{k} {v:.5f}" for k, v in titanium.items())
+        + ".",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -149,7 +159,9 @@ def main():
     )
     if arguments.simple:
         grid, n = Grid.load(arguments.simple, lazy=True), 3000
-        both = [np.concatenate(x) for x in ((data["labels"][rows], grid.labels[:n]), (data["flux"][rows], grid.flux[:n]))]
+        both = [
+            np.concatenate(x) for x in ((data["labels"][rows], grid.labels[:n]), (data["flux"][rows], grid.flux[:n]))
+        ]
         emulators["The Payne, LTE spectra too"] = payne(*both, data["wavelength"].astype(float))
     print(f"emulators ready after {time.perf_counter() - begin:.0f} s", flush=True)
     backend, each, titanium = make_backend(), [], sun_and_titanium(emulators, space)
@@ -161,12 +173,21 @@ def main():
         table = {}
         for name in emulators:
             ratio = {n: np.array([r[name][n] / r["LTE synthesis"][n] for r in each]) - 1 for n in each[0][name]}
-            table[name] = {n: {"median_absolute": float(np.median(np.abs(x))), "median": float(np.median(x)),
-                               "worst": float(np.abs(x).max())} for n, x in ratio.items()}
+            table[name] = {
+                n: {
+                    "median_absolute": float(np.median(np.abs(x))),
+                    "median": float(np.median(x)),
+                    "worst": float(np.abs(x).max()),
+                }
+                for n, x in ratio.items()
+            }
         facts = {"stars": len(each), "hash": {n: emulator_hash(e) for n, e in emulators.items() if n in SHIPPED}}
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "bounds_synthesis.json").write_text(
-            json.dumps({**facts, "seconds": time.perf_counter() - begin, "table": table, "titanium": titanium, "each": each}, indent=1)
+            json.dumps(
+                {**facts, "seconds": time.perf_counter() - begin, "table": table, "titanium": titanium, "each": each},
+                indent=1,
+            )
         )
         (RESULTS / "bounds_synthesis.md").write_text(markdown(facts, table, titanium))
     print((RESULTS / "bounds_synthesis.md").read_text())

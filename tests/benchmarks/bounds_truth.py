@@ -21,19 +21,43 @@ import emuinfer as ei
 from emuinfer.emulators import fit_local
 from emuinfer.emulators.local import LocalSpectrum
 from emuinfer.forecast.forecast import Exposure, Forecast, pixel_flux
-from emuinfer.labels.design import sobol_design
 from emuinfer.forecast.instruments import Instrument
+from emuinfer.forward.continuum import Continuum
+from emuinfer.labels.design import sobol_design
 from emuinfer.likelihoods.priors import domain_penalty
 from emuinfer.samplers import get_sampler
-from emuinfer.forward.continuum import Continuum
 
 RESULTS = Path(__file__).parent / "results"
 INSTRUMENT = Instrument.single(5101.0, 5299.0, 20_000.0, 3.0)
 LOCAL, WIDEN, REALISATIONS = 420, 1.5, 200
-CENTRE = {"teff": 5400, "logg": 3.6, "fe_h": -0.5, "vmic": 1.4, "mg_fe": 0.2, "ca_fe": 0.15, "ti_fe": 0.15, "cr_fe": 0.0,
-          "mn_fe": -0.05, "co_fe": 0.0, "ni_fe": 0.0, "y_fe": 0.0}
-HALF = {"teff": 900, "logg": 1.0, "fe_h": 0.7, "vmic": 0.5, "mg_fe": 0.2, "ca_fe": 0.15, "ti_fe": 0.15, "cr_fe": 0.15,
-        "mn_fe": 0.2, "co_fe": 0.15, "ni_fe": 0.1, "y_fe": 0.2}
+CENTRE = {
+    "teff": 5400,
+    "logg": 3.6,
+    "fe_h": -0.5,
+    "vmic": 1.4,
+    "mg_fe": 0.2,
+    "ca_fe": 0.15,
+    "ti_fe": 0.15,
+    "cr_fe": 0.0,
+    "mn_fe": -0.05,
+    "co_fe": 0.0,
+    "ni_fe": 0.0,
+    "y_fe": 0.0,
+}
+HALF = {
+    "teff": 900,
+    "logg": 1.0,
+    "fe_h": 0.7,
+    "vmic": 0.5,
+    "mg_fe": 0.2,
+    "ca_fe": 0.15,
+    "ti_fe": 0.15,
+    "cr_fe": 0.15,
+    "mn_fe": 0.2,
+    "co_fe": 0.15,
+    "ni_fe": 0.1,
+    "y_fe": 0.2,
+}
 NEAR = 4.0  # bounds: nearer than this to the edge of the domain, the flat prior cuts the posterior
 
 
@@ -49,8 +73,11 @@ class Star(eqx.Module):
 def stars(space, n):
     """Sobol points of a box well inside the domain, `(n, n_labels)`."""
     inner = ei.LabelSpace(
-        space.names, [CENTRE[k] - HALF[k] for k in space.names], [CENTRE[k] + HALF[k] for k in space.names],
-        space.units, tuple((dict(c), b - 0.3) for c, b in space.constraints),
+        space.names,
+        [CENTRE[k] - HALF[k] for k in space.names],
+        [CENTRE[k] + HALF[k] for k in space.names],
+        space.units,
+        tuple((dict(c), b - 0.3) for c, b in space.constraints),
     )
     return sobol_design(inner, n, seed=5)
 
@@ -127,7 +154,9 @@ def run_star(emulator, labels, snr, density, seed, draws):
     own, full = (np.asarray(x) for x in log_likelihoods(star, jnp.asarray(some), jnp.asarray(exact(some))))
     sd = np.sqrt(np.diag(covariance))
     noise = rng.standard_normal((REALISATIONS, len(flux))) / snr
-    own_unit = np.r_[sd * unit, np.ones(len(bounds.names) - n)]  # fits step in bounds, the continuum's coefficients in 1
+    own_unit = np.r_[
+        sd * unit, np.ones(len(bounds.names) - n)
+    ]  # fits step in bounds, the continuum's coefficients in 1
     as32 = lambda a: jnp.asarray(a, jnp.float32)
     inverse = as32(bounds.covariance / np.outer(own_unit, own_unit))
     fits = np.asarray(fitted(star, as32(truth), as32(sd), inverse, as32(noise)))
@@ -168,11 +197,17 @@ def summary(rows):
         bias = np.array([r["bias_in_bounds"][name] for r in rows])
         known = np.isfinite(scatter)
         scatter, bias = scatter[known], bias[known]
-        at = lambda x: {"median": float(np.median(x)), "low": float(x.min()), "high": float(x.max())} if len(x) else None
+        at = lambda x: (
+            {"median": float(np.median(x)), "low": float(x.min()), "high": float(x.max())} if len(x) else None
+        )
         out[name] = {
-            "stars": len(rows), "inside": int(inside.sum()), "nuts": at(ratio[inside]), "nuts_all": at(ratio),
+            "stars": len(rows),
+            "inside": int(inside.sum()),
+            "nuts": at(ratio[inside]),
+            "nuts_all": at(ratio),
             "nuts_within_5_percent": float((np.abs(ratio[inside] - 1) < 0.05).mean()) if inside.any() else None,
-            "scatter": at(scatter), "scatter_chi2": float((((scatter - 1) * np.sqrt(2 * REALISATIONS - 2)) ** 2).mean()),
+            "scatter": at(scatter),
+            "scatter_chi2": float((((scatter - 1) * np.sqrt(2 * REALISATIONS - 2)) ** 2).mean()),
             "bias_chi2": float((bias**2 * REALISATIONS).mean()),
         }
     return out
@@ -180,13 +215,17 @@ def summary(rows):
 
 def markdown(facts, table, each):
     lines = [
-        "# Posteriors and fits against the Cramér–Rao bound", "", f"Emulator {facts['emulator_hash']}.", "",
+        "# Posteriors and fits against the Cramér–Rao bound",
+        "",
+        f"Emulator {facts['emulator_hash']}.",
+        "",
         f"{facts['stars']} mock stars, S/N {facts['snr']:g} per pixel, R = 20,000, 5101–5299 Å, {facts['pixels']} pixels; written by",
         "`tests/benchmarks/bounds_truth.py`. NUTS: standard deviation on spectra without noise over the marginal bound, for labels",
         f"more than {NEAR:g} bounds from the edge of the domain (median, lowest–highest; Monte Carlo error "
         f"{facts['mc_error']:.3f} if all draws were independent). Scatter:",
         f"of fits to {REALISATIONS} noise realisations over the bound; χ² per star of scatter and of mean bias is 1 if only Monte Carlo",
-        f"error separates them. Of all fits {facts['fits_diverged']} diverged and are left out.", "",
+        f"error separates them. Of all fits {facts['fits_diverged']} diverged and are left out.",
+        "",
         "| label | far from edges | NUTS / bound | within 5 % | all stars | scatter / bound | χ² scatter | χ² bias |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -198,7 +237,9 @@ def markdown(facts, table, each):
             f"{text(t['scatter'])} | {t['scatter_chi2']:.2f} | {t['bias_chi2']:.2f} |"
         )
     clean = [r for r in each if not r["divergences"]]
-    ratios = np.array([x for r in clean for n, x in r["nuts_over_bound"].items() if r["edge_in_bounds"].get(n, np.inf) > NEAR])
+    ratios = np.array(
+        [x for r in clean for n, x in r["nuts_over_bound"].items() if r["edge_in_bounds"].get(n, np.inf) > NEAR]
+    )
     lines += ["", f"NUTS had divergences in {len(each) - len(clean)} stars ({sum(r['divergences'] for r in each)} of "
               f"{len(each) * facts['draws']} draws), where the posterior of a label reaches the soft wall around the domain: their",
               f"widths are not to be trusted. In the other {len(clean)} stars {100 * (np.abs(ratios - 1) < 0.05).mean():.1f} % of "
@@ -222,8 +263,17 @@ def plot(rows, path):
         scatter = np.array([r["scatter_over_bound"][name] for r in rows])
         x = i + rng.uniform(-0.12, 0.12, len(rows))
         axis.plot(x[far] - 0.18, ratio[far], "o", ms=3, color="#08519c", label="NUTS" if i == 0 else None)
-        axis.plot(x[~far] - 0.18, ratio[~far], "x", ms=4, color="#d1495b", label="NUTS, edge of the domain near" if i == 1 else None)
-        axis.plot(x + 0.18, scatter, ".", ms=3, color="0.6", label=f"scatter of {REALISATIONS} fits" if i == 0 else None)
+        axis.plot(
+            x[~far] - 0.18,
+            ratio[~far],
+            "x",
+            ms=4,
+            color="#d1495b",
+            label="NUTS, edge of the domain near" if i == 1 else None,
+        )
+        axis.plot(
+            x + 0.18, scatter, ".", ms=3, color="0.6", label=f"scatter of {REALISATIONS} fits" if i == 0 else None
+        )
     axis.axhline(1, color="k", lw=0.8)
     axis.set_xticks(range(len(names)), [label_text(n) for n in names], rotation=35, ha="right")
     axis.set_ylabel("standard deviation / bound")
@@ -234,9 +284,14 @@ def plot(rows, path):
 
 def write(emulator, rows, arguments, seconds):
     facts = {
-        "emulator_hash": ei.emulators.emulator_hash(emulator), "stars": len(rows), "snr": arguments.snr, "draws": 4 * arguments.draws,
-        "mc_error": 1 / np.sqrt(2 * 4 * arguments.draws), "pixels": rows[0]["pixels"],
-        "fits_diverged": sum(r["fits_diverged"] for r in rows), "seconds": round(seconds),
+        "emulator_hash": ei.emulators.emulator_hash(emulator),
+        "stars": len(rows),
+        "snr": arguments.snr,
+        "draws": 4 * arguments.draws,
+        "mc_error": 1 / np.sqrt(2 * 4 * arguments.draws),
+        "pixels": rows[0]["pixels"],
+        "fits_diverged": sum(r["fits_diverged"] for r in rows),
+        "seconds": round(seconds),
     }
     table = summary(rows)
     folder = arguments.results
@@ -258,9 +313,14 @@ def main():
     for i, labels in enumerate(stars(emulator.label_space, arguments.stars)):
         rows.append(run_star(emulator, labels, arguments.snr, density, i, arguments.draws))
         worst = max(rows[-1]["nuts_over_bound"].items(), key=lambda p: abs(np.log(p[1])))
-        print(f"{i}: {time.perf_counter() - begin:.0f} s {rows[-1]['seconds']}, worst {worst[0]} {worst[1]:.3f}, "
-              f"surrogate {rows[-1]['surrogate_sd_of_log_likelihood']:.3f}", flush=True)
-        write(emulator, rows, arguments, time.perf_counter() - begin)  # after each star: a killed run leaves what it has
+        print(
+            f"{i}: {time.perf_counter() - begin:.0f} s {rows[-1]['seconds']}, worst {worst[0]} {worst[1]:.3f}, "
+            f"surrogate {rows[-1]['surrogate_sd_of_log_likelihood']:.3f}",
+            flush=True,
+        )
+        write(
+            emulator, rows, arguments, time.perf_counter() - begin
+        )  # after each star: a killed run leaves what it has
     print((arguments.results / "bounds_truth.md").read_text())
 
 

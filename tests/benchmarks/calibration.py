@@ -36,8 +36,14 @@ def turbospectrum(args):
     grid = import_npz(GRID, label_space=OPTICAL_FGK, medium="air")
     rows = fixed_split(len(grid))[1]
     return calibrate(
-        "optical-fgk", grid, args.directory / "turbospectrum", rows=rows, n=args.n or len(rows), snr=(50, 100, 200),
-        workers=args.workers, **SETTING,
+        "optical-fgk",
+        grid,
+        args.directory / "turbospectrum",
+        rows=rows,
+        n=args.n or len(rows),
+        snr=(50, 100, 200),
+        workers=args.workers,
+        **SETTING,
     )
 
 
@@ -47,26 +53,39 @@ def lte(args):
     grid = Grid.load(args.simple)
     path = lte_emulator(grid, args.directory)
     return calibrate(
-        str(path), grid, args.directory / "lte", rows=slice(4000, 5000), n=args.n or 1000, snr=(100,), workers=args.workers,
-        emulator_error=True, **SETTING
+        str(path),
+        grid,
+        args.directory / "lte",
+        rows=slice(4000, 5000),
+        n=args.n or 1000,
+        snr=(100,),
+        workers=args.workers,
+        emulator_error=True,
+        **SETTING,
     )
 
 
 def lte_emulator(grid, directory):
     """A Gaussian-process emulator of the first 3,000 spectra and its error on the next 1,000; its path without suffix."""
-    from emuinfer.emulators.uncertainty import save_uncertainty
     from emuinfer.emulators.training import fit_logit_gp, fit_uncertainty
     from emuinfer.emulators.training.evaluate import predict
+    from emuinfer.emulators.uncertainty import save_uncertainty
 
     path = directory / "lte-gp"
     if not path.with_suffix(".json").exists():
-        emulator = fit_logit_gp(OPTICAL_FGK, grid.labels[:3000], grid.flux[:3000], grid.wavelength, medium="air", components=160)
-        save_emulator(emulator, path, {"title": "LTE code, Gaussian processes of 3,000 spectra", "grid_hash": grid.hash})
+        emulator = fit_logit_gp(
+            OPTICAL_FGK, grid.labels[:3000], grid.flux[:3000], grid.wavelength, medium="air", components=160
+        )
+        save_emulator(
+            emulator, path, {"title": "LTE code, Gaussian processes of 3,000 spectra", "grid_hash": grid.hash}
+        )
         emulator = load_emulator(path)
         labels, flux = grid.labels[3000:4000], grid.flux[3000:4000]
         seen = predict(emulator, labels, grid.wavelength)
         print(f"mean |emulated − true|: {np.abs(seen - flux).mean():.5f}", flush=True)
-        save_uncertainty(fit_uncertainty(OPTICAL_FGK, labels, seen - flux, seen, grid.wavelength), path, emulator=emulator)
+        save_uncertainty(
+            fit_uncertainty(OPTICAL_FGK, labels, seen - flux, seen, grid.wavelength), path, emulator=emulator
+        )
     return path
 
 
@@ -77,12 +96,24 @@ def keep(name, calibration, seconds):
     rows = [{k: _plain(r[k]) for k in summary.colnames} for r in summary]
     flags = calibration.results[calibration.results["parameter"] == "teff"]
     counts = {
-        f"{'on' if on else 'off'}, S/N {s:g}": int(((flags["emulator_error"] == on) & (flags["snr"] == s) & flags["serious"]).sum())
-        for on in (True, False) for s in sorted(set(flags["snr"]))
+        f"{'on' if on else 'off'}, S/N {s:g}": int(
+            ((flags["emulator_error"] == on) & (flags["snr"] == s) & flags["serious"]).sum()
+        )
+        for on in (True, False)
+        for s in sorted(set(flags["snr"]))
     }
-    stem.with_suffix(".json").write_text(json.dumps(
-        {**SETTING, "notes": calibration.notes, "serious_flags": counts, "seconds": round(seconds), "summary": rows}, indent=1
-    ))
+    stem.with_suffix(".json").write_text(
+        json.dumps(
+            {
+                **SETTING,
+                "notes": calibration.notes,
+                "serious_flags": counts,
+                "seconds": round(seconds),
+                "summary": rows,
+            },
+            indent=1,
+        )
+    )
     stem.with_suffix(".md").write_text(table(summary))
     for figure in ("coverage", "ecdf", "ranks"):
         shutil.copyfile(calibration.path / f"{figure}.png", f"{stem}_{figure}.png")
@@ -90,12 +121,21 @@ def keep(name, calibration, seconds):
 
 def _plain(value):
     value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not np.isfinite(value) else round(value, 5) if isinstance(value, float) else value
+    return (
+        None
+        if isinstance(value, float) and not np.isfinite(value)
+        else round(value, 5)
+        if isinstance(value, float)
+        else value
+    )
 
 
 def table(summary) -> str:
     """Coverage by parameter, S/N and emulator error, as Markdown."""
-    lines = ["| emulator error | S/N | parameter | n | 68 % | 95 % | bias | spread | p |", "|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| emulator error | S/N | parameter | n | 68 % | 95 % | bias | spread | p |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for r in summary[summary["stars"] == "all"]:
         if np.isnan(r["snr"]) and r["parameter"] != ALL:
             continue

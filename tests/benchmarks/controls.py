@@ -16,9 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from emuinfer.emulators.training import error_table, fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
 from emuinfer.grids import Grid
 from emuinfer.labels.space import OPTICAL_FGK
-from emuinfer.emulators.training import error_table, fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
 
 GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
 RESULTS = Path(__file__).parent / "results"
@@ -43,9 +43,7 @@ CONTROLS = {
     "polynomial in x, degree 2": lambda *a, **k: fit_polynomial(*a, degree=2, saturating=True, **k),
     "polynomial in x, degree 3": lambda *a, **k: fit_polynomial(*a, degree=3, saturating=True, **k),
     "The Payne, 300 + 300": fit_mlp,
-    "wide network, 1024 + 1024": lambda *a, **k: fit_mlp(
-        *a, hidden=(1024, 1024), activation="silu", steps=1000, **k
-    ),
+    "wide network, 1024 + 1024": lambda *a, **k: fit_mlp(*a, hidden=(1024, 1024), activation="silu", steps=1000, **k),
     "x, 120 components, network": fit_logit_pca,
     "x, Gaussian processes": fit_logit_gp,
 }

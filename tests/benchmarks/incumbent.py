@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from emuinfer import __version__
-from emuinfer.labels.space import OPTICAL_FGK
 from emuinfer.emulators.training import error_table
+from emuinfer.labels.space import OPTICAL_FGK
 from emuinfer.recipes.optical_fgk import fixed_split
 
 from .learning_curve import GRID, RESULTS, write
@@ -53,12 +53,17 @@ TRAINING = {
     "toolkit, log wavelength": {"package": "toolkit", "model": PEER | PAPER, "axis": "log10"},
     "emuinfer, sinusoids": {"package": "emuinfer", "model": OURS},
     "emuinfer, sinusoids, huber 0.1, periods to 0.03": {
-        "package": "emuinfer", "model": OURS | PERIODS, "optimiser": EARLY,
+        "package": "emuinfer",
+        "model": OURS | PERIODS,
+        "optimiser": EARLY,
     },
     "emuinfer, tables": {"package": "emuinfer", "model": TABLES},
     # Principal components see every training pixel once, 1,300 steps' worth of samples; then the rates of fine-tuning.
     "emuinfer, tables from components": {
-        "package": "emuinfer", "model": TABLES, "components": True, "steps": 200,
+        "package": "emuinfer",
+        "model": TABLES,
+        "components": True,
+        "steps": 200,
         "optimiser": {"learning_rate": 6e-4, "table_rate": 0.3, "decay": 0.7},
     },
 }
@@ -89,8 +94,13 @@ def read_data(folder):
     rows, held = fixed_split(len(flux))
     scale = lambda some: np.asarray(OPTICAL_FGK.scale(some), np.float32)
     np.savez(
-        folder / "data.npz", wavelength=wavelength, labels=labels[rows], scaled=scale(labels[rows]), flux=flux[rows],
-        held_labels=labels[held], held_scaled=scale(labels[held]),
+        folder / "data.npz",
+        wavelength=wavelength,
+        labels=labels[rows],
+        scaled=scale(labels[rows]),
+        flux=flux[rows],
+        held_labels=labels[held],
+        held_scaled=scale(labels[held]),
     )
     return labels[held], flux[held], wavelength
 

@@ -63,8 +63,13 @@ def toolkit(task, folder):
         model=dataclasses.replace(config.model, params=config.model.params | task["model"]),
         optim=dataclasses.replace(config.optim, **optimiser),
         training=dataclasses.replace(
-            config.training, batch_size=task.get("spectra", 1), num_steps=steps, shuffle=False,
-            logging_interval_steps=None, evaluation_interval_steps=None, checkpoint_interval_steps=None,
+            config.training,
+            batch_size=task.get("spectra", 1),
+            num_steps=steps,
+            shuffle=False,
+            logging_interval_steps=None,
+            evaluation_interval_steps=None,
+            checkpoint_interval_steps=None,
         ),
     )
     return Emulator.from_config(config)

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from emuinfer.emulators import TransformerConfig, TransformerPayne
-from emuinfer.labels.space import LabelSpace
 from emuinfer.emulators.training import fit_logit_gp, fit_logit_pca, fit_mlp
 from emuinfer.emulators.training.start import start_from_components, start_from_teacher
+from emuinfer.labels.space import LabelSpace
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "korg_marcs" / "korg_marcs_5000_5010.npz"
 RESULTS = Path(__file__).parent / "results" / "korg_marcs.json"
@@ -41,8 +41,10 @@ def main():
     scaled = np.asarray(space.scale(labels))
     fits = {"mean spectrum": lambda: np.broadcast_to(flux[train].mean(0), (100, flux.shape[1]))}
     for degree in (4, 6, 8):
-        fits[f"Legendre, degree {degree}"] = lambda d=degree: legendre(scaled[test], d) @ np.linalg.lstsq(
-            legendre(scaled[train], d), flux[train].astype(float), rcond=None)[0]
+        fits[f"Legendre, degree {degree}"] = lambda d=degree: (
+            legendre(scaled[test], d)
+            @ np.linalg.lstsq(legendre(scaled[train], d), flux[train].astype(float), rcond=None)[0]
+        )
     ours = {"medium": "air"}
     call = lambda emulator: np.asarray(emulator(labels[test], wavelength))
     given = space, labels[train], flux[train], wavelength
@@ -53,7 +55,9 @@ def main():
         return call(kept["teacher"])
 
     def transformer(start):
-        config = TransformerConfig(width=32, depth=1, label_hidden=256, rank=40, table_nodes=len(wavelength), branch_theta=True)
+        config = TransformerConfig(
+            width=32, depth=1, label_hidden=256, rank=40, table_nodes=len(wavelength), branch_theta=True
+        )
         fresh = TransformerPayne(space, (wavelength[0], wavelength[-1]), "air", config, key=jax.random.key(0))
         return call(start(fresh))
 
@@ -62,19 +66,27 @@ def main():
         "x, 60 components, network": lambda: call(fit_logit_pca(*given, **ours, components=60)),
         "x, Gaussian processes": process,
         "transformer, from components": lambda: transformer(
-            lambda e: start_from_components(e, labels[train], flux[train], wavelength, progress=False)),
+            lambda e: start_from_components(e, labels[train], flux[train], wavelength, progress=False)
+        ),
         "transformer, from the Gaussian processes": lambda: transformer(
-            lambda e: start_from_teacher(e, kept["teacher"], n=16384, steps=6000, progress=False)),
+            lambda e: start_from_teacher(e, kept["teacher"], n=16384, steps=6000, progress=False)
+        ),
     }
     rows = {}
     for name, fit in fits.items():
         began = time.time()
         error = np.abs(fit() - flux[test])
-        rows[name] = {"mae": float(error.mean()), "p95": float(np.percentile(error, 95)), "max": float(error.max()),
-                      "seconds": round(time.time() - began, 1)}
+        rows[name] = {
+            "mae": float(error.mean()),
+            "p95": float(np.percentile(error, 95)),
+            "max": float(error.max()),
+            "seconds": round(time.time() - began, 1),
+        }
         print(f"{name:42s}", rows[name], flush=True)
     above = flux.max()
-    RESULTS.write_text(json.dumps({"train": 700, "test": 100, "seed": 0, "highest_flux": float(above), "rows": rows}, indent=1))
+    RESULTS.write_text(
+        json.dumps({"train": 700, "test": 100, "seed": 0, "highest_flux": float(above), "rows": rows}, indent=1)
+    )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from emuinfer.emulators import TransformerConfig, TransformerPayne, load_emulator, save_emulator
-from emuinfer.grids import Grid
-from emuinfer.labels.space import OPTICAL_FGK
 from emuinfer.emulators.training import (
     TrainConfig,
     error_table,
@@ -30,16 +28,29 @@ from emuinfer.emulators.training import (
     predict,
     train,
 )
-from emuinfer.recipes.optical_fgk import fixed_split
 from emuinfer.emulators.training.start import start_from_components, start_from_teacher
+from emuinfer.grids import Grid
+from emuinfer.labels.space import OPTICAL_FGK
+from emuinfer.recipes.optical_fgk import fixed_split
 
 GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
 RESULTS = Path(__file__).parent / "results"
 SEEDS_UP_TO = 100  # realistic spectra: up to here, every size is run with several seeds
-SIMPLE = 3000  # simple-physics spectra that Gaussian processes and networks see; a transformer's pixel training sees all
+SIMPLE = (
+    3000  # simple-physics spectra that Gaussian processes and networks see; a transformer's pixel training sees all
+)
 WAVELENGTHS = ("table", "encode", "trunk", "trunk_mean", "trunk_in")
 SMALL = TransformerConfig(width=32, depth=1, heads=4, tokens=8, label_hidden=256, rank=120)
-STAGE = TrainConfig(steps=250, warmup=30, pixels=512, learning_rate=6e-4, table_rate=0.3, decay=0.7, validate_every=250, checkpoint_every=250)
+STAGE = TrainConfig(
+    steps=250,
+    warmup=30,
+    pixels=512,
+    learning_rate=6e-4,
+    table_rate=0.3,
+    decay=0.7,
+    validate_every=250,
+    checkpoint_every=250,
+)
 
 
 @dataclasses.dataclass
@@ -192,7 +203,9 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=list(EMULATORS))
     parser.add_argument("--simple", help="a grid of simple physics (HDF5)")
-    parser.add_argument("--folder", default=str(Path(tempfile.gettempdir()) / "learning_curve"), help="for what is kept between runs")
+    parser.add_argument(
+        "--folder", default=str(Path(tempfile.gettempdir()) / "learning_curve"), help="for what is kept between runs"
+    )
     parser.add_argument("--plot", action="store_true")
     arguments = parser.parse_args()
     if arguments.plot:
@@ -217,9 +230,22 @@ def plot():
         mae = [np.median([e["errors"]["R=40000"]["mae"] for e in found if e["spectra"] == n]) for n in sizes]
         own = name.startswith("transformer")
         with_simple = any(word in name for word in ("pretrained", "simple", "multi"))
-        axis.plot(sizes, mae, marker=marks[name], color=f"C{i}", lw=2.2 if own else 1.2, ls="-" if with_simple else "--", label=name)
+        axis.plot(
+            sizes,
+            mae,
+            marker=marks[name],
+            color=f"C{i}",
+            lw=2.2 if own else 1.2,
+            ls="-" if with_simple else "--",
+            label=name,
+        )
     axis.axhline(0.0025, color="0.6", lw=0.8, ls=":")
-    axis.set(xscale="log", yscale="log", xlabel="realistic training spectra", ylabel="mean absolute error of the flux at R = 40,000")
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="realistic training spectra",
+        ylabel="mean absolute error of the flux at R = 40,000",
+    )
     axis.set_xticks([30, 60, 100, 200, 400, 800, 1065], ["30", "60", "100", "200", "400", "800", "1065"], minor=False)
     axis.minorticks_off()
     figure.legend(loc="outside lower center", fontsize=9, ncols=3)

@@ -16,10 +16,10 @@ from unittest import mock
 
 import numpy as np
 
+from emuinfer.emulators.training.evaluate import error_table, format_table
 from emuinfer.labels.space import OPTICAL_FGK
 from emuinfer.synthesis import load_line_list, make_backend, pysme
 from emuinfer.synthesis.elements import element_data
-from emuinfer.emulators.training.evaluate import error_table, format_table
 
 HERE = Path(__file__).parent
 GRID = HERE.parents[1] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
@@ -64,7 +64,12 @@ def changes(labels, wavelength):
 def summary(residual, labels):
     cool_dwarf = (labels[:, 0] < 4800) & (labels[:, 1] > 4)
     hot, rest = labels[:, 0] > 6000, ~cool_dwarf & (labels[:, 0] <= 6000)
-    parts = {"all": np.ones(len(labels), bool), "below 4800 K, log g above 4": cool_dwarf, "above 6000 K": hot, "others": rest}
+    parts = {
+        "all": np.ones(len(labels), bool),
+        "below 4800 K, log g above 4": cool_dwarf,
+        "above 6000 K": hot,
+        "others": rest,
+    }
     return {
         name: {"n": int(part.sum()), "mae": float(np.abs(residual[part]).mean()), "bias": float(residual[part].mean())}
         for name, part in parts.items()
@@ -103,7 +108,9 @@ def species(wavelength, residual, labels, flux):
     strength = strength_of(lines)
     rows = {}
     for z, ion in sorted(set(zip(lines.element.tolist(), lines.ion.tolist()))):
-        own = np.flatnonzero((lines.element == z) & (lines.ion == ion) & (lines.wavelength > 5100) & (lines.wavelength < 5300))
+        own = np.flatnonzero(
+            (lines.element == z) & (lines.ion == ion) & (lines.wavelength > 5100) & (lines.wavelength < 5300)
+        )
         own = own[np.argsort(-strength[own])][:8]
         depth, off = [], []
         for k in own:
@@ -136,7 +143,9 @@ def plot(wavelength, reference, flux, labels, few, changed):
         axis.plot(wavelength[inside], residual[i, inside], "C0", lw=0.7, label="PySME − Turbospectrum")
         teff, logg, fe_h, vmic = labels[i, :4]
         title = f"{teff:.0f} K, log g {logg:.2f}, [Fe/H] {fe_h:.2f}, {vmic:.2f} km/s"
-        axis.set_title(f"{title}: mean |difference| {np.abs(residual[i]).mean():.4f} ({'median' if quantile < 1 else 'largest'})")
+        axis.set_title(
+            f"{title}: mean |difference| {np.abs(residual[i]).mean():.4f} ({'median' if quantile < 1 else 'largest'})"
+        )
         axis.set_ylabel("normalised flux")
     axes[0].set_ylim(-0.06, 1.25)
     axes[0].legend(ncol=3, fontsize=8, loc="upper right")
@@ -184,7 +193,11 @@ def main(n_spectra: int):
         json.dump(result, file, indent=1)
         file.write("\n")
     print(format_table(table))
-    print(json.dumps({k: result[k] for k in ("seconds_per_spectrum", "failures", "changes_few", "largest", "species")}, indent=1))
+    print(
+        json.dumps(
+            {k: result[k] for k in ("seconds_per_spectrum", "failures", "changes_few", "largest", "species")}, indent=1
+        )
+    )
     plot(wavelength, reference, flux, labels, few, changed)
 
 

@@ -23,8 +23,20 @@ import emuinfer as ei
 from emuinfer.emulators import TransformerConfig, TransformerPayne
 from emuinfer.inference.sample import LOCAL, WIDEN, compress_star, local_surrogate
 
-STAR = {"teff": 5690, "logg": 4.36, "fe_h": -0.43, "vmic": 0.8, "mg_fe": 0.04, "ca_fe": 0.22, "ti_fe": 0.02, "cr_fe": -0.03,
-        "mn_fe": -0.14, "co_fe": -0.17, "ni_fe": -0.11, "y_fe": -0.1}
+STAR = {
+    "teff": 5690,
+    "logg": 4.36,
+    "fe_h": -0.43,
+    "vmic": 0.8,
+    "mg_fe": 0.04,
+    "ca_fe": 0.22,
+    "ti_fe": 0.02,
+    "cr_fe": -0.03,
+    "mn_fe": -0.14,
+    "co_fe": -0.17,
+    "ni_fe": -0.11,
+    "y_fe": -0.1,
+}
 WIDTH = np.array([16, 0.022, 0.011, 0.03, 0.007, 0.021, 0.013, 0.009, 0.04, 0.02, 0.012, 0.034])
 
 
@@ -60,8 +72,12 @@ def milliseconds(call, repeats):
 def draws(n, spread, seed):
     rng = np.random.default_rng(seed)
     values = {name: STAR[name] + spread * w * rng.standard_normal(n) for name, w in zip(STAR, WIDTH)}
-    return {**values, "rv": 3.8 + spread * 0.02 * rng.standard_normal(n), "vbroad": 1.9 + spread * 0.04 * rng.standard_normal(n),
-            "log10_jitter": np.full(n, -3.5)}
+    return {
+        **values,
+        "rv": 3.8 + spread * 0.02 * rng.standard_normal(n),
+        "vbroad": 1.9 + spread * 0.04 * rng.standard_normal(n),
+        "log10_jitter": np.full(n, -3.5),
+    }
 
 
 def main():
@@ -79,9 +95,14 @@ def main():
     local = model.with_model_errors(middle, local)
     star = compress_star(model, middle, local)
     built = time.perf_counter() - begin
-    plain = lambda emulator: eqx.tree_at(lambda d: d.model_variance, model.with_emulator(emulator), local.model_variance)
+    plain = lambda emulator: eqx.tree_at(
+        lambda d: d.model_variance, model.with_emulator(emulator), local.model_variance
+    )
     kinds = {
-        "transformer of two blocks": (deep, eqx.tree_at(lambda d: d.model_variance, deep.with_emulator(deep.full_on_grid()), local.model_variance)),
+        "transformer of two blocks": (
+            deep,
+            eqx.tree_at(lambda d: d.model_variance, deep.with_emulator(deep.full_on_grid()), local.model_variance),
+        ),
         "optical-fgk": (model, plain(model.full_on_grid())),
         "its global reduction": (model, plain(model.reduced)),
         "its surrogate around the star": (model, plain(local.emulator)),
@@ -98,7 +119,10 @@ def main():
         rows[key] = {}
         if key in ("its global reduction", "its surrogate around the star"):
             error = np.abs(at[key] - at["optical-fgk"])
-            rows[key] = {"mae_at_example_resolution": float(error.mean()), "max_at_example_resolution": float(error.max())}
+            rows[key] = {
+                "mae_at_example_resolution": float(error.mean()),
+                "max_at_example_resolution": float(error.max()),
+            }
     rows["the same, compressed"]["build_s"] = built
     times = {key: [] for key in calls}
     for _ in range(ROUNDS):
@@ -111,8 +135,16 @@ def main():
         row["times_cheaper_than_optical_fgk"] = float(np.median(own / times[key]))
         print(f"{key:45s}", row)
     path = Path(__file__).parent / "results" / "reduced.json"
-    facts = {"pixels": len(model.wavelength), "grid": model.reduced.config.n_wave, "rounds": ROUNDS, "chains": CHAINS, "load": os.getloadavg()[0],
-             "cores": os.cpu_count(), "machine": platform.processor() or platform.machine(), "jax": jax.__version__}
+    facts = {
+        "pixels": len(model.wavelength),
+        "grid": model.reduced.config.n_wave,
+        "rounds": ROUNDS,
+        "chains": CHAINS,
+        "load": os.getloadavg()[0],
+        "cores": os.cpu_count(),
+        "machine": platform.processor() or platform.machine(),
+        "jax": jax.__version__,
+    }
     path.write_text(json.dumps({**facts, "rows": rows}, indent=1))
 
 

@@ -29,8 +29,10 @@ CHAINS = {
     "mclmc, 4 steps": ("mclmc", {"warmup": 300, "draws": 500, "trajectory_steps": 4.0}),
 }
 OTHERS = {
-    "smc": ("smc", {"draws": 200, "chains": 2}), "nested": ("nested", {"draws": 250, "live": 100, "inner_steps": 15}),
-    "pathfinder": ("pathfinder", {"draws": 500}), "laplace": ("laplace", {"draws": 500}),
+    "smc": ("smc", {"draws": 200, "chains": 2}),
+    "nested": ("nested", {"draws": 250, "live": 100, "inner_steps": 15}),
+    "pathfinder": ("pathfinder", {"draws": 500}),
+    "laplace": ("laplace", {"draws": 500}),
 }
 
 
@@ -49,10 +51,15 @@ def measured(result):
     after = result.gradients - result.warmup["gradients"]
     seconds = result.timings["sampling_s"]
     return {
-        "ess": ess.min(), "r_hat": r_hat.max(), "gradients": result.gradients, "ess_per_gradient": ess.min() / after,
-        "ess_per_gradient_with_warmup": ess.min() / result.gradients, "ess_per_second": ess.min() / seconds,
+        "ess": ess.min(),
+        "r_hat": r_hat.max(),
+        "gradients": result.gradients,
+        "ess_per_gradient": ess.min() / after,
+        "ess_per_gradient_with_warmup": ess.min() / result.gradients,
+        "ess_per_second": ess.min() / seconds,
         "ess_per_second_with_warmup": ess.min() / (seconds + result.timings["warmup_s"]),
-        "seconds": seconds + result.timings["warmup_s"], "divergences": result.stats["diverging"].sum(),
+        "seconds": seconds + result.timings["warmup_s"],
+        "divergences": result.stats["diverging"].sum(),
         "acceptance": result.stats["acceptance_rate"].mean(),
     }
 
@@ -78,16 +85,24 @@ def main():
             rounds[label].append(measured(result) | errors(result.positions, reference))
         rows = {label: {k: float(np.median([r[k] for r in runs])) for k in runs[0]} for label, runs in rounds.items()}
         facts = {
-            "emulator": emulator_hash(model.full), "parameters": len(fit.z), "pixels": len(model.wavelength),
-            "rounds": i + 1, "load": os.getloadavg()[0], "cores": os.cpu_count(),
-            "machine": platform.processor() or platform.machine(), "jax": jax.__version__,
+            "emulator": emulator_hash(model.full),
+            "parameters": len(fit.z),
+            "pixels": len(model.wavelength),
+            "rounds": i + 1,
+            "load": os.getloadavg()[0],
+            "cores": os.cpu_count(),
+            "machine": platform.processor() or platform.machine(),
+            "jax": jax.__version__,
         }
         write({**facts, "rows": rows})
     for label, kind in OTHERS.items():
         result = run(kind, 0)
         rows[label] = errors(result.positions, reference) | {
-            "seconds": result.timings["sampling_s"], "gradients": result.gradients, "notes": list(result.notes),
-            "k_hat": result.warmup.get("k_hat"), "evidence": result.evidence,
+            "seconds": result.timings["sampling_s"],
+            "gradients": result.gradients,
+            "notes": list(result.notes),
+            "k_hat": result.warmup.get("k_hat"),
+            "evidence": result.evidence,
         }
         write({**facts, "rows": rows})
 

@@ -20,24 +20,35 @@ import jax
 import numpy as np
 
 from emuinfer.emulators import TransformerConfig, TransformerPayne, save_emulator
+from emuinfer.emulators.training import TrainConfig, train
 from emuinfer.grids import Grid
 from emuinfer.grids.grid import split_rows
 from emuinfer.labels.space import OPTICAL_FGK
-from emuinfer.emulators.training import TrainConfig, train
 
 RESULTS = Path(__file__).parent / "results"
 SPAN = (5100.0, 5300.0)
 SIZES = {"4 × 1": (4, 1), "8 × 1": (8, 1), "16 × 1": (16, 1), "32 × 2": (32, 2), "64 × 3": (64, 3)}  # width × depth
 TRAIN = TrainConfig(
-    warmup=100, learning_rate=4e-3, decay=0.3, spectra=16, pixels=512, average=0.99, huber=0.1, base_width=32, base_depth=2,
-    validate_every=100, checkpoint_every=10**9,
+    warmup=100,
+    learning_rate=4e-3,
+    decay=0.3,
+    spectra=16,
+    pixels=512,
+    average=0.99,
+    huber=0.1,
+    base_width=32,
+    base_depth=2,
+    validate_every=100,
+    checkpoint_every=10**9,
 )
 STEPS = 500
 
 
 def sizes(width, depth, **more) -> TransformerConfig:
     heads = max(2, width // 8)
-    return TransformerConfig(width=width, depth=depth, heads=heads, tokens=16, label_hidden=128, rank=0, longest_period=0.03, **more)
+    return TransformerConfig(
+        width=width, depth=depth, heads=heads, tokens=16, label_hidden=128, rank=0, longest_period=0.03, **more
+    )
 
 
 def new(config, seed=0):
@@ -69,11 +80,19 @@ def learn(data, config, settings, save=None):
     """The metrics of a run: step, seconds, and MAE and RMSE of held-out spectra."""
     with tempfile.TemporaryDirectory() as folder:
         emulator = train(
-            new(config), *data.train, data.wavelength, config=settings, held_out=data.held, directory=folder, progress=False
+            new(config),
+            *data.train,
+            data.wavelength,
+            config=settings,
+            held_out=data.held,
+            directory=folder,
+            progress=False,
         )
         lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     if save is not None:
-        save_emulator(emulator, save, {"title": "Transformer of simple physics", "recipe": dataclasses.asdict(settings)})
+        save_emulator(
+            emulator, save, {"title": "Transformer of simple physics", "recipe": dataclasses.asdict(settings)}
+        )
     return [{k: line[k] for k in ("step", "seconds", "mae", "rmse")} for line in lines]
 
 
@@ -88,15 +107,26 @@ def law(data, minutes, folder):
         settings = dataclasses.replace(TRAIN, steps=steps)
         # Three times the forward pass for forward and backward.
         work = 3.0 * settings.spectra * settings.pixels * flops_per_pixel(config)
-        yield {"run": f"law {name}", "width": width, "depth": depth}, lambda s=settings, c=config, n=name, w=work: {
-            "flops_per_step": w, "parameters": count(new(c)), "curve": learn(data, c, s, folder / f"law-{n.replace(' × ', 'x')}")}
+        yield (
+            {"run": f"law {name}", "width": width, "depth": depth},
+            lambda s=settings, c=config, n=name, w=work: {
+                "flops_per_step": w,
+                "parameters": count(new(c)),
+                "curve": learn(data, c, s, folder / f"law-{n.replace(' × ', 'x')}"),
+            },
+        )
 
 
 def optimisers(data, *_):
     for optimiser in ("adamw", "muon"):
         for rate in (2e-3, 4e-3, 8e-3, 1.6e-2):
-            settings = dataclasses.replace(TRAIN, steps=STEPS, optimiser=optimiser, learning_rate=rate, validate_every=STEPS)
-            yield {"run": f"optimiser {optimiser}", "rate": rate}, lambda s=settings: {"curve": learn(data, sizes(32, 2), s)}
+            settings = dataclasses.replace(
+                TRAIN, steps=STEPS, optimiser=optimiser, learning_rate=rate, validate_every=STEPS
+            )
+            yield (
+                {"run": f"optimiser {optimiser}", "rate": rate},
+                lambda s=settings: {"curve": learn(data, sizes(32, 2), s)},
+            )
 
 
 KINDS = {"muP": ("adamw", True), "one rate": ("adamw", False), "muP, Muon": ("muon", True)}
@@ -133,7 +163,9 @@ def plot():
         left.loglog(at, low, "k--", label=f"best at each compute: C^{slope:.2f}")
         left.loglog(at, low[0] * (at / at[0]) ** -0.85, "0.6", ls=":", label="published: C^-0.85")
         print(f"exponent {slope:.3f}")
-    left.set(xlabel="compute of training [floating-point operations]", ylabel="held-out mean squared error", title="Scaling")
+    left.set(
+        xlabel="compute of training [floating-point operations]", ylabel="held-out mean squared error", title="Scaling"
+    )
     left.set_xlim(right=left.get_xlim()[1] * 60)  # room for the legend
     left.legend(fontsize=8, loc="upper right")
     for name in ("adamw", "muon"):
@@ -147,7 +179,9 @@ def plot():
             found = sorted((r["rate"], r["curve"][-1]["mae"]) for r in runs if r["run"] == kind and r["width"] == width)
             if found:
                 right.loglog(*zip(*found), color + "o", ls=style, label=f"width {width}, {kind}")
-    right.set(xlabel="learning rate (at width 32)", ylabel="held-out MAE", title=f"Rates between widths, {STEPS // 2} steps")
+    right.set(
+        xlabel="learning rate (at width 32)", ylabel="held-out MAE", title=f"Rates between widths, {STEPS // 2} steps"
+    )
     if right.lines:
         right.legend()
     figure.savefig(RESULTS / "scaling.png", dpi=120)

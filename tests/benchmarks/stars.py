@@ -56,15 +56,26 @@ def fit(name, snr, seed):
     mean = {n: float(draws_of(posterior, n).mean()) for n in model.names}
     star = {n: mean[n] for n in ("rv", "vbroad", "vsini", "log10_jitter") if n in mean}
     bounds = ei.cramer_rao(model, {n: mean[n] for n in model.label_space.names}, **star, model_error=True)
-    flux, model_flux = (np.asarray(posterior[g][n].values) for g, n in (("observed_data", "flux"), ("posterior_predictive", "model_flux")))
+    flux, model_flux = (
+        np.asarray(posterior[g][n].values)
+        for g, n in (("observed_data", "flux"), ("posterior_predictive", "model_flux"))
+    )
     good = np.asarray(posterior["constant_data"]["good"].values) > 0
     median = np.median(model_flux[0], axis=0)
     return {
-        "star": name, "snr": snr, "seed": seed, "pixels": int(good.sum()), "seconds": seconds,
-        "mean": mean, "sd": dict(zip(table["label"].tolist(), np.asarray(table["sd"]).tolist())),
+        "star": name,
+        "snr": snr,
+        "seed": seed,
+        "pixels": int(good.sum()),
+        "seconds": seconds,
+        "mean": mean,
+        "sd": dict(zip(table["label"].tolist(), np.asarray(table["sd"]).tolist())),
         "bound": {n: float(bounds.marginal[n]) for n in model.label_space.names},
-        "r_hat": float(np.max(table["r_hat"])), "ess": float(np.min(table["ess_bulk"])), "k_hat": float(posterior.attrs["k_hat"]),
-        "verification": posterior.attrs["verification"], "warnings": json.loads(posterior.attrs["warnings"]),
+        "r_hat": float(np.max(table["r_hat"])),
+        "ess": float(np.min(table["ess_bulk"])),
+        "k_hat": float(posterior.attrs["k_hat"]),
+        "verification": posterior.attrs["verification"],
+        "warnings": json.loads(posterior.attrs["warnings"]),
         "residual_rms": float(np.std(((flux - median) / median)[good])),
     }
 
@@ -72,7 +83,9 @@ def fit(name, snr, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--directory", type=Path, default=Path("stars"), help="fits that are done are kept here")
-    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("K", "N"), help="every N-th star, from the K-th")
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(0, 1), metavar=("K", "N"), help="every N-th star, from the K-th"
+    )
     args = parser.parse_args()
     args.directory.mkdir(parents=True, exist_ok=True)
     use_compilation_cache()
@@ -84,7 +97,13 @@ def main():
             if path.exists():
                 continue
             result = fit(name, snr, seed)
-            print(name, snr, {m: f"{result['mean'][m]:.4g} ± {result['sd'][m]:.2g}" for m in SHOWN}, result["verification"], flush=True)
+            print(
+                name,
+                snr,
+                {m: f"{result['mean'][m]:.4g} ± {result['sd'][m]:.2g}" for m in SHOWN},
+                result["verification"],
+                flush=True,
+            )
             path.write_text(json.dumps(result, indent=1) + "\n")
     rows = [json.loads(p.read_text()) for p in sorted(args.directory.glob("*.json"))]
     if len(rows) == sum(len(s[4]) + 1 for s in STARS.values()):
@@ -101,8 +120,11 @@ def report(rows):
     shifts = np.array([list(r["shift"].values()) for r in lower])
     ratios = np.array([list(r["sd_over_bound"].values()) for r in rows])
     summary = {
-        "fits": len(rows), "rms_shift": float(np.sqrt((shifts**2).mean())), "shifts_above_2": float((np.abs(shifts) > 2).mean()),
-        "largest_shift": float(np.abs(shifts).max()), "sd_over_bound_median": float(np.median(ratios)),
+        "fits": len(rows),
+        "rms_shift": float(np.sqrt((shifts**2).mean())),
+        "shifts_above_2": float((np.abs(shifts) > 2).mean()),
+        "largest_shift": float(np.abs(shifts).max()),
+        "sd_over_bound_median": float(np.median(ratios)),
         "sd_over_bound_5_95": np.quantile(ratios, [0.05, 0.95]).tolist(),
     }
     facts = {"machine": platform.machine(), "jax": jax.__version__}
@@ -118,7 +140,15 @@ def plot(rows):
         for axis, label, i in zip(column, SHOWN, range(3)):
             for r in own:
                 x = r["snr"] * (1.0 if r["seed"] == 0 else 1.12)
-                axis.errorbar(x, r["mean"][label], r["sd"][label], fmt="o" if r["seed"] == 0 else "s", color=f"C{r['seed']}", ms=4, capsize=2)
+                axis.errorbar(
+                    x,
+                    r["mean"][label],
+                    r["sd"][label],
+                    fmt="o" if r["seed"] == 0 else "s",
+                    color=f"C{r['seed']}",
+                    ms=4,
+                    capsize=2,
+                )
             if star[5]:
                 axis.axhline(star[5][i], color="0.6", lw=1, ls="--")
             axis.set(xscale="log")

@@ -23,8 +23,8 @@ import numpy as np
 
 import emuinfer as ei
 from emuinfer.emulators.reduced import log_grid
-from emuinfer.labels.design import sobol_design
 from emuinfer.forward.operator import SpectrumOperator
+from emuinfer.labels.design import sobol_design
 from emuinfer.survey.fit_many import fit_many
 
 R, SAMPLING = 28_000, 2.5
@@ -53,7 +53,9 @@ def mock(path, n, snr, seed=0, chunk=64):
         for i in range(0, n, chunk):
             rows = (np.arange(i, i + chunk)) % n
             scaled = jnp.asarray(space.scale(labels[rows]), jnp.float32)
-            some = np.asarray(spectra(table, operator, scaled, *(jnp.asarray(a[rows], jnp.float32) for a in (rv, vbroad))))
+            some = np.asarray(
+                spectra(table, operator, scaled, *(jnp.asarray(a[rows], jnp.float32) for a in (rv, vbroad)))
+            )
             stop = min(i + chunk, n)
             flux[i:stop] = (1000 * tilt * (some + rng.standard_normal(some.shape) / snr))[: stop - i]
             sigma[i:stop] = np.broadcast_to(1000 * tilt / snr, some.shape)[: stop - i]
@@ -72,14 +74,26 @@ def survey(path, labels, folder, workers, batch):
     seconds = np.asarray(table["seconds"])
     ess = np.stack([np.asarray(table[f"{n}_ess"]) for n in names], 1)
     r_hat = np.stack([np.asarray(table[f"{n}_r_hat"]) for n in names], 1)
-    pull = np.stack([(np.asarray(table[n]) - labels[:, i]) / np.asarray(table[f"{n}_sd"]) for i, n in enumerate(names)], 1)
+    pull = np.stack(
+        [(np.asarray(table[n]) - labels[:, i]) / np.asarray(table[f"{n}_sd"]) for i, n in enumerate(names)], 1
+    )
     flag = np.asarray(table["flag"])
     return {
-        "stars": len(table) + len(bad), "without_data": bad.tolist(), "all_others_finite": everything_else_finite, "wall_s": wall, "seconds_per_star_and_process": float(np.median(seconds)),
-        "stars_per_second": workers / float(np.median(seconds)), "workers": workers, "batch": batch,
-        "ess_all_labels_400": float((ess.min(1) >= 400).mean()), "ess_median": float(np.median(ess)), "ess_p5": float(np.quantile(ess, 0.05)),
-        "r_hat_all_labels_1.01": float((r_hat.max(1) < 1.01).mean()), "verification_failed": float((flag & 32 > 0).mean()),
-        "repaired": float(np.asarray(table["repaired"]).mean()), "pull_sd": dict(zip(names, np.round(np.nanstd(pull, 0), 3).tolist())),
+        "stars": len(table) + len(bad),
+        "without_data": bad.tolist(),
+        "all_others_finite": everything_else_finite,
+        "wall_s": wall,
+        "seconds_per_star_and_process": float(np.median(seconds)),
+        "stars_per_second": workers / float(np.median(seconds)),
+        "workers": workers,
+        "batch": batch,
+        "ess_all_labels_400": float((ess.min(1) >= 400).mean()),
+        "ess_median": float(np.median(ess)),
+        "ess_p5": float(np.quantile(ess, 0.05)),
+        "r_hat_all_labels_1.01": float((r_hat.max(1) < 1.01).mean()),
+        "verification_failed": float((flag & 32 > 0).mean()),
+        "repaired": float(np.asarray(table["repaired"]).mean()),
+        "pull_sd": dict(zip(names, np.round(np.nanstd(pull, 0), 3).tolist())),
         "within_68": float(np.mean(np.abs(pull) < 1)),
         "peak_memory_mb_of_a_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
     }
@@ -93,7 +107,9 @@ def numpyro_nuts(path, wavelength, stars, full, warmup, draws):
     emulator = ei.load_emulator("optical-fgk")
     rows = []
     with h5py.File(path) as file:
-        spectra = [(np.asarray(file["flux"][i], float), np.asarray(file["uncertainty"][i], float)) for i in range(stars + 1)]
+        spectra = [
+            (np.asarray(file["flux"][i], float), np.asarray(file["uncertainty"][i], float)) for i in range(stars + 1)
+        ]
     from emuinfer.survey.fit_many import Survey
 
     survey = Survey(emulator, wavelength, R, "air", line_errors=None, progress=False)
@@ -103,7 +119,9 @@ def numpyro_nuts(path, wavelength, stars, full, warmup, draws):
         observation = ei.Observation(wavelength, flux, sigma, resolution=R, medium="air", clip=None)
         arrays, start, _ = survey.prepare(observation)
         data = eqx.tree_at(
-            lambda d: tuple(getattr(d, k) for k in arrays), model.data, tuple(jnp.asarray(v, jnp.float32) for v in arrays.values())
+            lambda d: tuple(getattr(d, k) for k in arrays),
+            model.data,
+            tuple(jnp.asarray(v, jnp.float32) for v in arrays.values()),
         )
         if full:
             data = eqx.tree_at(lambda d: d.emulator, data, survey.full, is_leaf=lambda x: x is data.emulator)
@@ -121,7 +139,9 @@ def numpyro_nuts(path, wavelength, stars, full, warmup, draws):
         seconds = time.perf_counter() - middle  # compiled by now: sampling alone
         x = mcmc.get_samples()
         ess = min(float(arviz.ess(np.asarray(x[n])[None])) for n in model.label_space.names)
-        rows.append({"sampling_s": seconds, "first_s": first, "warmup_with_compilation_s": middle - begin - first, "ess": ess})
+        rows.append(
+            {"sampling_s": seconds, "first_s": first, "warmup_with_compilation_s": middle - begin - first, "ess": ess}
+        )
         print("full" if full else "reduced", i, rows[-1], flush=True)
     return rows
 
@@ -132,9 +152,18 @@ def main():
     parser.add_argument("--snr", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--numpyro", type=int, default=3, help="stars for NumPyro's NUTS on the reduced emulator; 0 skips it")
+    parser.add_argument(
+        "--numpyro", type=int, default=3, help="stars for NumPyro's NUTS on the reduced emulator; 0 skips it"
+    )
     args = parser.parse_args()
-    facts = {"cores": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__, "snr": args.snr, "R": R, "load": os.getloadavg()[0]}
+    facts = {
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "jax": jax.__version__,
+        "snr": args.snr,
+        "R": R,
+        "load": os.getloadavg()[0],
+    }
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -146,8 +175,15 @@ def main():
         if args.numpyro:
             peers = {}
             path = folder / f"{args.stars[0]}.h5"
-            for name, full, stars, warmup, draws in (("reduced emulator", False, args.numpyro, 300, 500), ("optical-fgk", True, 1, 100, 60)):
-                peers[name] = {"warmup": warmup, "draws": draws, "stars": numpyro_nuts(path, wavelength, stars, full, warmup, draws)}
+            for name, full, stars, warmup, draws in (
+                ("reduced emulator", False, args.numpyro, 300, 500),
+                ("optical-fgk", True, 1, 100, 60),
+            ):
+                peers[name] = {
+                    "warmup": warmup,
+                    "draws": draws,
+                    "stars": numpyro_nuts(path, wavelength, stars, full, warmup, draws),
+                }
                 write({**facts, "pixels": len(wavelength), "survey": rows, "numpyro_nuts": peers})
 
 

@@ -28,7 +28,12 @@ def regions(labels):
     yield "all", np.ones(len(labels), bool)
     for low, high in ((4000, 4500), (4500, 5500), (5500, 7000)):
         for metal_low, metal_high in ((-3, -2), (-2, -1), (-1, 0.5)):
-            inside = (labels[:, 0] >= low) & (labels[:, 0] <= high) & (labels[:, 2] >= metal_low) & (labels[:, 2] <= metal_high)
+            inside = (
+                (labels[:, 0] >= low)
+                & (labels[:, 0] <= high)
+                & (labels[:, 2] >= metal_low)
+                & (labels[:, 2] <= metal_high)
+            )
             yield f"{low}-{high} K, [Fe/H] {metal_low} to {metal_high}", inside
 
 
@@ -54,7 +59,17 @@ def main(n_spectra: int):
         r, s = np.abs(residual[inside]), np.abs(at_40k[inside])
         rows.append((name, inside.sum(), r.mean(), np.median(r.mean(axis=1)), np.percentile(r, 99), s.mean(),
                      residual[inside].mean(), offset[inside].mean(), np.abs(slope[inside]).mean()))  # fmt: skip
-    names = ("region", "n", "mae", "median_mae", "p99", "mae_r40000", "bias", "ln_continuum_offset", "abs_continuum_slope")
+    names = (
+        "region",
+        "n",
+        "mae",
+        "median_mae",
+        "p99",
+        "mae_r40000",
+        "bias",
+        "ln_continuum_offset",
+        "abs_continuum_slope",
+    )
     table = Table(rows=rows, names=names)
     for column in table.colnames[2:]:
         table[column].info.format = ".5f"
@@ -86,7 +101,9 @@ def plot(wavelength, reference, flux, labels, residual):
         axis.plot(wavelength[inside], residual[i, inside], "C0", lw=0.7, label="difference")
         teff, logg, fe_h, vmic = labels[i, :4]
         title = f"{teff:.0f} K, log g {logg:.2f}, [Fe/H] {fe_h:.2f}, {vmic:.2f} km/s"
-        axis.set_title(f"{title}: mean |difference| {np.abs(residual[i]).mean():.4f} (quantile {quantile:g})", fontsize=9)
+        axis.set_title(
+            f"{title}: mean |difference| {np.abs(residual[i]).mean():.4f} (quantile {quantile:g})", fontsize=9
+        )
         axis.set_ylabel("normalised flux")
     axes[0].legend(ncol=3, fontsize=8, loc="center right")
     axes[-1].set_xlabel("wavelength in air (Å)")

@@ -15,8 +15,8 @@ import numpy as np
 from ...errors import EmulatorError
 from ...labels.space import LabelSpace
 from ..base import flux_from_depth
-from .gaussian_process import LogitGP
 from .components import LogitPCA
+from .gaussian_process import LogitGP
 from .pixels import ACTIVATIONS, PixelEmulator, PixelGrid, apply_layers, dense_layers
 
 __all__ = ["LogitGP", "LogitPCA", "PerPixelMLP", "PixelGrid", "PixelPolynomial"]

@@ -2,11 +2,11 @@
 
 from ...training.config import TrainConfig
 from .baselines import fit_logit_pca, fit_mlp, fit_polynomial
-from .gaussian_process import fit_logit_gp
 from .coverage import coverage
 from .data import labels_for
 from .endless import pretrain
 from .evaluate import error_table, load_statistics, predict, residual_statistics, save_statistics
+from .gaussian_process import fit_logit_gp
 from .train import train
 from .uncertainty import fit_uncertainty
 

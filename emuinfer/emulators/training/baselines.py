@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..base import depth_from_flux
-from ..baselines.regression import LogitPCA, PerPixelMLP, PixelPolynomial, monomial_values
-from ..baselines.pixels import ACTIVATIONS, PixelGrid, apply_layers
 from ...errors import TrainingError
+from ..base import depth_from_flux
+from ..baselines.pixels import ACTIVATIONS, PixelGrid, apply_layers
+from ..baselines.regression import LogitPCA, PerPixelMLP, PixelPolynomial, monomial_values
 
 RIDGES = 10.0 ** np.arange(-6, 3.5, 0.5)
 
@@ -148,9 +148,7 @@ def fit_logit_pca(
         sets = [(scaled_simple, x_simple, weight_decay, learning_rate), (scaled, x, weight_decay, tune_rate)]
     scale = ((sets[0][1] - mean) @ basis.T).std(0)
     grid = PixelGrid.from_wavelength(wavelength)
-    emulator = LogitPCA(
-        label_space, grid, medium, len(scale), hidden, n_networks, epsilon, key=jax.random.key(seed)
-    )
+    emulator = LogitPCA(label_space, grid, medium, len(scale), hidden, n_networks, epsilon, key=jax.random.key(seed))
     as_leaves = lambda **arrays: {k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()}
     emulator = replace_leaves(emulator, **as_leaves(mean=mean, basis=basis, scale=scale))
     for stage, (inputs, x, decay, rate) in enumerate(sets):
@@ -171,7 +169,20 @@ def fit_logit_pca(
 
 
 def _train_network(
-    layers, inputs, target, fit, held, activation, steps, learning_rate, batch, seed, method, weights=1.0, decay=0.0, tune=False
+    layers,
+    inputs,
+    target,
+    fit,
+    held,
+    activation,
+    steps,
+    learning_rate,
+    batch,
+    seed,
+    method,
+    weights=1.0,
+    decay=0.0,
+    tune=False,
 ):
     """Minimise the weighted mean squared error; with held-out rows, return the layers that were best on them.
 

@@ -72,7 +72,10 @@ def labels_for(emulator, grid, emulator_name="the emulator", grid_name="the grid
     Raises `TrainingError`, naming both sides, unless the grid has the emulator's labels (names and units), wavelength medium
     and range. The range may fall short by 1 %: training on less would spoil the rest unseen.
     """
-    theirs, ours = dict(zip(grid.label_space.names, grid.label_space.units)), dict(zip(emulator.labels, emulator.label_space.units))
+    theirs, ours = (
+        dict(zip(grid.label_space.names, grid.label_space.units)),
+        dict(zip(emulator.labels, emulator.label_space.units)),
+    )
     if theirs != ours:
         listed = lambda units: ", ".join(f"{name} ({unit})" for name, unit in units.items())
         raise TrainingError(
@@ -98,14 +101,20 @@ def check_data(emulator, labels, flux, wavelength, kind="training"):
     labels, flux = np.asarray(labels, np.float64), np.asarray(flux, np.float32)
     n_labels = len(emulator.label_space)
     if labels.ndim != 2 or labels.shape[1] != n_labels:
-        raise TrainingError(f"The emulator has {n_labels} labels {emulator.labels}; the {kind} labels have shape {labels.shape}.")
+        raise TrainingError(
+            f"The emulator has {n_labels} labels {emulator.labels}; the {kind} labels have shape {labels.shape}."
+        )
     if flux.shape != (len(labels), len(wavelength)):
-        raise TrainingError(f"The {kind} flux must have shape ({len(labels)}, {len(wavelength)}), labels × wavelengths; got {flux.shape}.")
+        raise TrainingError(
+            f"The {kind} flux must have shape ({len(labels)}, {len(wavelength)}), labels × wavelengths; got {flux.shape}."
+        )
     if not len(labels):
         raise TrainingError(f"There are no {kind} spectra.")
     if not np.isfinite(labels).all() or not np.isfinite(flux).all():
         bad = np.flatnonzero(~(np.isfinite(labels).all(1) & np.isfinite(flux).all(1)))
-        raise TrainingError(f"{bad.size} {kind} spectra hold values that are not finite, e.g. rows {bad[:5].tolist()}. Remove them.")
+        raise TrainingError(
+            f"{bad.size} {kind} spectra hold values that are not finite, e.g. rows {bad[:5].tolist()}. Remove them."
+        )
     inside = emulator.label_space.contains(labels)
     if not inside.all():
         row = int(np.flatnonzero(~inside)[0])

@@ -28,7 +28,14 @@ class EndlessSpectra:
     def __init__(self, synthesizer, space, n_wave: int, pixels: int, *, ring=2048, renew=4, chunk=16, seed=0):
         if ring < chunk or ring % chunk:
             raise TrainingError(f"The ring ({ring} spectra) must be a multiple of the chunk ({chunk}).")
-        self.synthesizer, self.space, self.pixels, self.renew, self.chunk, self.seed = synthesizer, space, pixels, renew, chunk, seed
+        self.synthesizer, self.space, self.pixels, self.renew, self.chunk, self.seed = (
+            synthesizer,
+            space,
+            pixels,
+            renew,
+            chunk,
+            seed,
+        )
         self.chunks, self.made, self.replaced = ring // chunk, None, 0
         self.labels = np.zeros((ring, len(space)), np.float32)
         self.flux = jnp.zeros((ring, n_wave))
@@ -48,7 +55,9 @@ class EndlessSpectra:
             flux, finite = _synthesize(self.synthesizer, jnp.asarray(labels, jnp.float32))
             finite = np.asarray(finite)
             if not finite.any():
-                raise TrainingError(f"No spectrum of chunk {number} is finite; its first labels are {self.space.to_dict(labels[0])}.")
+                raise TrainingError(
+                    f"No spectrum of chunk {number} is finite; its first labels are {self.space.to_dict(labels[0])}."
+                )
             # The neighbour is the nearest finite one before it, or else the first.
             source = np.maximum.accumulate(np.where(finite, np.arange(self.chunk), np.flatnonzero(finite)[0]))
             self.replaced += int((~finite).sum())
@@ -89,7 +98,9 @@ def pretrain(emulator, synthesizer, wavelength, *, config, ring=2048, renew=4, c
             f"The labels differ: the synthesizer has {', '.join(synthesizer.labels.names)}; the emulator {', '.join(emulator.labels)}."
         )
     sizes = {"ring": ring, "renew": renew, "chunk": chunk}
-    source = EndlessSpectra(synthesizer, emulator.label_space, len(wavelength), config.pixels, seed=config.seed, **sizes)
+    source = EndlessSpectra(
+        synthesizer, emulator.label_space, len(wavelength), config.pixels, seed=config.seed, **sizes
+    )
     described = {"endless": sizes, "data": f"{len(wavelength)} pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å"}
     return run(
         emulator, source, described, wavelength,

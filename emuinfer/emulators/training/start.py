@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..base import depth_from_flux
-from ..components import fit_coefficients, principal_components
-from ..baselines.gaussian_process import LogitGP, gp_features, matern52
-from ..transformer import TransformerPayne
 from ...errors import TrainingError
 from ...labels.design import sobol_design
+from ..base import depth_from_flux
+from ..baselines.gaussian_process import LogitGP, gp_features, matern52
+from ..components import fit_coefficients, principal_components
+from ..transformer import TransformerPayne
 
 
 def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, *, steps=4000, seed=0, progress=True):
@@ -33,7 +33,9 @@ def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, 
     scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
     mean, basis, coefficients = principal_components(depth_from_flux(np.asarray(flux, np.float32), c.epsilon), c.rank)
     inputs = np.asarray(emulator.branch_inputs(scaled))
-    layers = fit_coefficients(inputs, coefficients, c.label_hidden, steps, seed, progress=progress, depth=c.branch_layers)
+    layers = fit_coefficients(
+        inputs, coefficients, c.label_hidden, steps, seed, progress=progress, depth=c.branch_layers
+    )
     return _with_components(emulator, mean, basis, layers)
 
 
@@ -53,16 +55,28 @@ def start_from_teacher(emulator: TransformerPayne, teacher: LogitGP, *, n=65536,
     coefficients = teacher_coefficients(teacher, scaled)[:, : c.rank]
     basis, middle = np.asarray(teacher.basis, float), coefficients.mean(0)
     layers = fit_coefficients(
-        np.asarray(emulator.branch_inputs(scaled)), coefficients - middle, c.label_hidden, steps, seed, batch=1024,
-        progress=progress, depth=c.branch_layers, rate=2e-3,
+        np.asarray(emulator.branch_inputs(scaled)),
+        coefficients - middle,
+        c.label_hidden,
+        steps,
+        seed,
+        batch=1024,
+        progress=progress,
+        depth=c.branch_layers,
+        rate=2e-3,
     )
-    return _with_components(emulator, np.asarray(teacher.mean, float) + middle @ basis[: c.rank], basis[: c.rank], layers)
+    return _with_components(
+        emulator, np.asarray(teacher.mean, float) + middle @ basis[: c.rank], basis[: c.rank], layers
+    )
 
 
 def teacher_coefficients(teacher: LogitGP, scaled, chunk: int = 1024) -> np.ndarray:
     """Component coefficients `(n, components)` of a `LogitGP` at scaled labels `(n, n_labels)`."""
     features = np.asarray(gp_features(teacher.label_space, np.asarray(scaled), np), np.float32)
-    parts = [np.asarray(_kernel_sums(teacher.sums, jnp.asarray(features[i : i + chunk]))) for i in range(0, len(features), chunk)]
+    parts = [
+        np.asarray(_kernel_sums(teacher.sums, jnp.asarray(features[i : i + chunk])))
+        for i in range(0, len(features), chunk)
+    ]
     return np.concatenate(parts).astype(np.float64)
 
 

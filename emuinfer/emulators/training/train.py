@@ -11,8 +11,8 @@ import numpy as np
 from ...errors import TrainingError
 from ...training.checkpoint import RunFolder
 from ...training.config import TrainConfig
-from .data import Replay, StoredSpectra, check_data, describe_spectra, describe_weights
 from ...training.optimiser import MATRICES, make_optimiser
+from .data import Replay, StoredSpectra, check_data, describe_spectra, describe_weights
 
 
 class TrainState(eqx.Module):
@@ -72,7 +72,9 @@ def make_step(static, optimiser, config: TrainConfig):
     @eqx.filter_jit(donate="all-except-first")
     def step(data, state: TrainState):
         query, labels, pixels, target = data
-        (loss, mae), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.step, query, labels, pixels, target)
+        (loss, mae), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, state.step, query, labels, pixels, target
+        )
         updates, opt_state = optimiser.update(grads, state.optimiser, state.params)
         params = eqx.apply_updates(state.params, updates)
         # Early on the average follows the weights closely, later it remembers about 1/(1 - average) steps.
@@ -130,7 +132,10 @@ def train(
     """
     labels, flux = check_data(emulator, labels, flux, wavelength)
     scale = lambda labels: np.asarray(emulator.label_space.scale(labels), np.float32)
-    source, described = StoredSpectra(scale(labels), flux, config), {"data": describe_spectra(emulator, labels, flux, wavelength)}
+    source, described = (
+        StoredSpectra(scale(labels), flux, config),
+        {"data": describe_spectra(emulator, labels, flux, wavelength)},
+    )
     if replay is not None:
         old_labels, old_flux = check_data(emulator, *replay, wavelength, "replayed")
         source = Replay(source, StoredSpectra(scale(old_labels), old_flux, config, stream=1), config.replay)
@@ -141,7 +146,9 @@ def train(
     )  # fmt: skip
 
 
-def run(emulator, source, described: dict, wavelength, *, config, held_out=None, directory=None, resume=True, progress=True):
+def run(
+    emulator, source, described: dict, wavelength, *, config, held_out=None, directory=None, resume=True, progress=True
+):
     """The training loop of `train` and `pretrain`: `source.batch(step, n)` gives labels, pixels and flux of `n` spectra, and
     `described` says what, besides settings and first weights, makes this run another."""
     if held_out is not None:
@@ -150,7 +157,9 @@ def run(emulator, source, described: dict, wavelength, *, config, held_out=None,
     elif config.patience:
         raise TrainingError(f"patience = {config.patience} needs held-out spectra to judge by: give held_out.")
     share, replicate = placement(config.devices)
-    folder = RunFolder(directory, dataclasses.asdict(config) | described | {"start": describe_weights(emulator)}, resume)
+    folder = RunFolder(
+        directory, dataclasses.asdict(config) | described | {"start": describe_weights(emulator)}, resume
+    )
     params, static = eqx.partition(emulator, eqx.is_inexact_array)
     optimiser = make_optimiser(config, params)
     state = TrainState(_copy(params), _copy(params), jax.jit(optimiser.init)(params), jnp.zeros((), jnp.int32))
@@ -168,7 +177,9 @@ def run(emulator, source, described: dict, wavelength, *, config, held_out=None,
         state, loss, mae = step_fn((query, *share(source.batch(i, config.spectra))), state)
         seen.append((loss, mae))
         last = i + 1 == config.steps
-        validating, saving = ((i + 1) % every == 0 or last for every in (config.validate_every, config.checkpoint_every))
+        validating, saving = (
+            (i + 1) % every == 0 or last for every in (config.validate_every, config.checkpoint_every)
+        )
         if validating or (saving and directory is not None):
             _refuse_non_finite(i + 1, seen, state, static, best, folder, config)
         if validating:
@@ -213,7 +224,13 @@ def _steps(start, stop, progress):
 
 def _report(step, seen, began, start):
     loss, mae = np.mean(np.asarray(jax.device_get(seen)), axis=0)
-    return {"step": step, "loss": float(loss), "train_mae": float(mae), "seconds": round(time.time() - began, 1), "from": start}
+    return {
+        "step": step,
+        "loss": float(loss),
+        "train_mae": float(mae),
+        "seconds": round(time.time() - began, 1),
+        "from": start,
+    }
 
 
 def _refuse_non_finite(step, seen, state, static, best, folder, config):
@@ -221,7 +238,11 @@ def _refuse_non_finite(step, seen, state, static, best, folder, config):
     bad = np.flatnonzero(~np.isfinite(np.asarray(jax.device_get(seen))[:, 0]))
     if not bad.size and _all_finite(state.params):
         return
-    what = f"loss is not finite at step {step - len(seen) + 1 + bad[0]}" if bad.size else f"weights are not finite at step {step}"
+    what = (
+        f"loss is not finite at step {step - len(seen) + 1 + bad[0]}"
+        if bad.size
+        else f"weights are not finite at step {step}"
+    )
     remedy = f"Lower learning_rate (now {config.learning_rate:g}) or clip (now {config.clip:g})"
     if not folder.has_checkpoint:
         raise TrainingError(f"The training {what}, before the first checkpoint. {remedy} and train anew.")

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ...errors import TrainingError
 from ..baselines.pixels import PixelGrid
 from ..uncertainty import EmulatorUncertainty, correlation_integral, label_terms, sensitivity
-from ...errors import TrainingError
 from .coverage import LEVELS, check_residuals, coverage, whitened_distance, whitened_projection
 from .evaluate import SIGMA_PER_FWHM, predict
 
@@ -96,13 +96,16 @@ def fit_uncertainty(
     leveled = lambda row: (np.exp(terms[row] @ level) * e for e in errors(row))
     size, nu, factor_size, factor_nu = _sizes(residuals, leveled, coherence)
     shape = _shape(x, slope, terms, np.ones(len(x), bool), rank)
-    shape = _Shape(
-        shape.scale + level, shape.factor_scale + level, size * shape.diagonal, factor_size * shape.factors
-    )
+    shape = _Shape(shape.scale + level, shape.factor_scale + level, size * shape.diagonal, factor_size * shape.factors)
     arrays = {**vars(shape), "correlation": correlation, "stretch": stretch}
     return EmulatorUncertainty(
-        **{k: np.asarray(v, np.float32) for k, v in arrays.items()}, label_space=label_space, grid=grid, medium=medium,
-        epsilon=float(epsilon), degrees_of_freedom=nu, factor_degrees_of_freedom=factor_nu,
+        **{k: np.asarray(v, np.float32) for k, v in arrays.items()},
+        label_space=label_space,
+        grid=grid,
+        medium=medium,
+        epsilon=float(epsilon),
+        degrees_of_freedom=nu,
+        factor_degrees_of_freedom=factor_nu,
     )
 
 
@@ -282,13 +285,13 @@ def _fit_t(value, diagonal, low_rank):
 
 
 def main(argv=None):
+    from ...grids import Grid, import_npz
+    from ...labels.space import OPTICAL_FGK
+    from ...recipes.optical_fgk import fixed_split
     from .. import load_emulator
     from ..storage import _find
     from ..uncertainty import save_uncertainty
-    from ...grids import Grid, import_npz
-    from ...labels.space import OPTICAL_FGK
     from .gaussian_process import fit_logit_gp
-    from ...recipes.optical_fgk import fixed_split
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("emulator", help="name or path of the emulator to save the uncertainty beside")
