@@ -10,9 +10,11 @@ from tiny import RANGE, RV, SPACE, TRUTH, VBROAD, Lines, line_emulator, observe,
 
 from emuinfer import LabelSpace, StellarSpectrum
 from emuinfer.emulators import ReducedEmulator
-from emuinfer.emulators.reduced import ReductionConfig, log_grid
+from emuinfer.emulators.reduced import ReductionConfig
 from emuinfer.errors import EmuinferError, LabelError
-from emuinfer.forecast.cramer_rao import cramer_rao, instrument_model, solar_labels
+from emuinfer.forecast.cramer_rao import cramer_rao, instrument_model
+from emuinfer.labels.space import solar_labels
+from emuinfer.wavelengths.uniform import log_grid
 
 AT = {"rv": RV, "vbroad": VBROAD}
 

@@ -9,8 +9,6 @@ from tiny import TRUTH
 
 from emuinfer import cramer_rao
 from emuinfer.emulators import EmulatorUncertainty
-from emuinfer.emulators.baselines.pixels import PixelGrid
-from emuinfer.emulators.uncertainty import label_terms
 from emuinfer.errors import EmuinferError, LabelError
 from emuinfer.forecast.bounds import Bounds, unwhiten_transposed, whiten
 from emuinfer.forecast.cramer_rao import instrument_model
@@ -18,6 +16,8 @@ from emuinfer.forecast.emulator_floor import emulator_covariance, grid_response
 from emuinfer.forecast.forecast import Exposure, Forecast, pixel_flux
 from emuinfer.forecast.instruments import Arm, Instrument
 from emuinfer.forecast.maps import against_snr, best_window, bounds_map, snr_needed
+from emuinfer.labels.features import label_terms
+from emuinfer.wavelengths.pixels import PixelGrid
 
 INSTRUMENT = Instrument.single(6181.0, 6193.0, 20_000.0)
 

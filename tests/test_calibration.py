@@ -9,12 +9,13 @@ from scipy import stats
 
 from emuinfer.calibration.check import calibrate
 from emuinfer.calibration.statistics import ALL, DRAWS, ecdf_band, histogram_band, ranks_of, summarise, uniformity
-from emuinfer.emulators.baselines.pixels import PixelGrid
-from emuinfer.emulators.uncertainty import EmulatorUncertainty, label_terms, sensitivity
+from emuinfer.emulators.uncertainty import EmulatorUncertainty, sensitivity
 from emuinfer.errors import GridError, LabelError, SamplingError
 from emuinfer.grids import Grid
 from emuinfer.labels import sobol_design
+from emuinfer.labels.features import label_terms
 from emuinfer.survey.fit_many import Settings
+from emuinfer.wavelengths.pixels import PixelGrid
 
 STARS = 96
 OPTIONS = {

@@ -6,21 +6,15 @@ import numpy as np
 import pytest
 
 from emuinfer.emulators.base import depth_from_flux
-from emuinfer.emulators.baselines.gaussian_process import gp_features, matern52
-from emuinfer.emulators.baselines.pixels import PixelGrid
-from emuinfer.emulators.baselines.regression import (
-    LogitGP,
-    LogitPCA,
-    PerPixelMLP,
-    PixelPolynomial,
-    monomial_values,
-    monomials,
-)
+from emuinfer.emulators.baselines.gaussian_process import matern52
+from emuinfer.emulators.baselines.regression import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial
 from emuinfer.emulators.training import fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
 from emuinfer.emulators.training.baselines import principal_components
 from emuinfer.emulators.training.gp_likelihood import difference_likelihood, negative_log_likelihood
 from emuinfer.errors import EmulatorError, TrainingError
+from emuinfer.labels.features import gp_features, monomial_values, monomials
 from emuinfer.labels.space import LabelSpace
+from emuinfer.wavelengths.pixels import PixelGrid
 
 SPACE = LabelSpace(("teff", "logg", "fe_h"), (4000, 1, -2), (7000, 5, 0.5))
 WAVELENGTH = 5100.0 + 0.04 * np.arange(151)

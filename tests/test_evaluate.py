@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.emulators.baselines.regression import PixelPolynomial
 from emuinfer.emulators.training.evaluate import (
     convolve,
@@ -19,6 +18,7 @@ from emuinfer.emulators.training.evaluate import (
 )
 from emuinfer.errors import LabelError, TrainingError
 from emuinfer.labels.space import LabelSpace
+from emuinfer.wavelengths.pixels import PixelGrid
 
 SPACE = LabelSpace(("teff", "logg", "fe_h"), (4000, 0, -3), (7000, 5, 1))
 WAVELENGTH = 5100.0 + 0.02 * np.arange(400)

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emuinfer.constants import SPEED_OF_LIGHT
 from emuinfer.errors import ObservationError
 from emuinfer.forward.banded import Banded
 from emuinfer.forward.broadening import rotation_table, rotation_transfer
 from emuinfer.forward.lsf import lsf_sigma, split_sigma
 from emuinfer.forward.operator import SpectrumOperator, usable_pixels
-from emuinfer.observations.cross_correlation import SPEED_OF_LIGHT, VelocityGrid, shift_wavelength, velocity_grid
+from emuinfer.wavelengths.uniform import VelocityGrid, shift_wavelength, velocity_grid
 
 GRID = velocity_grid(5100, 5140, 0.7)
 PIXELS = np.linspace(5112, 5128, 1500)  # far enough from the ends for any shift here

@@ -13,7 +13,7 @@ from emuinfer import Observation, StellarSpectrum
 from emuinfer.errors import ObservationError
 from emuinfer.forward.lsf import box_weights, matrix_rows, resolving_power
 from emuinfer.forward.operator import SpectrumOperator
-from emuinfer.observations.cross_correlation import velocity_grid
+from emuinfer.wavelengths.uniform import velocity_grid
 
 GRID = velocity_grid(5100, 5140, 0.7)
 PIXELS = np.linspace(5108, 5132, 400)  # 0.06 Å, 3.5 km/s

@@ -6,9 +6,11 @@ import pytest
 from tiny import TRUTH, observe
 
 import emuinfer as ei
+from emuinfer.constants import SPEED_OF_LIGHT
 from emuinfer.forward.operator import SpectrumOperator
 from emuinfer.inference.sample import Unconstrained, _starts, _values
-from emuinfer.observations.cross_correlation import SPEED_OF_LIGHT, common_rv, cross_correlation_rv, velocity_grid
+from emuinfer.observations.cross_correlation import common_rv, cross_correlation_rv
+from emuinfer.wavelengths.uniform import velocity_grid
 
 STAR = {"teff": 6100.0, "logg": 4.2, "fe_h": -0.1, "vmic": 1.4}
 

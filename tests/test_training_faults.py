@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from emuinfer import Grid, LabelSpace, TransformerPayne, load_emulator, save_emulator
-from emuinfer.cli.options import use_compilation_cache
 from emuinfer.emulators import TransformerConfig
 from emuinfer.emulators.training import TrainConfig, labels_for, train
 from emuinfer.errors import GridError, TrainingError
+from emuinfer.files import use_compilation_cache
 from emuinfer.grids.grid import split_rows
 from emuinfer.training import checkpoint as checkpoints
 

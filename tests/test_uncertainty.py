@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from emuinfer.emulators import flux_from_depth
-from emuinfer.emulators.baselines.pixels import PixelGrid
 from emuinfer.emulators.baselines.regression import PixelPolynomial
 from emuinfer.emulators.storage import list_emulators, load_emulator, save_emulator
 from emuinfer.emulators.training.coverage import coverage, factor_statistic
@@ -21,6 +20,7 @@ from emuinfer.emulators.uncertainty import (
 )
 from emuinfer.errors import EmulatorError, TrainingError
 from emuinfer.labels.space import LabelSpace
+from emuinfer.wavelengths.pixels import PixelGrid
 
 SPACE = LabelSpace(("teff", "logg", "fe_h"), (4000, 0, -3), (7000, 5, 1))
 WAVELENGTH = 5100.0 + 0.02 * np.arange(600)

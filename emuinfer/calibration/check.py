@@ -306,7 +306,7 @@ def report(output, parts, labels, notes) -> Calibration:
     """Tables, figures and page in `output` from the tables of fits `parts`."""
     from astropy.table import vstack
 
-    from ..cli.options import write_table
+    from ..files import write_table
     from .figures import plot_coverage, plot_ecdf, plot_ranks
     from .report import write_page
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..constants import SPEED_OF_LIGHT
 from ..errors import GridError, LabelError
 from ..forward.operator import SpectrumOperator
-from ..observations.cross_correlation import SPEED_OF_LIGHT, VelocityGrid
+from ..wavelengths.uniform import VelocityGrid
 
 REACH = 45.0  # km/s of source spectrum beyond each pixel that its kernels may need
 TILT = 0.1  # standard deviation of the first Chebyshev coefficient of a continuum; the k-th has TILT / k
@@ -87,7 +88,7 @@ def choose_rows(grid, rows, n, seed) -> np.ndarray:
     if isinstance(rows, str):
         if rows not in NAMED_ROWS:
             raise GridError(f"rows may be indices, a mask, a slice, or one of {', '.join(NAMED_ROWS)}; got '{rows}'.")
-        from ..recipes.optical_fgk import fixed_split
+        from ..grids.grid import fixed_split
 
         rows = grid.split()[1] if rows == "held-out" else fixed_split(len(grid))[1]
     rows = np.arange(len(grid))[slice(None) if rows is None else rows if isinstance(rows, slice) else np.asarray(rows)]

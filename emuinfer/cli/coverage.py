@@ -7,6 +7,7 @@ import numpy as np
 import typer
 
 from ..errors import EmuinferError
+from ..files import use_compilation_cache
 from .options import (
     Broadening,
     EmulatorName,
@@ -22,7 +23,6 @@ from .options import (
     Workers,
     console,
     telling,
-    use_compilation_cache,
 )
 
 WHICH = {"on": True, "off": False, "both": (True, False)}

@@ -8,17 +8,8 @@ import numpy as np
 import typer
 
 from ..errors import EmuinferError
-from .options import (
-    Broadening,
-    EmulatorName,
-    Quiet,
-    assignments,
-    console,
-    refuse_existing,
-    result_table,
-    use_compilation_cache,
-    write_table,
-)
+from ..files import use_compilation_cache, write_table
+from .options import Broadening, EmulatorName, Quiet, assignments, console, refuse_existing, result_table
 
 
 class SnrPer(enum.StrEnum):
@@ -113,9 +104,10 @@ def crb(
     import numpyro.distributions as dist
 
     from ..emulators import emulator_hash, load_emulator, reduce_emulator
-    from ..forecast.cramer_rao import instrument_model, model_bounds, solar_labels
+    from ..forecast.cramer_rao import instrument_model, model_bounds
     from ..forecast.forecast import Exposure, Forecast
     from ..forecast.instruments import Instrument, load_instrument
+    from ..labels.space import solar_labels
 
     full = load_emulator(emulator)
     space = full.label_space

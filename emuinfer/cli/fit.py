@@ -13,6 +13,7 @@ import numpy as np
 import typer
 
 from ..errors import EmuinferError
+from ..files import use_compilation_cache, write_table
 from .options import (
     Broadening,
     EmulatorName,
@@ -27,8 +28,6 @@ from .options import (
     print_error,
     result_table,
     telling,
-    use_compilation_cache,
-    write_table,
 )
 
 RESULTS = ("posterior.nc", "fit.png", "corner.png", "summary.ecsv")

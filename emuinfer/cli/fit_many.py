@@ -8,6 +8,7 @@ import numpy as np
 import typer
 
 from ..errors import EmuinferError
+from ..files import use_compilation_cache
 from .options import (
     Broadening,
     EmulatorName,
@@ -26,7 +27,6 @@ from .options import (
     assignments,
     console,
     telling,
-    use_compilation_cache,
 )
 
 SLURM = """#!/bin/bash

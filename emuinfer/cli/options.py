@@ -2,11 +2,7 @@
 
 import contextlib
 import enum
-import hashlib
-import os
-import platform
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -114,43 +110,3 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise `EmuinferError` if `path` exists and may not be replaced."""
     if Path(path).exists() and not overwrite:
         raise EmuinferError(f"{path} exists. Give another --output, or --overwrite to replace it.")
-
-
-def write_table(table, path) -> None:
-    """Write an astropy table as ECSV, under a temporary name first, so that no half-written file is left."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
-        temporary = Path(folder) / path.name
-        table.write(temporary, format="ascii.ecsv")
-        os.replace(temporary, path)
-
-
-def use_compilation_cache() -> None:
-    """Let JAX keep compiled programs in the user's cache directory, so that a second run starts faster.
-
-    A directory that the user has given JAX already (`JAX_COMPILATION_CACHE_DIR`) stays.
-    """
-    import jax
-
-    if jax.config.jax_compilation_cache_dir:
-        return
-    from ..emulators.reduction import cache_directory
-
-    folder = cache_directory() / "xla" / _processor()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return  # no place to keep them: everything is compiled anew
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _processor() -> str:
-    """A name for the kind of processor: programs compiled for one may not run on another with the same home folder."""
-    described = platform.machine() + platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        described += next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return hashlib.sha256(described.encode()).hexdigest()[:12]

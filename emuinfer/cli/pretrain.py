@@ -6,7 +6,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .options import refuse_existing, telling, use_compilation_cache
+from ..files import use_compilation_cache
+from .options import refuse_existing, telling
 from .options_training import (
     Blocks,
     Devices,

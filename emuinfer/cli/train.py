@@ -10,7 +10,8 @@ import numpy as np
 import typer
 
 from ..errors import EmuinferError
-from .options import refuse_existing, telling, use_compilation_cache
+from ..files import use_compilation_cache
+from .options import refuse_existing, telling
 from .options_training import (
     Blocks,
     Devices,

@@ -1,7 +1,6 @@
 """Emulators: flux as a function of labels and wavelength."""
 
 from .base import Emulator, depth_from_flux, flux_from_depth
-from .baselines.regression import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial
 from .local import LocalSpectrum, fit_local
 from .reduced import ReducedEmulator
 from .reduction import reduce_emulator
@@ -13,10 +12,6 @@ __all__ = [
     "Emulator",
     "EmulatorUncertainty",
     "LocalSpectrum",
-    "LogitGP",
-    "LogitPCA",
-    "PerPixelMLP",
-    "PixelPolynomial",
     "ReducedEmulator",
     "TransformerConfig",
     "TransformerPayne",

@@ -11,8 +11,6 @@ import numpy as np
 from ..errors import EmulatorError
 from ..labels.space import LabelSpace
 
-SPEED_OF_LIGHT = 299_792.458  # km/s, exact (SI)
-
 
 class Emulator(eqx.Module):
     """Normalised flux as a function of stellar labels and wavelength.

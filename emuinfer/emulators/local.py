@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..labels.features import quadratic_terms
 from .components import principal_components
 
 
@@ -31,13 +32,6 @@ class LocalSpectrum(eqx.Module):
         """Normalised flux at the pixels, `(n_pix,)`, for `(n_parameters,)`."""
         terms = quadratic_terms((parameters - self.centre) @ self.whiten)
         return self.mean + (terms @ self.coefficients) @ self.basis
-
-
-def quadratic_terms(u):
-    """`[1, u_i, u_i u_j (i ≤ j)]` along the last axis, `(…, 1 + n + n (n + 1) / 2)`. JAX or NumPy."""
-    xp = jnp if isinstance(u, jax.Array) else np
-    i, j = np.triu_indices(u.shape[-1])
-    return xp.concatenate([xp.ones_like(u[..., :1]), u, u[..., i] * u[..., j]], axis=-1)
 
 
 def fit_local(parameters, spectra, *, n_test: int = 40, components: int = 16) -> LocalSpectrum:

@@ -13,14 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..labels.space import LabelSpace
-from .base import SPEED_OF_LIGHT, Emulator, flux_from_depth
+from .base import Emulator, flux_from_depth
 from .network import init_network, network
-
-
-def log_grid(lo: float, hi: float, step_kms: float) -> np.ndarray:
-    """Wavelengths uniform in ln(wavelength) that span [lo, hi] Å with a step of at most `step_kms`."""
-    n = int(np.ceil(np.log(hi / lo) * SPEED_OF_LIGHT / step_kms)) + 1
-    return np.exp(np.linspace(np.log(lo), np.log(hi), n))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,19 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmulatorError
+from ..files import cache_directory
+from ..wavelengths.uniform import log_grid
 from .base import Emulator, depth_from_flux, flux_from_depth
 from .components import fit_coefficients, principal_components
-from .reduced import ReducedEmulator, ReductionConfig, log_grid
+from .reduced import ReducedEmulator, ReductionConfig
 from .storage import ZOO, emulator_hash, load_card, load_emulator, save_emulator
 
 CHUNK = 50  # spectra between two saves of an unfinished reduction
-
-
-def cache_directory() -> Path:
-    """`$EMUINFER_CACHE`, or `emuinfer` in the user's cache directory."""
-    if "EMUINFER_CACHE" in os.environ:
-        return Path(os.environ["EMUINFER_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emuinfer"
 
 
 def reduction_key(emulator: Emulator, config: ReductionConfig) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import importlib
 import json
 import os
 from pathlib import Path
@@ -19,13 +20,21 @@ VERSION = 1
 ZOO = Path(__file__).resolve().parents[1] / "data" / "weights"
 
 
-def kinds() -> dict[str, type[Emulator]]:
-    """Emulator classes by the name that cards give them."""
-    from .baselines.regression import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial
-    from .reduced import ReducedEmulator
-    from .transformer import TransformerPayne
+# Where the classes of emulators are, by the name that cards give them; a module is loaded when a card names its kind.
+KINDS = {
+    "transformer": (".transformer", "TransformerPayne"),
+    "reduced": (".reduced", "ReducedEmulator"),
+    "logit_gp": (".baselines.gaussian_process", "LogitGP"),
+    "logit_pca": (".baselines.components", "LogitPCA"),
+    "mlp": (".baselines.regression", "PerPixelMLP"),
+    "polynomial": (".baselines.regression", "PixelPolynomial"),
+}
 
-    return {c.kind: c for c in (TransformerPayne, LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial, ReducedEmulator)}
+
+def class_of(kind: str) -> type[Emulator]:
+    """The class of a kind of `KINDS`."""
+    module, name = KINDS[kind]
+    return getattr(importlib.import_module(module, __package__), name)
 
 
 def named_leaves(emulator: Emulator) -> dict[str, np.ndarray]:
@@ -177,13 +186,13 @@ def load_emulator(name_or_path) -> Emulator:
             "Fetch or save the emulator again."
         )
     kind = card.get("kind")
-    if kind not in kinds():
-        raise EmulatorError(
-            f"{stem.name}.json names the unknown kind of emulator '{kind}'; known: {', '.join(kinds())}."
-        )
+    if kind not in KINDS:
+        raise EmulatorError(f"{stem.name}.json names the unknown kind of emulator '{kind}'; known: {', '.join(KINDS)}.")
     try:
         space = LabelSpace.from_json(card["labels"])
-        make = lambda: kinds()[kind].from_config(card["config"], space, tuple(card["wavelength_range"]), card["medium"])
+        make = lambda: class_of(kind).from_config(
+            card["config"], space, tuple(card["wavelength_range"]), card["medium"]
+        )
         return _fill(eqx.filter_eval_shape(make), load(blob), file)
     except EmulatorError:
         raise

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmulatorError
+from ..labels.features import gp_features
 from ..labels.space import LabelSpace
 from .base import Emulator, flux_from_depth
-from .baselines.gaussian_process import gp_features
 from .network import init_network, network
 from .wavelength_encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
 

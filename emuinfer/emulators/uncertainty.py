@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmulatorError
+from ..labels.features import label_terms
 from ..labels.space import LabelSpace
+from ..wavelengths.pixels import PixelGrid
 from .base import Emulator
-from .baselines.gaussian_process import gp_features
-from .baselines.pixels import PixelGrid
 from .storage import ZOO, _find, emulator_hash
 
 FORMAT = "emuinfer-uncertainty"
@@ -37,13 +37,6 @@ def sensitivity(flux, epsilon: float, xp=jnp):
     """−df/dx of the saturating link f = 1 / (1 − ε + eˣ) at flux f, which is cut to [0, 1]: f (1 − f) + ε f²."""
     flux = xp.clip(flux, 0.0, 1.0)
     return flux * (1.0 - flux) + epsilon * flux**2
-
-
-def label_terms(label_space: LabelSpace, scaled_labels, xp=jnp):
-    """1, the features of `gp_features`, their products in pairs and their cubes, `(..., 1 + 2 n + n (n + 1) / 2)`."""
-    x = gp_features(label_space, scaled_labels, xp)
-    i, j = np.triu_indices(x.shape[-1])
-    return xp.concatenate([xp.ones_like(x[..., :1]), x, x[..., i] * x[..., j], x**3], axis=-1)
 
 
 def correlation_integral(correlation, step, sigma: float) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from ..emulators import Emulator, reduce_emulator
 from ..errors import EmuinferError
 from ..forward.operator import SpectrumOperator
+from ..labels.space import solar_labels
 from ..likelihoods import StellarSpectrum
 from ..observations import Observation
 from .bounds import Bounds, invert, prior_information, step_sizes
@@ -20,7 +21,6 @@ from .forecast import Exposure, Forecast
 from .instruments import Instrument, load_instrument
 
 BROADENING_KMS = 3.0  # where the caller names no vbroad or vsini; the information vanishes at 0
-SUN = {"teff": 5777.0, "logg": 4.44, "fe_h": 0.0, "vmic": 1.0}  # Teff, log g: Heiter et al. 2015, A&A 582, A49, rounded
 
 
 def cramer_rao(model_or_emulator, labels, instrument=None, snr=None, **options) -> Bounds:
@@ -212,13 +212,6 @@ def _continuum_at(model, values, data, jitter):
 @eqx.filter_jit
 def _coefficients_jit(log_likelihood, values, data):
     return log_likelihood(values, data)[1]
-
-
-def solar_labels(label_space) -> dict[str, float]:
-    """The Sun's labels in a label space: abundances 0, and the middle of the range of a label that cannot be solar."""
-    labels = {n: SUN.get(n, 0.0) for n in label_space.names}
-    centre = dict(zip(label_space.names, label_space.centre.tolist()))
-    return {n: v if label_space.contains_value(n, v) else centre[n] for n, v in labels.items()}
 
 
 def instrument_model(

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..constants import SPEED_OF_LIGHT
 from ..errors import EmuinferError
 from ..forward.continuum import default_terms
 from ..forward.operator import SpectrumOperator
-from ..observations.cross_correlation import SPEED_OF_LIGHT
 from .bounds import Bounds, step_sizes
 from .forecast import Exposure, Forecast
 from .instruments import Instrument

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..constants import SPEED_OF_LIGHT
 from ..emulators import ReducedEmulator
-from ..emulators.reduced import log_grid
 from ..errors import EmuinferError
 from ..forward.continuum import chebyshev_basis, default_terms
 from ..forward.operator import SpectrumOperator, usable_pixels
-from ..observations.cross_correlation import SPEED_OF_LIGHT
 from ..wavelengths.medium import convert_medium
+from ..wavelengths.uniform import log_grid
 from .bounds import Bounds, invert, prior_information, step_sizes, whiten
 from .exposure import Exposure
 

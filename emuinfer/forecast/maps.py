@@ -107,7 +107,7 @@ def _triangles(flux_of, spectra, labels, kernels, unit, shared, space, batch):
 
 def teff_logg_grid(label_space, teff, logg, **others):
     """Labels `(n_teff, n_logg, n_labels)` over two axes; the rest solar unless given. NaN outside the domain."""
-    from .cramer_rao import solar_labels
+    from ..labels.space import solar_labels
 
     others = {**solar_labels(label_space), **others}
     label_space.require_names(list(others))

@@ -8,10 +8,8 @@ above the main one first, stored by columns, so that with h = n_diag // 2 the el
 
 import numpy as np
 
+from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 from ..errors import ObservationError
-from ..observations.cross_correlation import SPEED_OF_LIGHT
-
-FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
 def lsf_sigma(resolution, n_pix: int) -> np.ndarray:

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..constants import SPEED_OF_LIGHT
 from ..errors import ObservationError
-from ..observations.cross_correlation import SPEED_OF_LIGHT, VelocityGrid
+from ..wavelengths.uniform import VelocityGrid
 from .banded import Banded
 from .broadening import gaussian_transfer, rotation_table, rotation_transfer
 from .lsf import box_weights, lsf_sigma, spline_weights, split_sigma, unit_rows

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ..observations.cross_correlation import SPEED_OF_LIGHT
+from ..constants import SPEED_OF_LIGHT
 from ..wavelengths.medium import convert_medium
 from .check_report import FAIL, OK, SKIPPED, WARN, Check
 from .check_response import design, scale, t_values
@@ -54,8 +54,8 @@ class Lines:
 def line_strengths(lines) -> np.ndarray:
     """Opacities at the line centres, relative to each other: log gf, solar abundance, Saha and Boltzmann at one
     temperature and electron density (`TEMPERATURE`, `LN_ELECTRONS`)."""
+    from ..constants import EV_OVER_K, LN_SAHA
     from ..synthesis.elements import element_data
-    from ..synthesis.eos import EV_OVER_K, LN_SAHA
     from ..synthesis.lines import ISOTOPE_FRACTION
 
     data = element_data()

@@ -322,3 +322,10 @@ def refuse_rows(bad, what, remark=""):
     if len(rows):
         listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
         raise GridError(f"{what} in {len(rows)} of {len(bad)} rows: {listed}.{remark} Remove or repair these rows.")
+
+
+def fixed_split(n: int, seed: int = 0):
+    """`(train, test)` row indices with a tenth held out, as used for every emulator and control of the flagship grid."""
+    order = np.random.default_rng(seed).permutation(n)
+    held = n // 10
+    return np.sort(order[held:]), np.sort(order[:held])

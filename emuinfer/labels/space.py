@@ -195,3 +195,12 @@ OPTICAL_FGK = LabelSpace(
     upper=(7000, 5.0, 0.5, 2.5, 0.6, 0.5, 0.5, 0.3, 0.4, 0.4, 0.3, 0.6),
     constraints=(({"teff": 1e-3, "logg": -1.0}, 4.3),),
 )
+
+SUN = {"teff": 5777.0, "logg": 4.44, "fe_h": 0.0, "vmic": 1.0}  # Teff, log g: Heiter et al. 2015, A&A 582, A49, rounded
+
+
+def solar_labels(label_space) -> dict[str, float]:
+    """The Sun's labels in a label space: abundances 0, and the middle of the range of a label that cannot be solar."""
+    labels = {n: SUN.get(n, 0.0) for n in label_space.names}
+    centre = dict(zip(label_space.names, label_space.centre.tolist()))
+    return {n: v if label_space.contains_value(n, v) else centre[n] for n, v in labels.items()}

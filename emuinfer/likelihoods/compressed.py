@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..emulators.local import quadratic_terms
+from ..labels.features import quadratic_terms
 
 LOWEST, HIGHEST, NODES = -4.5, -0.7, 64  # log10 of the jitter: below it counts as none
 PAD = 2  # knots beyond the ends

@@ -4,8 +4,9 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from ..constants import SPEED_OF_LIGHT
 from ..errors import LabelError, ObservationError
-from ..observations.cross_correlation import SPEED_OF_LIGHT, common_rv
+from ..observations.cross_correlation import common_rv
 from ..wavelengths.medium import convert_medium
 from .priors import checked_prior, domain_penalty, label_priors
 from .stellar import BROADENING, NUISANCE_UNITS, StellarSpectrum

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..emulators.uncertainty import EmulatorUncertainty, UncertaintyQuery, correlation_integral, label_terms
-from ..forward.lsf import FWHM_PER_SIGMA
-from ..observations.cross_correlation import SPEED_OF_LIGHT
+from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
+from ..emulators.uncertainty import EmulatorUncertainty, UncertaintyQuery, correlation_integral
+from ..labels.features import label_terms
 
 THERMAL_KMS = 1.5  # typical thermal and microturbulent width of an iron line
 RATIOS = np.geomspace(0.02, 500.0, 120)  # of a line spread function's width to the lag of the errors' correlation

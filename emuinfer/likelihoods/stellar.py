@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 from ..emulators import LocalSpectrum, ReducedEmulator, reduce_emulator
 from ..emulators.uncertainty import EmulatorUncertainty, shipped_uncertainty
 from ..errors import LabelError, ObservationError
 from ..forward.continuum import Continuum, log_likelihood_constant
-from ..forward.lsf import FWHM_PER_SIGMA, cut_resolution, resolving_power
+from ..forward.lsf import cut_resolution, resolving_power
 from ..forward.noise_correlation import Correlation, WhiteTerms
 from ..forward.operator import SpectrumOperator, usable_pixels
-from ..observations.cross_correlation import SPEED_OF_LIGHT
 from ..observations.quality import scaled_to_continuum
 from .compressed import CompressedStar
 from .line_errors import resolve

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
+from ..constants import FWHM_PER_SIGMA
 from ..errors import ObservationError
-from ..forward.lsf import FWHM_PER_SIGMA
 
 # Column names, in lower case. ESO phase 3: WAVE, FLUX, ERR, QUAL; SDSS: loglam, flux, ivar, and_mask; others as seen in
 # the wild.

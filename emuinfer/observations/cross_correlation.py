@@ -5,58 +5,11 @@ uniform in ln(wavelength) this is a shift by `c log1p(v / c)`, whatever the wave
 they are: the index of air changes so slowly that the error is below 1 m/s for |v| < 100 km/s in the optical.
 """
 
-import dataclasses
-
 import numpy as np
 
+from ..constants import SPEED_OF_LIGHT
 from ..errors import ObservationError
-
-SPEED_OF_LIGHT = 299792.458  # km/s, exact (SI)
-
-
-@dataclasses.dataclass(frozen=True)
-class VelocityGrid:
-    """Wavelengths (Å, float64, `(n,)`) uniform in ln(wavelength), `step` km/s apart."""
-
-    wavelength: np.ndarray
-    step: float
-
-    def __len__(self):
-        return len(self.wavelength)
-
-    @classmethod
-    def from_wavelength(cls, wavelength) -> "VelocityGrid":
-        """The grid that has these wavelengths; `ObservationError` if they are not uniform in ln(wavelength)."""
-        wavelength = np.asarray(wavelength, dtype=float)
-        if wavelength.ndim != 1 or len(wavelength) < 8 or not (wavelength > 0).all():
-            raise ObservationError(
-                f"A velocity grid needs 8 or more positive wavelengths; got shape {wavelength.shape}."
-            )
-        velocity = SPEED_OF_LIGHT * np.log(wavelength / wavelength[0])
-        step = float(velocity[-1] / (len(wavelength) - 1))
-        error = np.abs(velocity - step * np.arange(len(wavelength))).max()
-        if not step > 0 or error > 0.01 * step:
-            raise ObservationError(
-                f"The model wavelengths must be uniform in ln(wavelength), but leave the uniform "
-                f"grid by up to {error:.3g} km/s (its step is {step:.3g}). Make them with velocity_grid(lo, hi, step_kms), in float64."
-            )
-        return cls(wavelength, step)
-
-
-def velocity_grid(lo: float, hi: float, step_kms: float) -> VelocityGrid:
-    """A grid from `lo` to `hi` (Å, both included), uniform in ln(wavelength), with steps of at most `step_kms`."""
-    if not (0 < lo < hi and step_kms > 0):
-        raise ObservationError(
-            f"A velocity grid needs 0 < lo < hi and a positive step; got {lo}, {hi} Å and {step_kms} km/s."
-        )
-    n = int(np.ceil(SPEED_OF_LIGHT * np.log(hi / lo) / step_kms - 1e-9)) + 1
-    x = np.linspace(np.log(lo), np.log(hi), n)
-    return VelocityGrid(np.exp(x), float(SPEED_OF_LIGHT * (x[1] - x[0])))
-
-
-def shift_wavelength(wavelength, rv: float) -> np.ndarray:
-    """Where wavelengths of the star's rest frame appear when it recedes at `rv` km/s."""
-    return np.asarray(wavelength, dtype=float) * (1.0 + rv / SPEED_OF_LIGHT)
+from ..wavelengths.uniform import velocity_grid
 
 
 def cross_correlation_rv(observation, template_wavelength, template_flux, rv_range=(-500.0, 500.0)) -> float:

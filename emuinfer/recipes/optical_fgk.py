@@ -17,11 +17,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..emulators import LogitGP, TransformerConfig, TransformerPayne, load_emulator, save_emulator
+from ..emulators import TransformerConfig, TransformerPayne, load_emulator, save_emulator
+from ..emulators.baselines import LogitGP
 from ..emulators.training.gaussian_process import fit_logit_gp
 from ..emulators.training.start import start_from_teacher
 from ..emulators.training.train import train
 from ..grids import Grid, import_npz
+from ..grids.grid import fixed_split
 from ..labels.design import sobol_design
 from ..labels.space import OPTICAL_FGK
 from ..training.config import TrainConfig
@@ -29,13 +31,6 @@ from ..training.config import TrainConfig
 CONFIG = TransformerConfig(depth=0, rank=320, label_hidden=512, branch_layers=3, branch_theta=True)
 START = {"n": 65536, "steps": 12000}
 FINE = TrainConfig(steps=2000, warmup=100, learning_rate=3e-4, table_rate=0.3, decay=0.7, seed=1)
-
-
-def fixed_split(n: int, seed: int = 0):
-    """`(train, test)` row indices with a tenth held out, as used for every emulator and control of the flagship grid."""
-    order = np.random.default_rng(seed).permutation(n)
-    held = n // 10
-    return np.sort(order[held:]), np.sort(order[:held])
 
 
 def fit_teacher(simple: Grid, realistic: Grid, rows, directory: Path, components=400) -> LogitGP:

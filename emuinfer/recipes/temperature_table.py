@@ -10,13 +10,13 @@ weights are shipped. (Polynomials of degree 5 to 8 are 1.5 to 2 times worse: con
 """
 
 import argparse
-import pickle
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from ..labels.space import OPTICAL_FGK
+from ..synthesis.atmosphere import ArrayUnpickler, network
 
 OUTPUT = Path(__file__).parents[1] / "data" / "physics" / "c3k_temperature.npz"
 MEMBER = "atmosnet/data/atmosnet_c3k_300neurons_cool.pkl"
@@ -24,32 +24,6 @@ LOG_TAU = np.linspace(-6.0, 1.8, 53)
 NAMES = ("teff", "logg", "fe_h", "mg_fe")
 HIDDEN = 96
 SCALE = 0.03  # of ln(T/Teff) about its mean
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads pickles (made with dill) of NumPy arrays in built-in containers, and nothing else."""
-
-    def find_class(self, module, name):
-        from numpy._core.multiarray import _reconstruct
-
-        allowed = {
-            ("dill._dill", "_get_attr"): lambda _, attribute: {"_reconstruct": _reconstruct}[attribute],
-            ("dill._dill", "_import_module"): lambda _: None,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"unexpected class {module}.{name}")
-        return allowed[module, name]
-
-
-def network(parameters: dict, labels: np.ndarray) -> np.ndarray:
-    """One column of the model atmospheres, shape (n_models, n_layers): two hidden layers, output in log10."""
-    relu = lambda z: np.where(z > 0, z, 0.01 * z)
-    x = (labels - parameters["x_min"]) / (parameters["x_max"] - parameters["x_min"]) - 0.5
-    x = relu(x @ parameters["w_array_0"].T + parameters["b_array_0"])
-    x = relu(x @ parameters["w_array_1"].T + parameters["b_array_1"])
-    return 10.0 ** (x @ parameters["w_array_2"].T + parameters["b_array_2"])
 
 
 def sample_domain(n: int) -> np.ndarray:
@@ -123,7 +97,7 @@ def main():
     parser.add_argument("--steps", type=int, default=30_000)
     arguments = parser.parse_args()
     with zipfile.ZipFile(arguments.atmosnet_wheel) as wheel, wheel.open(MEMBER) as file:
-        columns = _ArrayUnpickler(file).load()
+        columns = ArrayUnpickler(file).load()
     labels = sample_domain(24_000)
     layers = [network(c, labels) for c in columns[:3]]
     parts = np.array_split(np.arange(len(labels)), 12)

@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..constants import SPEED_OF_LIGHT
 from ..errors import ObservationError
 from ..labels.design import sobol_design
 from ..likelihoods import StellarSpectrum
 from ..likelihoods.density import Unconstrained
 from ..observations import Observation
-from ..observations.cross_correlation import SPEED_OF_LIGHT, cross_correlation_rv
+from ..observations.cross_correlation import cross_correlation_rv
 from ..observations.quality import scaled_to_continuum
 from ..posteriors.posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
 from .batch import Settings, Stars, fit_again, fit_batch, sample_again

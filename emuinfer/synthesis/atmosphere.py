@@ -8,16 +8,16 @@ outputs that are base-10 logarithms, and does not import with current versions o
 import dataclasses
 import functools
 import importlib.util
+import pickle
 from pathlib import Path
 
 import numpy as np
 
+from ..constants import K_BOLTZMANN
 from ..errors import EmuinferError
-from ..recipes.temperature_table import _ArrayUnpickler, network
 
 FILE = "atmosnet_c3k_300neurons_cool.pkl"  # models below 8000 K
 NAMES = ("TEFF", "LOGG", "FE_H", "ALPHA_FE")
-BOLTZMANN = 1.380649e-16  # erg/K
 DEEPEST = 50.0  # Rosseland optical depth; of the flux, less than 1e-6 comes from below
 
 
@@ -36,7 +36,7 @@ class ModelAtmosphere:
     @property
     def atoms(self) -> np.ndarray:
         """Particles other than electrons, cm^-3."""
-        return self.gas_pressure / (BOLTZMANN * self.temperature) - self.electrons
+        return self.gas_pressure / (K_BOLTZMANN * self.temperature) - self.electrons
 
 
 def model_atmosphere(
@@ -77,7 +77,7 @@ def _columns(folder):
     path = Path(folder) / FILE
     try:
         with open(path, "rb") as file:
-            columns = _ArrayUnpickler(file).load()[:5]
+            columns = ArrayUnpickler(file).load()[:5]
         if [list(c["labels"]) for c in columns] != [list(NAMES)] * 5 or [c["column"] for c in columns] != list(
             range(5)
         ):
@@ -89,3 +89,29 @@ def _columns(folder):
     except Exception as error:  # unpickling foreign bytes raises errors of many kinds
         raise EmuinferError(f"{path} is not the file of atmosnet 1.0.1 ({error!r}). Reinstall atmosnet.") from error
     return columns
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads pickles (made with dill) of NumPy arrays in built-in containers, and nothing else."""
+
+    def find_class(self, module, name):
+        from numpy._core.multiarray import _reconstruct
+
+        allowed = {
+            ("dill._dill", "_get_attr"): lambda _, attribute: {"_reconstruct": _reconstruct}[attribute],
+            ("dill._dill", "_import_module"): lambda _: None,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"unexpected class {module}.{name}")
+        return allowed[module, name]
+
+
+def network(parameters: dict, labels: np.ndarray) -> np.ndarray:
+    """One column of the model atmospheres, shape (n_models, n_layers): two hidden layers, output in log10."""
+    relu = lambda z: np.where(z > 0, z, 0.01 * z)
+    x = (labels - parameters["x_min"]) / (parameters["x_max"] - parameters["x_min"]) - 0.5
+    x = relu(x @ parameters["w_array_0"].T + parameters["b_array_0"])
+    x = relu(x @ parameters["w_array_1"].T + parameters["b_array_1"])
+    return 10.0 ** (x @ parameters["w_array_2"].T + parameters["b_array_2"])

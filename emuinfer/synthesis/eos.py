@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..constants import EV_OVER_K, K_BOLTZMANN, LN_SAHA
 from .elements import element_data
 
-K_BOLTZMANN = 1.380649e-16  # erg/K
-EV_OVER_K = 11604.518  # K per eV
-LN_SAHA = 35.42034  # ln[(2 pi m_e k)^(3/2) / h^3], cm^-3 K^-3/2
 E_AFFINITY = 0.754195  # electron affinity of H, eV (Lykke, Murray & Lineberger 1991)
 # log10 of Kp(H2) = P(H)^2 / P(H2) in dyn cm^-2 as a polynomial in 5040/T (Tsuji 1973, A&A 23, 411).
 LOG_KP_H2 = (6.3021e-4, -1.4149e-2, 1.2572e-1, -5.1172, 12.739)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import gamma as gamma_function
 
+from ..constants import EV_OVER_K
 from ..errors import EmuinferError
 from .elements import element_data
-from .eos import EV_OVER_K
 from .opacity import stimulated
 
 DATA = Path(__file__).parents[1] / "data" / "lines" / "ges_5090_5310.npz"

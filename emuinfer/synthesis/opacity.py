@@ -6,7 +6,7 @@ Absorption coefficients are per cm; wavelengths in Å. Scattering is treated as 
 
 import jax.numpy as jnp
 
-from .eos import K_BOLTZMANN
+from ..constants import K_BOLTZMANN
 
 HC_OVER_K = 1.438776877e8  # Å K
 # John (1988, A&A 193, 189), table 2: bound-free coefficients C_1..C_6.

@@ -16,10 +16,11 @@ import numpy as np
 import numpyro.distributions as dist
 
 import emuinfer as ei
-from emuinfer.forecast.cramer_rao import cramer_rao, solar_labels
+from emuinfer.forecast.cramer_rao import cramer_rao
 from emuinfer.forecast.forecast import Exposure, Forecast
 from emuinfer.forecast.instruments import Instrument
 from emuinfer.forecast.maps import best_window
+from emuinfer.labels.space import solar_labels
 
 from .bounds_synthesis import of_synthesis
 

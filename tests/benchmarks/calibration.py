@@ -23,8 +23,8 @@ from emuinfer.calibration.check import calibrate
 from emuinfer.calibration.statistics import ALL
 from emuinfer.emulators import load_emulator, save_emulator
 from emuinfer.grids import Grid, import_npz
+from emuinfer.grids.grid import fixed_split
 from emuinfer.labels.space import OPTICAL_FGK
-from emuinfer.recipes.optical_fgk import fixed_split
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import emuinfer as ei
-from emuinfer.cli.options import use_compilation_cache
+from emuinfer.files import use_compilation_cache
 from emuinfer.posteriors.posterior import draws_of, summary_table
 from tests.conftest import SHARED
 

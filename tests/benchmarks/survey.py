@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import emuinfer as ei
-from emuinfer.emulators.reduced import log_grid
 from emuinfer.forward.operator import SpectrumOperator
 from emuinfer.labels.design import sobol_design
 from emuinfer.survey.fit_many import fit_many
+from emuinfer.wavelengths.uniform import log_grid
 
 R, SAMPLING = 28_000, 2.5
 RESULTS = Path(__file__).parent / "results"

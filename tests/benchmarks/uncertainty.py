@@ -15,7 +15,7 @@ from emuinfer.emulators import load_emulator
 from emuinfer.emulators.training import coverage, fit_uncertainty
 from emuinfer.emulators.training.evaluate import predict
 from emuinfer.emulators.uncertainty import load_uncertainty
-from emuinfer.recipes.optical_fgk import fixed_split
+from emuinfer.grids.grid import fixed_split
 
 HERE = Path(__file__).parent
 GRID = HERE.parents[1] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"

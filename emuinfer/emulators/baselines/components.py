@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from ...labels.space import LabelSpace
+from ...wavelengths.pixels import PixelGrid
 from ..base import flux_from_depth
-from .pixels import PixelEmulator, PixelGrid, apply_layers, dense_layers
+from .pixels import PixelEmulator, apply_layers, dense_layers
 
 
 class LogitPCA(PixelEmulator):

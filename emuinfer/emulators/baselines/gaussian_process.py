@@ -5,25 +5,12 @@ import dataclasses
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ...labels.features import gp_features
 from ...labels.space import LabelSpace
+from ...wavelengths.pixels import PixelGrid
 from ..base import flux_from_depth
-from .pixels import PixelEmulator, PixelGrid
-
-
-def gp_features(label_space: LabelSpace, scaled_labels, xp=jnp):
-    """The inputs of the kernels, `(..., n_labels)`: scaled labels with θ = 5040 K / Teff, scaled to [-1, 1], for Teff.
-
-    θ is the temperature in the Boltzmann and Saha factors, in which x is nearer to linear than in Teff itself.
-    """
-    if "teff" not in label_space.names:
-        return scaled_labels
-    i = label_space.index("teff")
-    teff = scaled_labels[..., i] * np.float32(label_space.half_width[i]) + np.float32(label_space.centre[i])
-    hot, cool = 5040.0 / label_space.upper[i], 5040.0 / label_space.lower[i]
-    theta = (5040.0 / teff - 0.5 * (hot + cool)) / (0.5 * (cool - hot))
-    return xp.concatenate([scaled_labels[..., :i], theta[..., None], scaled_labels[..., i + 1 :]], axis=-1)
+from .pixels import PixelEmulator
 
 
 def matern52(squared_distance, xp=jnp):

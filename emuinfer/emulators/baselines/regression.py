@@ -5,7 +5,6 @@ The stronger controls, which work in a saturating space with principal component
 """
 
 import dataclasses
-import itertools
 
 import equinox as eqx
 import jax
@@ -13,34 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import EmulatorError
+from ...labels.features import monomial_values, monomials
 from ...labels.space import LabelSpace
+from ...wavelengths.pixels import PixelGrid
 from ..base import flux_from_depth
 from .components import LogitPCA
 from .gaussian_process import LogitGP
-from .pixels import ACTIVATIONS, PixelEmulator, PixelGrid, apply_layers, dense_layers
+from .pixels import ACTIVATIONS, PixelEmulator, apply_layers, dense_layers
 
 __all__ = ["LogitGP", "LogitPCA", "PerPixelMLP", "PixelGrid", "PixelPolynomial"]
-
-
-def monomials(n_labels: int, degree: int) -> tuple[tuple[int, ...], ...]:
-    """The factors of every monomial of total degree ≤ `degree`, as tuples of label indices: (), (0,), …, (0, 0), …"""
-    return tuple(
-        itertools.chain.from_iterable(
-            itertools.combinations_with_replacement(range(n_labels), d) for d in range(degree + 1)
-        )
-    )
-
-
-def monomial_values(scaled_labels, degree: int, xp=jnp):
-    """Values `(..., n_terms)` of all monomials of labels `(..., n_labels)`, in the order of `monomials`."""
-    n = scaled_labels.shape[-1]
-    padded = xp.concatenate([scaled_labels, xp.ones_like(scaled_labels[..., :1])], axis=-1)
-    # A monomial of lower degree is filled up with ones, so that all terms are products of `degree` columns.
-    table = np.array([term + (n,) * (degree - len(term)) for term in monomials(n, degree)]).reshape(-1, degree)
-    value = padded[..., table[:, 0]]
-    for column in range(1, degree):
-        value = value * padded[..., table[:, column]]
-    return value
 
 
 class PixelPolynomial(PixelEmulator):

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import TrainingError
+from ...labels.features import monomial_values
+from ...wavelengths.pixels import PixelGrid
 from ..base import depth_from_flux
-from ..baselines.pixels import ACTIVATIONS, PixelGrid, apply_layers
-from ..baselines.regression import LogitPCA, PerPixelMLP, PixelPolynomial, monomial_values
+from ..baselines.pixels import ACTIVATIONS, apply_layers
+from ..baselines.regression import LogitPCA, PerPixelMLP, PixelPolynomial
 
 RIDGES = 10.0 ** np.arange(-6, 3.5, 0.5)
 

@@ -6,9 +6,10 @@ Everything is float64 NumPy and SciPy; the likelihoods and their gradients are i
 import jax.numpy as jnp
 import numpy as np
 
+from ...labels.features import gp_features
+from ...wavelengths.pixels import PixelGrid
 from ..base import depth_from_flux
-from ..baselines.gaussian_process import LogitGP, gp_features
-from ..baselines.pixels import PixelGrid
+from ..baselines.gaussian_process import LogitGP
 from .baselines import check_spectra, principal_components, replace_leaves
 from .gp_likelihood import fit_difference, fit_lengths, kernel_matrix
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from ...errors import TrainingError
 from ...labels.design import sobol_design
+from ...labels.features import gp_features
 from ..base import depth_from_flux
-from ..baselines.gaussian_process import LogitGP, gp_features, matern52
+from ..baselines.gaussian_process import LogitGP, matern52
 from ..components import fit_coefficients, principal_components
 from ..transformer import TransformerPayne
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import TrainingError
-from ..baselines.pixels import PixelGrid
-from ..uncertainty import EmulatorUncertainty, correlation_integral, label_terms, sensitivity
+from ...labels.features import label_terms
+from ...wavelengths.pixels import PixelGrid
+from ..uncertainty import EmulatorUncertainty, correlation_integral, sensitivity
 from .coverage import LEVELS, check_residuals, coverage, whitened_distance, whitened_projection
 from .evaluate import SIGMA_PER_FWHM, predict
 
@@ -286,8 +287,8 @@ def _fit_t(value, diagonal, low_rank):
 
 def main(argv=None):
     from ...grids import Grid, import_npz
+    from ...grids.grid import fixed_split
     from ...labels.space import OPTICAL_FGK
-    from ...recipes.optical_fgk import fixed_split
     from .. import load_emulator
     from ..storage import _find
     from ..uncertainty import save_uncertainty
