@@ -66,7 +66,8 @@ def calibrate(
     - `source`: spectra that the emulator has not seen: a `Grid`, the path of one (`.h5`, `.npz`), `"lte"` for the LTE code
       (of which `n` spectra are made), or a backend of `generate_grid`. To test the whole posterior, its labels must be
       drawn from the emulator's flat prior; labels that differ visibly from it are noted.
-    - `rows`: which spectra of the source: indices, a mask, a slice, or a name of `choose_rows`. `n`: how many of them, at random; all by default.
+    - `rows`: which spectra of the source: indices, a mask, a slice, or a name of `choose_rows`. `n`: how many of
+      them, at random; all by default.
     - `resolution` (λ / FWHM), `sampling` (pixels per FWHM), `snr` (per pixel in the continuum; every star at each).
     - `emulator_error`: True, False, or both. `uncertainty`: an `EmulatorUncertainty` for True; by default the one that ships
       with the emulator or is saved beside it.

@@ -110,7 +110,8 @@ def _van_der_waals(lines, chi, mass):
     """Width (rad/s per hydrogen atom per cm^3, full width at half maximum) at 10,000 K and its exponent in T.
 
     ABO theory (Anstee & O'Mara 1995; Barklem et al. 2000): w = 2 (4/pi)^(alpha/2) Gamma(2 - alpha/2) v (v/v0)^(-alpha)
-    sigma. Negative `fdamp` gives log10 of the width, see `ABO_OVER_GIVEN`. Unsöld (1955) as in Gray (2005), equations 11.28 to 11.30: w = 17 v^0.6 C6^0.4.
+    sigma. Negative `fdamp` gives log10 of the width, see `ABO_OVER_GIVEN`. Unsöld (1955) as in Gray (2005),
+    equations 11.28 to 11.30: w = 17 v^0.6 C6^0.4.
     """
     speed = np.sqrt(8 * 1.380649e-16 * 1e4 / np.pi / AMU * (1 / 1.008 + 1 / mass))  # cm/s
     fdamp = lines.fdamp.astype(float)

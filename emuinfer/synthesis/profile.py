@@ -23,7 +23,8 @@ def _weideman_coefficients(n: int) -> tuple[float, np.ndarray]:
 def voigt(a, u, n: int = 20):
     """H(a, u), the real part of w(u + i a), for a > 0; relative error below 1e-4 for a > 1e-4 and any u.
 
-    Weideman's polynomial inside |z|^2 < 60, three terms of the asymptotic series outside. All in real arithmetic, which compilers vectorise.
+    Weideman's polynomial inside |z|^2 < 60, three terms of the asymptotic series outside. All in real arithmetic, which
+    compilers vectorise.
     """
     near = _near(a, u, n)
     far = lorentz_wing(a, u)

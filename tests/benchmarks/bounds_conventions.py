@@ -134,7 +134,8 @@ def markdown(out):
         "",
         "Sandford et al. 2020 (posterior widths, S/N per pixel) and here (bounds with their priors); elements as [X/H]:",
         "",
-        "| label | width at S/N 50 / 200: published | here | 100 / 200: published | here | at S/N 100: 6500–9000 Å, published | 5100–5300 Å, here |",
+        "| label | width at S/N 50 / 200: published | here | 100 / 200: published | here "
+        "| at S/N 100: 6500–9000 Å, published | 5100–5300 Å, here |",
         "|---|---|---|---|---|---|---|",
     ]
     keys = (

@@ -98,7 +98,8 @@ def markdown(facts, table, titanium):
         f"Marginal bounds of {facts['stars']} mock stars, R = 20,000, 5101–5299 Å, velocity, broadening and continuum free. Median of",
         "|σ / σ(LTE synthesis) − 1| in per cent, and in brackets the median of σ / σ(LTE synthesis) − 1. Written by",
         "`tests/benchmarks/bounds_synthesis.py`. The truth is our LTE code. `optical-fgk` has learned from 1,065 Turbospectrum",
-        "spectra and from thousands of LTE spectra of that code (its card); The Payne and the Gaussian processes from the 1,065 Turbospectrum spectra",
+        "spectra and from thousands of LTE spectra of that code (its card); The Payne and the Gaussian processes "
+        "from the 1,065 Turbospectrum spectra",
         "alone, except where LTE spectra (3,000) are named.",
         "",
         f"Emulators: {', '.join(f'{k} {v}' for k, v in facts['hash'].items())}.",

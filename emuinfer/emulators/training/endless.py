@@ -21,7 +21,8 @@ class EndlessSpectra:
     - `seed`: of labels, rows and pixels. What a step sees is a function of the step, so that a resumed run, which first fills the
       ring again, goes on exactly.
 
-    Each chunk's labels are a scrambled Sobol design of the domain. A spectrum that comes out not finite is replaced by its neighbour in the chunk;
+    Each chunk's labels are a scrambled Sobol design of the domain. A spectrum that comes out not finite is replaced by its neighbour
+    in the chunk;
     `replaced` counts them. Raises `TrainingError` when a whole chunk is not finite.
     """
 
