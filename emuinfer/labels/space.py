@@ -204,3 +204,38 @@ def solar_labels(label_space) -> dict[str, float]:
     labels = {n: SUN.get(n, 0.0) for n in label_space.names}
     centre = dict(zip(label_space.names, label_space.centre.tolist()))
     return {n: v if label_space.contains_value(n, v) else centre[n] for n, v in labels.items()}
+
+
+def complete_labels(label_space: LabelSpace, values) -> tuple[dict[str, float], str]:
+    """All labels of one star from `values`, a mapping of some of them or an array `(n_labels,)`; and what was filled in.
+
+    Missing labels are the Sun's (`solar_labels`). The second part is a sentence that names them with their values, to be
+    shown to the user; empty where nothing was missing. **Raises:** `LabelError` on unknown names, on values that are no
+    single finite numbers, and outside the domain.
+    """
+    if not isinstance(values, Mapping):
+        return star_labels(label_space, values), ""
+    label_space.require_names(list(values))
+    filled = {n: v for n, v in solar_labels(label_space).items() if n not in values}
+    labels = star_labels(label_space, {**filled, **values})
+    solar = {n: v for n, v in filled.items() if v == SUN.get(n, 0.0)}
+    middle = {n: v for n, v in filled.items() if n not in solar}
+    parts = []
+    if solar:
+        parts.append(f"solar values are used for {_describe(solar, solar.values())}")
+    if middle:
+        parts.append(f"the middle of the domain is used for {_describe(middle, middle.values())}")
+    note = " and ".join(parts)
+    return labels, f"{note[0].upper()}{note[1:]}, which were not given." if note else ""
+
+
+def star_labels(label_space: LabelSpace, labels) -> dict[str, float]:
+    """The labels of one star, a mapping of all of them or an array `(n_labels,)`, as numbers by name in the space's order.
+
+    **Raises:** `LabelError` on wrong names, on more than one star, on values that are not finite or outside the domain.
+    """
+    array = np.asarray(label_space.to_array(labels), float)
+    if array.size != len(label_space):
+        raise LabelError(f"The labels of one star are needed, one number each; got an array of shape {array.shape}.")
+    label_space.check(array)
+    return dict(zip(label_space.names, array.reshape(-1).tolist()))
