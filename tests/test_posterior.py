@@ -1,12 +1,15 @@
 """Posteriors as ArviZ objects, their summaries, warnings and importance weights."""
 
 import json
-import warnings
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from emuinfer.errors import EmuinferError
+from emuinfer.posteriors.library import import_arviz
 from emuinfer.posteriors.posterior import (
     build_posterior,
     diagnose,
@@ -17,9 +20,7 @@ from emuinfer.posteriors.posterior import (
     verify_flag,
 )
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import arviz as az
+az = import_arviz()
 
 
 @pytest.fixture
@@ -200,3 +201,18 @@ def test_verify_flag():
     assert verify_flag(0.65, 100, 300)[0] == "fail"  # limit 1 - 1/log10(300) = 0.60
     assert verify_flag(0.65, 100, 4000)[0] == "warn"
     assert verify_flag(float("inf"), 2, 300)[0] == verify_flag(float("nan"), 100, 300)[0] == "fail"
+
+
+def test_arviz_announces_nothing_in_the_middle_of_a_fit(tmp_path):
+    """On a day without an import of ArviZ yet (a fresh cache), building and diagnosing a posterior prints nothing."""
+    program = """
+import numpy as np
+from emuinfer.posteriors.posterior import build_posterior, diagnose
+draws = np.random.default_rng(0).normal(size=(4, 500))
+print(diagnose(build_posterior({"teff": draws}, {"lp": draws}, observed_data={"flux": np.ones(3)})))
+"""
+    import matplotlib
+
+    fresh = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "MPLCONFIGDIR": matplotlib.get_configdir()}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **fresh})
+    assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)

@@ -14,6 +14,7 @@ import tempfile
 import numpy as np
 
 from ..errors import EmuinferError
+from .library import import_arviz
 from .pareto import pareto_smoothed_weights  # noqa: F401  (used with verify_flag)
 
 # arviz.summary fails on dimensions of these names (0.23 and 1.x alike).
@@ -95,9 +96,7 @@ def _dataset(group, arrays, sampled, coords, dims):
 
 
 def _is_datatree_world():
-    import arviz
-
-    return int(arviz.__version__.split(".")[0]) >= 1
+    return int(import_arviz().__version__.split(".")[0]) >= 1
 
 
 def _container(datasets, attrs):
@@ -105,9 +104,7 @@ def _container(datasets, attrs):
         import xarray as xr
 
         return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **datasets})
-    import arviz
-
-    return arviz.InferenceData(**datasets, attrs=attrs)
+    return import_arviz().InferenceData(**datasets, attrs=attrs)
 
 
 def _plain_attrs(attrs):
@@ -217,8 +214,7 @@ def _scalars(posterior, names):
 
 
 def _convergence(x):
-    import arviz
-
+    arviz = import_arviz()
     if np.ptp(x) == 0 or not np.isfinite(x).all():
         return np.nan, np.nan
     r_hat = float(arviz.rhat(x)) if x.shape[0] > 1 else np.nan
