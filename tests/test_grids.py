@@ -10,7 +10,8 @@ from scipy.stats import qmc
 from emuinfer.errors import GridError, LabelError
 from emuinfer.grids import Grid, describe, import_npz
 from emuinfer.labels import sobol_design
-from emuinfer.labels.space import OPTICAL_FGK, LabelSpace
+from emuinfer.labels.space import LabelSpace
+from emuinfer.labels.windows import OPTICAL_FGK
 
 SPACE = LabelSpace(("teff", "logg"), (4000, 1), (7000, 5), constraints=(({"teff": 1e-3, "logg": -1.0}, 4.3),))
 REAL_GRID = Path(__file__).parents[1] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"

@@ -10,7 +10,8 @@ from emuinfer.cli.main import main
 from emuinfer.errors import GridError
 from emuinfer.grids import Grid, check_grid, import_npz
 from emuinfer.labels import sobol_design
-from emuinfer.labels.space import OPTICAL_FGK, LabelSpace
+from emuinfer.labels.space import LabelSpace
+from emuinfer.labels.windows import OPTICAL_FGK
 from emuinfer.synthesis.elements import element_data
 from emuinfer.synthesis.lines import load_line_list
 from emuinfer.wavelengths.medium import convert_medium

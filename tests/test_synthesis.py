@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from emuinfer.errors import EmuinferError, LabelError
-from emuinfer.labels.space import OPTICAL_FGK, LabelSpace
+from emuinfer.labels.space import LabelSpace
+from emuinfer.labels.windows import OPTICAL_FGK
 from emuinfer.synthesis import LTESynthesizer, load_line_list, make_backend
 from emuinfer.synthesis.elements import atomic_number
 

@@ -10,7 +10,8 @@ from scipy.special import gamma
 
 from emuinfer.errors import EmuinferError
 from emuinfer.grids import Grid, generate_grid
-from emuinfer.labels.space import OPTICAL_FGK, LabelSpace
+from emuinfer.labels.space import LabelSpace
+from emuinfer.labels.windows import OPTICAL_FGK
 from emuinfer.synthesis import atmosphere, load_line_list, make_backend
 from emuinfer.synthesis.elements import atomic_number, element_data
 from emuinfer.synthesis.pysme import NO_STARK, vald_columns

@@ -135,7 +135,7 @@ def import_(
 
 
 def _space(domain):
-    from ..labels.space import OPTICAL_FGK
+    from ..labels.windows import OPTICAL_FGK
 
     return OPTICAL_FGK if domain is Domain.optical_fgk else None
 

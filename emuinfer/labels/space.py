@@ -188,14 +188,6 @@ def _describe(names, row):
     return ", ".join(f"{n} = {v:g}" for n, v in zip(names, row))
 
 
-# The domain of the first flagship emulator. log g >= 0.2 + (Teff - 4500)/1000 keeps hot, very extended models out.
-OPTICAL_FGK = LabelSpace(
-    names=("teff", "logg", "fe_h", "vmic", "mg_fe", "ca_fe", "ti_fe", "cr_fe", "mn_fe", "co_fe", "ni_fe", "y_fe"),
-    lower=(4000, 0.5, -3.0, 0.5, -0.2, -0.2, -0.2, -0.4, -0.5, -0.4, -0.3, -0.6),
-    upper=(7000, 5.0, 0.5, 2.5, 0.6, 0.5, 0.5, 0.3, 0.4, 0.4, 0.3, 0.6),
-    constraints=(({"teff": 1e-3, "logg": -1.0}, 4.3),),
-)
-
 SUN = {"teff": 5777.0, "logg": 4.44, "fe_h": 0.0, "vmic": 1.0}  # Teff, log g: Heiter et al. 2015, A&A 582, A49, rounded
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..labels.space import OPTICAL_FGK
+from ..labels.windows import OPTICAL_FGK
 from ..synthesis.elements import atomic_number
 from ..synthesis.lines import DATA, LineList
 

@@ -25,7 +25,7 @@ from ..emulators.training.train import train
 from ..grids import Grid, import_npz
 from ..grids.grid import fixed_split
 from ..labels.design import sobol_design
-from ..labels.space import OPTICAL_FGK
+from ..labels.windows import OPTICAL_FGK
 from ..training.config import TrainConfig
 
 CONFIG = TransformerConfig(depth=0, rank=320, label_hidden=512, branch_layers=3, branch_theta=True)

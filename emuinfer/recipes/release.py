@@ -16,7 +16,7 @@ from ..emulators.storage import ZOO, half_precision
 from ..emulators.training.evaluate import error_table, predict
 from ..grids import import_npz
 from ..grids.grid import fixed_split
-from ..labels.space import OPTICAL_FGK
+from ..labels.windows import OPTICAL_FGK
 
 CREDIT = (
     "Trained on LTE spectra of Turbospectrum v20 (Plez 2012, ascl:1205.004) with the Gaia-ESO line list (Heiter et al. 2021, "

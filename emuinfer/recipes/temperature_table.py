@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..labels.space import OPTICAL_FGK
+from ..labels.windows import OPTICAL_FGK
 from ..synthesis.atmosphere import ArrayUnpickler, network
 
 OUTPUT = Path(__file__).parents[1] / "data" / "physics" / "c3k_temperature.npz"

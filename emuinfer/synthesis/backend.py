@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EmuinferError
-from ..labels.space import OPTICAL_FGK
+from ..labels.windows import OPTICAL_FGK
 
 
 class LTEBackend:

@@ -12,7 +12,7 @@ import importlib.util
 import numpy as np
 
 from ..errors import EmuinferError
-from ..labels.space import OPTICAL_FGK
+from ..labels.windows import OPTICAL_FGK
 from .atmosphere import FILE, model_atmosphere
 from .elements import abundance_matrix, element_data, solar_composition
 from .lines import ISOTOPE_FRACTION, LineList, line_constants, load_line_list

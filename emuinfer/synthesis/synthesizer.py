@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmuinferError
-from ..labels.space import OPTICAL_FGK, LabelSpace
+from ..labels.space import LabelSpace
+from ..labels.windows import OPTICAL_FGK
 from . import eos, opacity, structure, transfer
 from . import line_windows as windows
 from .elements import abundance_matrix

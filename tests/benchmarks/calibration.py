@@ -24,7 +24,7 @@ from emuinfer.calibration.statistics import ALL
 from emuinfer.emulators import load_emulator, save_emulator
 from emuinfer.grids import Grid, import_npz
 from emuinfer.grids.grid import fixed_split
-from emuinfer.labels.space import OPTICAL_FGK
+from emuinfer.labels.windows import OPTICAL_FGK
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -18,7 +18,7 @@ import numpy as np
 
 from emuinfer.emulators.training import error_table, fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
 from emuinfer.grids import Grid
-from emuinfer.labels.space import OPTICAL_FGK
+from emuinfer.labels.windows import OPTICAL_FGK
 
 GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
 RESULTS = Path(__file__).parent / "results"

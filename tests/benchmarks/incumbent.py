@@ -28,7 +28,7 @@ import numpy as np
 from emuinfer import __version__
 from emuinfer.emulators.training import error_table
 from emuinfer.grids.grid import fixed_split
-from emuinfer.labels.space import OPTICAL_FGK
+from emuinfer.labels.windows import OPTICAL_FGK
 
 from .learning_curve import GRID, RESULTS, write
 

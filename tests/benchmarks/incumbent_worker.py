@@ -99,7 +99,7 @@ def fresh_transformer(task):
     import jax
 
     from emuinfer.emulators import TransformerConfig, TransformerPayne
-    from emuinfer.labels.space import OPTICAL_FGK
+    from emuinfer.labels.windows import OPTICAL_FGK
 
     config = TransformerConfig(**task["model"])
     return TransformerPayne(OPTICAL_FGK, RANGE, "air", config, key=jax.random.key(task.get("seed", 0)))

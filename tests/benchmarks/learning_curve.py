@@ -31,7 +31,7 @@ from emuinfer.emulators.training import (
 from emuinfer.emulators.training.start import start_from_components, start_from_teacher
 from emuinfer.grids import Grid
 from emuinfer.grids.grid import fixed_split
-from emuinfer.labels.space import OPTICAL_FGK
+from emuinfer.labels.windows import OPTICAL_FGK
 
 GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
 RESULTS = Path(__file__).parent / "results"

@@ -17,7 +17,7 @@ from unittest import mock
 import numpy as np
 
 from emuinfer.emulators.training.evaluate import error_table, format_table
-from emuinfer.labels.space import OPTICAL_FGK
+from emuinfer.labels.windows import OPTICAL_FGK
 from emuinfer.synthesis import load_line_list, make_backend, pysme
 from emuinfer.synthesis.elements import element_data
 

@@ -23,7 +23,7 @@ from emuinfer.emulators import TransformerConfig, TransformerPayne, save_emulato
 from emuinfer.emulators.training import TrainConfig, train
 from emuinfer.grids import Grid
 from emuinfer.grids.grid import split_rows
-from emuinfer.labels.space import OPTICAL_FGK
+from emuinfer.labels.windows import OPTICAL_FGK
 
 RESULTS = Path(__file__).parent / "results"
 SPAN = (5100.0, 5300.0)

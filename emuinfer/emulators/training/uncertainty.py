@@ -288,7 +288,7 @@ def _fit_t(value, diagonal, low_rank):
 def main(argv=None):
     from ...grids import Grid, import_npz
     from ...grids.grid import fixed_split
-    from ...labels.space import OPTICAL_FGK
+    from ...labels.windows import OPTICAL_FGK
     from .. import load_emulator
     from ..storage import _find
     from ..uncertainty import save_uncertainty
