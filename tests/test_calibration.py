@@ -157,6 +157,24 @@ def test_bad_input(tiny_emulator, spectra, tmp_path):
             calibrate(tiny_emulator, source, tmp_path / "out", **{**OPTIONS, **change})
 
 
+@pytest.mark.parametrize("broadening", ["vbroad", "vsini", "both", "none"])
+def test_mocks_are_drawn_from_the_priors_of_the_fit(tiny_emulator, tiny_observation, monkeypatch, broadening):
+    """Whatever default priors a model has: those of the broadening are also those of the true values."""
+    from emuinfer import StellarSpectrum
+    from emuinfer.calibration.mock import Mock, nuisance_draws
+    from emuinfer.likelihoods import priors
+
+    monkeypatch.setattr(priors, "WIDTHS", {"vbroad": 2.5, "vsini": 70.0})
+    options = {"broadening": broadening, "rv_range": (-60, 60), "progress": False}
+    model = StellarSpectrum(tiny_emulator, tiny_observation, **options)
+    draws = nuisance_draws(Mock(30_000, 2.5, (100.0,), broadening), {}, 4000)
+    assert set(draws) == set(model.nuisance_priors) - {"log10_jitter"}
+    for name in set(draws) - {"rv"}:
+        assert stats.kstest(draws[name], stats.halfnorm(scale=model.nuisance_priors[name].scale).cdf).pvalue > 1e-3
+    fixed = nuisance_draws(Mock(30_000, 2.5, (100.0,), broadening), {"vbroad": 4.0}, 3)
+    assert "vbroad" not in fixed or set(fixed["vbroad"]) == {4.0}
+
+
 def test_labels_that_no_prior_draws_are_noted(tiny_emulator, spectra):
     from emuinfer.calibration.check import _prior_notes
 

@@ -150,13 +150,13 @@ def prior_check(label_space, labels) -> tuple[dict, int]:
 def nuisance_draws(mock: Mock, priors: dict, n: int) -> dict:
     """True velocities and broadening of `n` stars: `rv` uniform in its range, the others from the priors of the fit."""
     import jax
-    import numpyro.distributions as dist
+
+    from ..likelihoods.priors import BROADENING, default_nuisance_priors
 
     draws = {"rv": np.random.default_rng([mock.seed, 32]).uniform(*mock.rv_range, n)}
-    defaults = {"vbroad": dist.HalfNormal(10.0), "vsini": dist.HalfNormal(30.0)}
-    used = {"vbroad": ("vbroad",), "vsini": ("vsini",), "both": ("vbroad", "vsini"), "none": ()}[mock.broadening]
-    for i, name in enumerate(used):
-        prior = priors.get(name, defaults[name])
+    of_fit = {**default_nuisance_priors(mock.broadening), **priors}
+    for i, name in enumerate(BROADENING[mock.broadening]):
+        prior = of_fit[name]
         fixed = isinstance(prior, int | float)
         key = jax.random.fold_in(jax.random.key(mock.seed), i)
         draws[name] = np.full(n, float(prior)) if fixed else np.asarray(prior.sample(key, (n,)), float)

@@ -8,8 +8,8 @@ from ..constants import SPEED_OF_LIGHT
 from ..errors import LabelError, ObservationError
 from ..observations.cross_correlation import common_rv
 from ..wavelengths.medium import convert_medium
-from .priors import checked_prior, domain_penalty, label_priors
-from .stellar import BROADENING, NUISANCE_UNITS, StellarSpectrum
+from .priors import BROADENING, checked_prior, domain_penalty, label_priors
+from .stellar import NUISANCE_UNITS, StellarSpectrum
 
 OFFSET_SD = 5.0  # km/s, of the default prior of an arm's velocity offset
 OWN = ("log10_jitter", "rv_offset")  # parameters that each arm has for itself: `log10_jitter_1`, `rv_offset_2`, …

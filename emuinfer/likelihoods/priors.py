@@ -8,6 +8,9 @@ import numpy as np
 
 from ..errors import LabelError
 
+BROADENING = {"vbroad": ("vbroad",), "vsini": ("vsini",), "both": ("vbroad", "vsini"), "none": ()}  # which are free
+WIDTHS = {"vbroad": 10.0, "vsini": 30.0}  # km/s, of half-normal priors
+JITTER = 0.02  # of the continuum, the same
 WALL = 0.01  # standard deviation of the soft wall outside the domain, in units of a label's half-width
 
 
@@ -33,6 +36,14 @@ def jitter_prior(scale: float):
         variance = np.pi**2 / 8 / np.log(10) ** 2
 
     return Log10HalfNormal()
+
+
+def default_nuisance_priors(broadening: str) -> dict:
+    """Priors of the free broadening and of the jitter, by name, where the caller gives none."""
+    import numpyro.distributions as dist
+
+    priors = {name: dist.HalfNormal(WIDTHS[name]) for name in BROADENING[broadening]}
+    return {**priors, "log10_jitter": jitter_prior(JITTER)}
 
 
 def label_priors(label_space, overrides=None) -> dict:

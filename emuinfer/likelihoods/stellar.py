@@ -19,10 +19,9 @@ from ..observations.quality import scaled_to_continuum
 from .compressed import CompressedStar
 from .line_errors import resolve
 from .model_errors import ModelErrors
-from .priors import checked_prior, domain_penalty, jitter_prior, label_priors
+from .priors import BROADENING, checked_prior, default_nuisance_priors, domain_penalty, label_priors
 
 NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": ""}
-BROADENING = ("vbroad", "vsini", "both", "none")
 
 
 class StarData(eqx.Module):
@@ -149,12 +148,7 @@ class StellarSpectrum:
 
         guess = round(self.rv_guess)  # a whole number, so that programs compiled for one star serve others
         lo, hi = max(guess - 20, min(rv_range)), min(guess + 20, max(rv_range))
-        defaults = {"rv": dist.Uniform(lo, hi)}
-        if self.broadening in ("vbroad", "both"):
-            defaults["vbroad"] = dist.HalfNormal(10.0)
-        if self.broadening in ("vsini", "both"):
-            defaults["vsini"] = dist.HalfNormal(30.0)
-        defaults["log10_jitter"] = jitter_prior(0.02)
+        defaults = {"rv": dist.Uniform(lo, hi), **default_nuisance_priors(self.broadening)}
         if unused := sorted(set(self.nuisance_priors) - set(defaults)):
             raise LabelError(
                 f"A prior of {', '.join(unused)} was given, which broadening='{self.broadening}' does not have."
