@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emuinfer.errors import EmuinferError
-from emuinfer.plotting.fit import label_text, plot_corner, plot_fit
+from emuinfer.plotting import label_text, plot_corner, plot_fit
 
 
 @pytest.fixture
@@ -87,9 +87,24 @@ def test_corner_refuses_what_it_cannot_draw():
         ("y_fe", "[Y/Fe]"),
         ("alpha_fe", r"[$\alpha$/Fe]"),
         ("logg", r"$\log g$"),
+        ("log10_jitter", r"$\log_{10}$ jitter [of continuum]"),
+        ("log10_jitter_1", r"$\log_{10}$ jitter, arm 1 [of continuum]"),
+        ("rv_offset_2", r"$\Delta v_\mathrm{rad}$, arm 2 [km/s]"),
+        ("vsini", r"$v\,\sin i$ [km/s]"),
         ("continuum_slope", "continuum slope"),
         ("x", "x"),
     ],
 )
 def test_label_text(name, text):
     assert label_text(name) == text
+
+
+def test_every_sampled_parameter_has_a_text(tiny_emulator, tiny_observation):
+    """No parameter of a model of one or two arms is written with underscores or as a plain word."""
+    from emuinfer.likelihoods.joint import JointSpectrum
+
+    options = {"progress": False, "rv_range": (-60, 60), "broadening": "both"}
+    joint = JointSpectrum.of(tiny_emulator, [tiny_observation, tiny_observation], **options)
+    names = {n for arm in joint.arms for n in arm.names} | set(joint.names)
+    assert {"log10_jitter", "log10_jitter_2", "rv_offset_2", "vsini"} < names
+    assert [n for n in names if label_text(n) == n.replace("_", " ")] == []

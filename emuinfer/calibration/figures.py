@@ -2,15 +2,11 @@
 
 import numpy as np
 
-from ..plotting.fit import _figure, _write, label_text
-from .statistics import ALL, DRAWS, bins_for, ecdf_band, histogram_band
+from ..plotting.figure import bare_text, new_figure, write_figure
+from .statistics import DRAWS, bins_for, ecdf_band, histogram_band
 
 ON, OFF = "#08519c", "#d1495b"
 COLOURS = ("#2a9d5c", "#e08e0b", "#7b4fa3", "#3aa6b9", "#8c564b", "#555555")
-
-
-def _bare(name):
-    return name if name == ALL else label_text(name).split(" [K")[0].split(" [km")[0]
 
 
 def plot_coverage(path, summary, *, goal=0.02, stars="all"):
@@ -22,7 +18,7 @@ def plot_coverage(path, summary, *, goal=0.02, stars="all"):
     names, snr = list(dict.fromkeys(part["parameter"])), sorted(set(part["snr"]))
     switches = sorted(set(part["emulator_error"]), reverse=True)
     count = len(switches) * len(snr)
-    figure = _figure(max(8, 0.9 * len(names) + 2), 7)
+    figure = new_figure(max(8, 0.9 * len(names) + 2), 7)
     axes = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.08})
     place = {n: i for i, n in enumerate(names)}
     for axis, level in zip(axes, (68, 95)):
@@ -48,11 +44,11 @@ def plot_coverage(path, summary, *, goal=0.02, stars="all"):
         axis.set_ylim(max(0, axis.get_ylim()[0]), 101.5)
         for x in range(len(names) - 1):
             axis.axvline(x + 0.5, color="0.93", lw=0.7, zorder=0)
-    axes[1].set_xticks(range(len(names)), [_bare(n) for n in names])
+    axes[1].set_xticks(range(len(names)), [bare_text(n) for n in names])
     axes[1].set_xlim(-0.5, len(names) - 0.5)
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(snr), loc="upper center", fontsize=9, frameon=False)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.92, bottom=0.05)
-    _write(figure, path)
+    write_figure(figure, path)
     return figure
 
 
@@ -68,7 +64,7 @@ def plot_ranks(path, results):
     Grey: the band that holds all bars of a calibrated panel with a probability of 95 %. Returns the matplotlib `Figure`.
     """
     known, names, snr, switches = _panels(results)
-    figure = _figure(3.1 * len(snr) + 0.8, 1.05 * len(names) + 1.0)
+    figure = new_figure(3.1 * len(snr) + 0.8, 1.05 * len(names) + 1.0)
     axes = figure.subplots(
         len(names), len(snr), sharex=True, squeeze=False, gridspec_kw={"hspace": 0.08, "wspace": 0.12}
     )
@@ -94,7 +90,7 @@ def plot_ranks(path, results):
             axis.set_ylim(0, min(1.08 * top, 5))
             axis.tick_params(labelsize=7)
             axis.set_xlim(0, 1)
-        row[0].set_ylabel(_bare(name), rotation=0, ha="right", va="center", fontsize=10, labelpad=12)
+        row[0].set_ylabel(bare_text(name), rotation=0, ha="right", va="center", fontsize=10, labelpad=12)
     for axis, s in zip(axes[0], snr):
         axis.set_title(f"S/N {s:g}", fontsize=10)
     for axis in axes[-1]:
@@ -102,7 +98,7 @@ def plot_ranks(path, results):
     _legend(figure, switches)
     height = figure.get_figheight()
     figure.subplots_adjust(left=1.0 / figure.get_figwidth(), right=0.985, top=1 - 0.62 / height, bottom=0.48 / height)
-    _write(figure, path)
+    write_figure(figure, path)
     return figure
 
 
@@ -126,7 +122,7 @@ def plot_ecdf(path, results, *, columns=4):
     """
     known, names, snr, switches = _panels(results)
     rows = -(-len(names) // columns)
-    figure = _figure(3.2 * columns, 2.3 * rows + 0.6)
+    figure = new_figure(3.2 * columns, 2.3 * rows + 0.6)
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False, gridspec_kw={"hspace": 0.12, "wspace": 0.22})
     for axis, name in zip(axes.flat, names):
         for s, colour in zip(snr, COLOURS):
@@ -141,7 +137,7 @@ def plot_ecdf(path, results, *, columns=4):
                 below = np.searchsorted(np.sort(ranks), np.arange(1, DRAWS + 1)) / len(ranks)
                 style = {"ls": "-" if on else "--", "lw": 1.4 if on else 0.9}
                 axis.plot(z, below - z, color=colour, label=f"S/N {s:g}, {'on' if on else 'off'}", **style)
-        axis.text(0.97, 0.95, _bare(name), transform=axis.transAxes, ha="right", va="top", fontsize=11)
+        axis.text(0.97, 0.95, bare_text(name), transform=axis.transAxes, ha="right", va="top", fontsize=11)
         axis.set_xlim(0, 1)
         axis.tick_params(labelsize=7)
     for axis in axes.flat[len(names) :]:
@@ -154,5 +150,5 @@ def plot_ecdf(path, results, *, columns=4):
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper center", ncols=6, fontsize=9, frameon=False)
     height = figure.get_figheight()
     figure.subplots_adjust(left=0.055, right=0.99, top=1 - 0.4 / height, bottom=0.45 / height)
-    _write(figure, path)
+    write_figure(figure, path)
     return figure

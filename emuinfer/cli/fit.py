@@ -182,7 +182,7 @@ def _fit_one(emulator, path, folder, settings):
 
 
 def _write_results(posterior, model, folder, settings):
-    from ..plotting.fit import plot_corner, plot_fit
+    from ..plotting import plot_corner, plot_fit
     from ..posteriors.posterior import draws_of, save_posterior, summary_table
 
     name = model.observation.name

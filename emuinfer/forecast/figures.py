@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..errors import EmuinferError
-from ..plotting.fit import _figure, _write, label_text
+from ..plotting.figure import DATA, UNITS, bare_text, label_text, new_figure, write_figure
 
 COLOURS = (
     "#08519c",
@@ -21,15 +21,9 @@ COLOURS = (
 )
 
 
-def bare_text(name: str) -> str:
-    """`label_text` without its unit."""
-    return label_text(name).split(" [K")[0].split(" [km")[0]
-
-
 def bound_text(name: str) -> str:
     """How the bound on a parameter is written on an axis, with its unit."""
-    unit = "[" + label_text(name).rsplit(" [", 1)[1] if " [" in label_text(name) else "[dex]"
-    return rf"$\sigma$ of {bare_text(name)} {unit}"
+    return rf"$\sigma$ of {bare_text(name)} [{UNITS.get(name, 'dex')}]"
 
 
 def plot_information(path, forecast, names, *, width=0.5, title=""):
@@ -41,12 +35,12 @@ def plot_information(path, forecast, names, *, width=0.5, title=""):
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise EmuinferError("Name at least one parameter to show.")
-    figure = _figure(11, 1.6 + 1.15 * len(names))
+    figure = new_figure(11, 1.6 + 1.15 * len(names))
     axes = figure.subplots(
         len(names) + 1, 1, sharex=True, gridspec_kw={"hspace": 0.08, "height_ratios": [1.3] + [1] * len(names)}
     )
     for s in forecast.spectra:
-        axes[0].plot(s.wavelength, s.flux, color="#333333", lw=0.7)
+        axes[0].plot(s.wavelength, s.flux, color=DATA, lw=0.7)
     axes[0].set_ylabel("flux")
     axes[0].set_title(title, fontsize=11)
     for axis, name, colour in zip(axes[1:], names, COLOURS * 4):
@@ -65,7 +59,7 @@ def plot_information(path, forecast, names, *, width=0.5, title=""):
     figure.subplots_adjust(
         left=0.09, right=0.945, top=1 - 0.32 / figure.get_figheight(), bottom=0.5 / figure.get_figheight()
     )
-    _write(figure, path)
+    write_figure(figure, path)
     return figure
 
 
@@ -75,7 +69,7 @@ def plot_bounds(path, x, curves, xlabel, *, floors=None, target=0.1, title="", l
     `floors`: name to the emulator's floor, dotted. `target`: a precision in dex to mark, or None.
     """
     dex = [n for n in curves if n not in ("teff", "vmic", "rv", "vbroad", "vsini")]
-    figure = _figure(10, 4.4)
+    figure = new_figure(10, 4.4)
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [2.2, 1]})
     panels = [(left, dex, "bound [dex]"), (right, [n for n in curves if n == "teff"], bound_text("teff"))]
     for axis, names, ylabel in panels:
@@ -93,7 +87,7 @@ def plot_bounds(path, x, curves, xlabel, *, floors=None, target=0.1, title="", l
     left.legend(ncols=2, fontsize=8, title="dotted: floor of the emulator" if floors else None, title_fontsize=8)
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
-    _write(figure, path)
+    write_figure(figure, path)
     return figure
 
 
@@ -105,7 +99,7 @@ def plot_map(path, teff, logg, values, name, *, contours=(), text=None, title=""
     from matplotlib.colors import LogNorm
 
     shown = np.ma.masked_invalid(np.where(np.isfinite(values) & (values > 0), values, np.nan))
-    figure = _figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.8)
     axis = figure.add_axes((0.1, 0.11, 0.7, 0.79))
     image = axis.pcolormesh(
         teff, logg, shown.T, cmap="viridis_r", norm=LogNorm(shown.min(), shown.max()), shading="nearest"
@@ -130,7 +124,7 @@ def plot_map(path, teff, logg, values, name, *, contours=(), text=None, title=""
     bar.minorticks_off()
     bar.set_label(text or bound_text(name))
     axis.set_title(title, fontsize=11)
-    _write(figure, path)
+    write_figure(figure, path)
     return figure
 
 
@@ -138,10 +132,10 @@ def plot_windows(path, forecast, windows, *, title=""):
     """The spectrum, and under it the bounds from windows of one width against their centre (`best_window`), a curve for
     each of `windows`; the best place is marked."""
     windows = [windows] if not isinstance(windows, list | tuple) else windows
-    figure = _figure(10, 4.8)
+    figure = new_figure(10, 4.8)
     top, bottom = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.06, "height_ratios": (1, 1.7)})
     for s in forecast.spectra:
-        top.plot(s.wavelength, s.flux, color="#333333", lw=0.7)
+        top.plot(s.wavelength, s.flux, color=DATA, lw=0.7)
     top.set_ylabel("flux")
     top.set_title(title, fontsize=11)
     for w, colour in zip(windows, COLOURS * 4):
@@ -155,5 +149,5 @@ def plot_windows(path, forecast, windows, *, title=""):
     bottom.grid(color="0.9", lw=0.6, which="both")
     bottom.legend(fontsize=8, ncols=3)
     figure.subplots_adjust(left=0.08, right=0.985, top=0.93, bottom=0.11)
-    _write(figure, path)
+    write_figure(figure, path)
     return figure

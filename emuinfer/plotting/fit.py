@@ -1,37 +1,9 @@
-"""Figures of a fit and of a posterior, as PNG files, without a display and without touching the user's matplotlib."""
-
-import os
-import pathlib
-import tempfile
+"""The figure of a fit: data, model and residuals."""
 
 import numpy as np
 
 from ..errors import EmuinferError
-
-LABEL_TEXT = {
-    "teff": r"$T_\mathrm{eff}$ [K]",
-    "logg": r"$\log g$",
-    "vmic": r"$v_\mathrm{mic}$ [km/s]",
-    "rv": r"$v_\mathrm{rad}$ [km/s]",
-    "vsini": r"$v\,\sin i$ [km/s]",
-    "vbroad": r"$v_\mathrm{broad}$ [km/s]",
-    "vmac": r"$v_\mathrm{mac}$ [km/s]",
-    "log_jitter": r"$\ln$ jitter",
-}
-DATA, MODEL, SHADE = "#333333", "#d1495b", "#d9d9d9"
-FILL, LINE = ("#9ecae1", "#3182bd"), "#08519c"
-MASS = (0.95, 0.68)
-
-
-def label_text(name: str) -> str:
-    """How a parameter is written on an axis: `"teff"` as T_eff [K], `"fe_h"` as [Fe/H], `"mg_fe"` as [Mg/Fe]."""
-    if name in LABEL_TEXT:
-        return LABEL_TEXT[name]
-    parts = name.split("_")
-    if len(parts) == 2 and parts[1] in ("h", "fe") and 1 <= len(parts[0]) <= 2 or name in ("alpha_fe", "alpha_h"):
-        over = {"h": "H", "fe": "Fe"}[parts[1]]
-        return "[" + {"alpha": r"$\alpha$"}.get(parts[0], parts[0].capitalize()) + f"/{over}]"
-    return name.replace("_", " ")
+from .figure import DATA, MODEL, SHADE, new_figure, write_figure
 
 
 def plot_fit(
@@ -70,7 +42,7 @@ def plot_fit(
     good = usable & (np.ones(len(x), bool) if good is None else np.asarray(good, bool))
     rows = max(1, int(np.ceil((x[-1] - x[0]) / panel_width - 1e-6)))
     height = 0.7 + 3.3 * rows  # inches
-    figure = _figure(16, height)
+    figure = new_figure(16, height)
     margin = 0.45 / height
     outer = figure.add_gridspec(rows, 1, hspace=0.22, left=0.055, right=0.99, top=1 - margin, bottom=margin)
     limits = _limits(y, m, sigma, good)
@@ -87,7 +59,7 @@ def plot_fit(
             panels[0].legend(handles=handles, loc="lower right", ncols=5, fontsize=9, framealpha=0.9)
     panels[-1].set_xlabel("wavelength [Å]")
     figure.suptitle(title, y=1 - 0.12 / height, va="top", fontsize=12)
-    _write(figure, path)
+    write_figure(figure, path)
     return figure
 
 
@@ -154,142 +126,3 @@ def _stretches(flag):
 def _edges(x, first, last):
     step = np.gradient(x)
     return x[first] - 0.5 * step[first], x[last] + 0.5 * step[last]
-
-
-def plot_corner(path, samples, *, truths=None, bins=40, max_draws=20000, title=""):
-    """Marginal posteriors of every parameter and every pair, with 68 and 95 % regions.
-
-    - `samples`: parameter name to draws of any shape; flattened. Names are written by `label_text`.
-    - `truths`: name to a value, or a `(value, sigma)` pair from the literature, marked in red.
-
-    Writes the PNG file `path` (`None` writes none) and returns the matplotlib `Figure`.
-    """
-    names = list(samples)
-    draws = {k: np.asarray(v, float).ravel() for k, v in samples.items()}
-    if not names or len({len(v) for v in draws.values()}) > 1:
-        lengths = {k: len(v) for k, v in draws.items()}
-        raise EmuinferError(f"A corner plot needs equally many draws of every parameter; got {lengths}.")
-    if bad := [k for k, v in draws.items() if not np.isfinite(v).all() or np.ptp(v) == 0]:
-        raise EmuinferError(f"A corner plot needs draws that are finite and vary; those of {bad} do not.")
-    thin = max(1, -(-len(draws[names[0]]) // max_draws))
-    draws = {k: v[::thin] for k, v in draws.items()}
-    n = len(names)
-    size = max(1.15 * n + 0.9, 5)
-    figure = _figure(size, size)
-    grid = figure.add_gridspec(
-        n,
-        n,
-        left=0.9 / size,
-        right=1 - 0.25 / size,
-        bottom=0.85 / size,
-        top=1 - 0.55 / size,
-        wspace=0.08,
-        hspace=0.2,
-    )
-    ranges = {k: _range(v) for k, v in draws.items()}
-    for i, below in enumerate(names):
-        for j, across in enumerate(names[: i + 1]):
-            axis = figure.add_subplot(grid[i, j])
-            if i == j:
-                _marginal(axis, draws[below], ranges[below], bins)
-            else:
-                _pair(axis, draws[across], draws[below], ranges[across], ranges[below], bins)
-                axis.set_ylim(ranges[below])
-            axis.set_xlim(ranges[across])
-            _mark(axis, (truths or {}).get(across), None if i == j else (truths or {}).get(below))
-            _ticks(axis, label_text(across) if i == n - 1 else "", label_text(below) if j == 0 < i else "")
-    figure.suptitle(title, fontsize=13)
-    _write(figure, path)
-    return figure
-
-
-def _range(x):
-    low, high = np.quantile(x, [0.002, 0.998])
-    return low - 0.08 * (high - low), high + 0.08 * (high - low)
-
-
-def _marginal(axis, x, limits, bins):
-    axis.hist(x, bins=bins, range=limits, histtype="stepfilled", color=FILL[0], edgecolor=LINE, lw=0.8)
-    q16, q50, q84 = np.quantile(x, [0.16, 0.5, 0.84])
-    for q, style in ((q16, ":"), (q50, "-"), (q84, ":")):
-        axis.axvline(q, color=LINE, lw=0.8, ls=style)
-    axis.set_title(_value(q50, q84 - q50, q50 - q16), fontsize=9.5, pad=3)
-
-
-def _value(value, up, down):
-    """`5713 +25 -24` with as many decimals as two digits of the smaller error need."""
-    smallest = max(min(up, down), 1e-12)
-    decimals = int(np.clip(1 - np.floor(np.log10(smallest)), 0, 6))
-    return rf"${value:.{decimals}f}^{{+{up:.{decimals}f}}}_{{-{down:.{decimals}f}}}$"
-
-
-def _pair(axis, x, y, x_limits, y_limits, bins):
-    """Filled regions that hold 68 and 95 % of the draws, from a smoothed histogram."""
-    from scipy.ndimage import gaussian_filter
-
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=bins, range=(x_limits, y_limits))
-    counts = gaussian_filter(counts, 1.2)
-    order = np.sort(counts.ravel())[::-1]
-    inside = np.cumsum(order) / order.sum()
-    levels = [order[np.searchsorted(inside, mass)] for mass in MASS]
-    centres = [0.5 * (e[1:] + e[:-1]) for e in (x_edges, y_edges)]
-    if 0 < levels[0] < levels[1] < order[0]:
-        axis.contourf(*centres, counts.T, levels=[*levels, order[0]], colors=FILL)
-        axis.contour(*centres, counts.T, levels=levels, colors=LINE, linewidths=0.6)
-    else:  # too few draws for regions
-        axis.plot(x, y, ".", ms=2, color=LINE)
-
-
-def _mark(axis, across, below):
-    for truth, line, span in ((across, axis.axvline, axis.axvspan), (below, axis.axhline, axis.axhspan)):
-        if truth is None:
-            continue
-        value, sigma = truth if np.ndim(truth) else (truth, None)
-        line(value, color=MODEL, lw=0.9)
-        if sigma:
-            span(value - sigma, value + sigma, color=MODEL, alpha=0.12, lw=0)
-
-
-def _ticks(axis, x_text, y_text):
-    """Ticks and names on the outer edge only: some hundred axes with ticks would be slow and hard to read."""
-    from matplotlib.ticker import MaxNLocator
-
-    for side, text, rotation in ((axis.xaxis, x_text, 40), (axis.yaxis, y_text, 0)):
-        if not text:
-            side.set_ticks([])
-            continue
-        side.set_major_locator(MaxNLocator(3, prune="both"))
-        side.set_label_text(text, fontsize=11)
-        side.get_major_formatter().set_useOffset(False)
-        side.set_tick_params(labelsize=8, direction="in", labelrotation=rotation)
-    axis.xaxis.set_label_coords(0.5, -0.5)
-    axis.yaxis.set_label_coords(-0.55, 0.5)
-
-
-def _figure(width, height):
-    """A figure that knows nothing of pyplot, so that no display is needed and the user's backend stays as it is."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=100)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _write(figure, path):
-    """Write under a temporary name and rename, so that no half-written file is left."""
-    if path is None:
-        return
-    path = pathlib.Path(path)
-    if not path.parent.is_dir():
-        raise EmuinferError(f"Cannot write {path}: there is no folder {path.parent}. Make it first.")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        figure.savefig(temporary, format="png")
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    finally:
-        pathlib.Path(temporary).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from emuinfer import load_emulator
 from emuinfer.labels.design import sobol_design
-from emuinfer.plotting.fit import label_text
+from emuinfer.plotting import label_text
 
 RESULTS = Path(__file__).parent / "results"
 NATIVE = 5100 + 0.02 * np.arange(10_001)

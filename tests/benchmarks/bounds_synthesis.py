@@ -124,9 +124,9 @@ def markdown(facts, table, titanium):
 
 
 def plot(each, names):
-    from emuinfer.plotting.fit import _figure, _write, label_text
+    from emuinfer.plotting.figure import label_text, new_figure, write_figure
 
-    figure = _figure(10, 4.2)
+    figure = new_figure(10, 4.2)
     axis = figure.add_axes((0.08, 0.2, 0.91, 0.75))
     labels = list(each[0]["LTE synthesis"])
     rng = np.random.default_rng(0)
@@ -141,7 +141,7 @@ def plot(each, names):
     axis.minorticks_off()
     axis.set_xticks(range(len(labels)), [label_text(n) for n in labels], rotation=35, ha="right")
     axis.legend(fontsize=8, ncols=4, markerscale=3)
-    _write(figure, RESULTS / "bounds_synthesis.png")
+    write_figure(figure, RESULTS / "bounds_synthesis.png")
 
 
 def main():

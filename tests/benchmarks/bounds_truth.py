@@ -250,10 +250,10 @@ def markdown(facts, table, each):
 
 
 def plot(rows, path):
-    from emuinfer.plotting.fit import _figure, _write, label_text
+    from emuinfer.plotting.figure import label_text, new_figure, write_figure
 
     names = list(rows[0]["nuts_over_bound"])
-    figure = _figure(11, 4.2)
+    figure = new_figure(11, 4.2)
     axis = figure.add_axes((0.07, 0.2, 0.92, 0.72))
     axis.axhspan(0.95, 1.05, color="0.92", lw=0, label="5 %")
     rng = np.random.default_rng(0)
@@ -279,7 +279,7 @@ def plot(rows, path):
     axis.set_ylabel("standard deviation / bound")
     axis.set_ylim(0.7, 1.3)
     axis.legend(ncols=4, fontsize=8, loc="lower left")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def write(emulator, rows, arguments, seconds):

@@ -1,0 +1,70 @@
+"""What all figures share: how parameters are written, a figure without a display, files written whole."""
+
+import pathlib
+import re
+
+from ..errors import EmuinferError
+from ..files import written_whole
+
+SYMBOLS = {
+    "teff": r"$T_\mathrm{eff}$",
+    "logg": r"$\log g$",
+    "vmic": r"$v_\mathrm{mic}$",
+    "rv": r"$v_\mathrm{rad}$",
+    "rv_offset": r"$\Delta v_\mathrm{rad}$",
+    "vsini": r"$v\,\sin i$",
+    "vbroad": r"$v_\mathrm{broad}$",
+    "vmac": r"$v_\mathrm{mac}$",
+    "log10_jitter": r"$\log_{10}$ jitter",
+}
+VELOCITIES = ("vmic", "rv", "rv_offset", "vsini", "vbroad", "vmac")
+UNITS = {"teff": "K", "log10_jitter": "of continuum", **dict.fromkeys(VELOCITIES, "km/s")}
+DATA, MODEL, SHADE = "#333333", "#d1495b", "#d9d9d9"
+
+
+def label_text(name: str) -> str:
+    """How a parameter is written on an axis, with its unit: `"teff"` as T_eff [K], `"fe_h"` as [Fe/H], `"mg_fe"` as [Mg/Fe].
+
+    Parameters of one of several arms name it: `"rv_offset_2"` as Δv_rad, arm 2 [km/s].
+    """
+    unit = UNITS.get(_kind_and_arm(name)[0])
+    return bare_text(name) + (f" [{unit}]" if unit else "")
+
+
+def bare_text(name: str) -> str:
+    """`label_text` without its unit."""
+    kind, arm = _kind_and_arm(name)
+    if kind in SYMBOLS:
+        return SYMBOLS[kind] + (f", arm {arm}" if arm else "")
+    parts = name.split("_")
+    if len(parts) == 2 and parts[1] in ("h", "fe") and 1 <= len(parts[0]) <= 2 or name in ("alpha_fe", "alpha_h"):
+        over = {"h": "H", "fe": "Fe"}[parts[1]]
+        return "[" + {"alpha": r"$\alpha$"}.get(parts[0], parts[0].capitalize()) + f"/{over}]"
+    return name.replace("_", " ")
+
+
+def _kind_and_arm(name: str) -> tuple[str, str]:
+    """`("rv_offset", "2")` of `"rv_offset_2"`, `("teff", "")` of `"teff"`."""
+    numbered = re.fullmatch(r"(log10_jitter|rv_offset)_(\d+)", name)
+    return numbered.groups() if numbered else (name, "")
+
+
+def new_figure(width: float, height: float):
+    """A figure, inches wide and high, that knows nothing of pyplot: it needs no display, and the user's backend stays."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write_figure(figure, path) -> None:
+    """Write a PNG file whole or not at all; `path` None writes none. `EmuinferError` where its folder does not exist."""
+    if path is None:
+        return
+    path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise EmuinferError(f"Cannot write {path}: there is no folder {path.parent}. Make it first.")
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png")
