@@ -285,6 +285,15 @@ def test_grid_make_info_and_import(cli, tmp_path, monkeypatch):
     assert cli(*call, "--overwrite")[0] == 0
 
 
+def test_train_without_a_grid_says_which_command_makes_one(cli, tmp_path):
+    for name, command in (("nowhere.h5", "emuinfer grid make"), ("spectra.npz", "emuinfer grid import")):
+        if name.endswith("npz"):
+            np.savez(tmp_path / name, flux=np.ones(3))
+        status, _, err = cli("train", tmp_path / name, "--output", tmp_path / "new")
+        assert status == 1 and name in err and f"`{command}`" in err
+        assert "emuinfer.grids" not in err
+
+
 def train(*arguments):
     """`emuinfer train` as a process of its own."""
     # A shell's background jobs ignore interrupts, and so do their children unless told otherwise.

@@ -145,9 +145,11 @@ def open_grid(path):
     if not path.is_file():
         if path.with_name(path.name + ".parts").is_dir():
             raise GridError(f"The generation of {path} has not finished. Start the same command again to go on.")
-        raise GridError(f"There is no grid file {path}. Check the path, or make one with emuinfer.grids.generate_grid.")
+        raise GridError(f"There is no grid file {path}. Check the path, or make one with `emuinfer grid make`.")
     if not h5py.is_hdf5(path):
-        raise GridError(f"{path} is not an HDF5 file, so not a grid. For an .npz file use emuinfer.grids.import_npz.")
+        raise GridError(
+            f"{path} is not an HDF5 file, so not a grid. Other files become one with `emuinfer grid import`."
+        )
     with reading(path):
         file = h5py.File(path, "r")
     try:
