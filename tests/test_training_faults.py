@@ -17,7 +17,7 @@ from emuinfer.emulators import TransformerConfig
 from emuinfer.emulators.training import TrainConfig, labels_for, train
 from emuinfer.errors import GridError, TrainingError
 from emuinfer.files import use_compilation_cache
-from emuinfer.grids.grid import split_rows
+from emuinfer.grids.split import flagship_split, split_rows
 from emuinfer.training import checkpoint as checkpoints
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
@@ -337,3 +337,15 @@ def test_split_refuses_what_cannot_be_split():
     for n, fraction in ((1, 0.1), (10, 0.0), (10, 0.7)):
         with pytest.raises(GridError):
             split_rows(n, fraction)
+
+
+def test_shuffled_split_has_the_stream_of_every_shipped_emulator():
+    order = np.random.default_rng(0).permutation(1183)
+    train, test = flagship_split(1183)
+    np.testing.assert_array_equal(test, np.sort(order[:118]))
+    np.testing.assert_array_equal(train, np.sort(order[118:]))
+    fit, held = split_rows(37, 0.2, 5, shuffled=True)
+    np.testing.assert_array_equal(held, np.sort(np.random.default_rng(5).permutation(37)[:7]))
+    assert np.array_equal(np.sort(np.concatenate([fit, held])), np.arange(37))
+    with pytest.raises(GridError, match="9 spectra cannot be split"):
+        flagship_split(9)

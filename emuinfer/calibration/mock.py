@@ -88,9 +88,9 @@ def choose_rows(grid, rows, n, seed) -> np.ndarray:
     if isinstance(rows, str):
         if rows not in NAMED_ROWS:
             raise GridError(f"rows may be indices, a mask, a slice, or one of {', '.join(NAMED_ROWS)}; got '{rows}'.")
-        from ..grids.grid import fixed_split
+        from ..grids.split import flagship_split
 
-        rows = grid.split()[1] if rows == "held-out" else fixed_split(len(grid))[1]
+        rows = grid.split()[1] if rows == "held-out" else flagship_split(len(grid))[1]
     rows = np.arange(len(grid))[slice(None) if rows is None else rows if isinstance(rows, slice) else np.asarray(rows)]
     if n is not None and n < 1:
         raise GridError(f"n must be at least 1; got {n}.")

@@ -117,7 +117,7 @@ def train(
     from ..emulators.training import train as run
     from ..emulators.training.data import require_pixels
     from ..grids import Grid
-    from ..grids.grid import split_rows
+    from ..grids.split import split_rows
 
     data = Grid.load(grid)
     before = None if replay is None else Grid.load(replay)

@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import GridError
 from ..labels.space import LabelSpace
 from . import hdf5
+from .split import split_rows
 
 MEDIA = ("air", "vacuum")
 
@@ -178,23 +179,6 @@ class Grid:
         return split_rows(len(self), held_out, seed)
 
 
-def split_rows(n: int, held_out: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted `(train, test)` indices of `n` rows; about `held_out` of them, at least one, are in `test`.
-
-    One row is held out at random of each run of `1 / held_out` rows, so a grid that has been extended keeps the part of
-    every old row: what was held out once is never trained on later. Raises `GridError` if a part would be empty.
-    """
-    if not 0 < held_out <= 0.5:
-        raise GridError(f"held_out must be above 0 and at most 0.5; got {held_out}.")
-    if n < 2:
-        raise GridError(f"A grid of {n} spectra cannot be split into two parts.")
-    edges = np.ceil(np.arange(int(np.ceil(n * held_out)) + 1) / held_out - 1e-9).astype(int)
-    position = np.random.default_rng(seed).random(len(edges) - 1)
-    test = edges[:-1] + np.floor(position * np.diff(edges)).astype(int)
-    test = test[test < n] if np.any(test < n) else test[:1] % n
-    return np.setdiff1d(np.arange(n), test), test
-
-
 class RowsOnDisk:
     """Chosen rows of a two-dimensional HDF5 dataset, read when indexed."""
 
@@ -322,10 +306,3 @@ def refuse_rows(bad, what, remark=""):
     if len(rows):
         listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
         raise GridError(f"{what} in {len(rows)} of {len(bad)} rows: {listed}.{remark} Remove or repair these rows.")
-
-
-def fixed_split(n: int, seed: int = 0):
-    """`(train, test)` row indices with a tenth held out, as used for every emulator and control of the flagship grid."""
-    order = np.random.default_rng(seed).permutation(n)
-    held = n // 10
-    return np.sort(order[held:]), np.sort(order[:held])

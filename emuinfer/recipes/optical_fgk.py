@@ -23,7 +23,7 @@ from ..emulators.training.gaussian_process import fit_logit_gp
 from ..emulators.training.start import start_from_teacher
 from ..emulators.training.train import train
 from ..grids import Grid, import_npz
-from ..grids.grid import fixed_split
+from ..grids.split import flagship_split
 from ..labels.design import sobol_design
 from ..labels.windows import OPTICAL_FGK
 from ..training.config import TrainConfig
@@ -115,7 +115,7 @@ def main(argv=None):
     realistic = (
         import_npz(path, label_space=OPTICAL_FGK, medium=args.medium) if path.endswith(".npz") else Grid.load(path)
     )
-    rows, held = fixed_split(len(realistic))
+    rows, held = flagship_split(len(realistic))
     teacher = fit_teacher(Grid.load(args.simple), realistic, rows, args.directory)
     config = dataclasses.replace(CONFIG, width=args.width, depth=args.depth)
     emulator = start(teacher, args.directory, config, {**START, "steps": args.steps[0]}, progress=progress)

@@ -15,7 +15,7 @@ from ..emulators import load_card, load_emulator, save_emulator
 from ..emulators.storage import ZOO, half_precision
 from ..emulators.training.evaluate import error_table, predict
 from ..grids import import_npz
-from ..grids.grid import fixed_split
+from ..grids.split import flagship_split
 from ..labels.windows import OPTICAL_FGK
 
 CREDIT = (
@@ -54,7 +54,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     emulator = half_precision(load_emulator(args.emulator))
     grid = import_npz(args.realistic, label_space=OPTICAL_FGK, medium="air")
-    train, test = fixed_split(len(grid))
+    train, test = flagship_split(len(grid))
     labels, flux = np.asarray(grid.labels)[test], np.asarray(grid.flux)[test]
     predicted = predict(emulator, labels, grid.wavelength)
     card = {

@@ -23,7 +23,7 @@ from emuinfer.calibration.check import calibrate
 from emuinfer.calibration.statistics import ALL
 from emuinfer.emulators import load_emulator, save_emulator
 from emuinfer.grids import Grid, import_npz
-from emuinfer.grids.grid import fixed_split
+from emuinfer.grids.split import flagship_split
 from emuinfer.labels.windows import OPTICAL_FGK
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ SETTING = {"resolution": 28_000, "sampling": 2.5}
 
 def turbospectrum(args):
     grid = import_npz(GRID, label_space=OPTICAL_FGK, medium="air")
-    rows = fixed_split(len(grid))[1]
+    rows = flagship_split(len(grid))[1]
     return calibrate(
         "optical-fgk",
         grid,

@@ -18,6 +18,7 @@ import numpy as np
 
 from emuinfer.emulators.training import error_table, fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
 from emuinfer.grids import Grid
+from emuinfer.grids.split import flagship_split
 from emuinfer.labels.windows import OPTICAL_FGK
 
 GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
@@ -51,16 +52,10 @@ WITH_SIMPLE = "x, Gaussian processes, with 3,000 LTE spectra"
 NAMES = [*CONTROLS, WITH_SIMPLE]
 
 
-def split(n: int):
-    """Sorted `(train, test)` rows; a tenth is held out."""
-    order = np.random.default_rng(0).permutation(n)
-    return np.sort(order[n // 10 :]), np.sort(order[: n // 10])
-
-
 def run(sizes, only=None, simple=None):
     data = np.load(GRID)
     wavelength, flux, labels = data["wavelength"].astype(float), data["flux"], data["labels"].astype(float)
-    train, test = split(len(flux))
+    train, test = flagship_split(len(flux))
     entries, controls = [], dict(CONTROLS)
     if simple is not None:
         grid = Grid.load(simple, lazy=True)

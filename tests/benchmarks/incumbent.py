@@ -27,7 +27,7 @@ import numpy as np
 
 from emuinfer import __version__
 from emuinfer.emulators.training import error_table
-from emuinfer.grids.grid import fixed_split
+from emuinfer.grids.split import flagship_split
 from emuinfer.labels.windows import OPTICAL_FGK
 
 from .learning_curve import GRID, RESULTS, write
@@ -91,7 +91,7 @@ def read_data(folder):
     file = np.load(GRID)
     flux, labels = file["flux"].astype(np.float32), file["labels"].astype(float)
     wavelength = file["wavelength"].astype(float)
-    rows, held = fixed_split(len(flux))
+    rows, held = flagship_split(len(flux))
     scale = lambda some: np.asarray(OPTICAL_FGK.scale(some), np.float32)
     np.savez(
         folder / "data.npz",

@@ -30,7 +30,7 @@ from emuinfer.emulators.training import (
 )
 from emuinfer.emulators.training.start import start_from_components, start_from_teacher
 from emuinfer.grids import Grid
-from emuinfer.grids.grid import fixed_split
+from emuinfer.grids.split import flagship_split
 from emuinfer.labels.windows import OPTICAL_FGK
 
 GRID = Path(__file__).parents[2] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
@@ -157,7 +157,7 @@ EMULATORS = {
 
 
 def split_order(n, seed):
-    train_rows, held = fixed_split(n)
+    train_rows, held = flagship_split(n)
     order = train_rows if seed == 0 else np.random.default_rng(seed).permutation(train_rows)
     return order, held
 

@@ -22,7 +22,7 @@ import numpy as np
 from emuinfer.emulators import TransformerConfig, TransformerPayne, save_emulator
 from emuinfer.emulators.training import TrainConfig, train
 from emuinfer.grids import Grid
-from emuinfer.grids.grid import split_rows
+from emuinfer.grids.split import split_rows
 from emuinfer.labels.windows import OPTICAL_FGK
 
 RESULTS = Path(__file__).parent / "results"

@@ -15,7 +15,7 @@ from emuinfer.emulators import load_emulator
 from emuinfer.emulators.training import coverage, fit_uncertainty
 from emuinfer.emulators.training.evaluate import predict
 from emuinfer.emulators.uncertainty import load_uncertainty
-from emuinfer.grids.grid import fixed_split
+from emuinfer.grids.split import flagship_split
 
 HERE = Path(__file__).parent
 GRID = HERE.parents[1] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
@@ -25,7 +25,7 @@ def held_out(name, grid):
     """Coverage of the held-out tenth by the saved uncertainty of emulator `name`."""
     emulator = load_emulator(name)
     uncertainty = load_uncertainty(name, emulator=emulator)
-    test = fixed_split(len(grid["labels"]))[1]
+    test = flagship_split(len(grid["labels"]))[1]
     labels, flux, wavelength = grid["labels"][test], grid["flux"][test], grid["wavelength"]
     predicted = predict(emulator, labels, wavelength)
     return coverage(uncertainty, labels, predicted - flux, predicted, wavelength), uncertainty
@@ -35,7 +35,7 @@ def halves(uncertainty, grid, path):
     """Coverage of half of the cross-validated residuals by a covariance fitted to the other half."""
     with np.load(path) as file:
         labels, residuals = file["labels"], file["residuals"].astype(np.float32)
-    train = fixed_split(len(grid["labels"]))[0]
+    train = flagship_split(len(grid["labels"]))[0]
     predicted, wavelength = grid["flux"][train] + residuals, grid["wavelength"]
     half = np.random.default_rng(3).permutation(len(labels)) % 2 == 0
     of_half = fit_uncertainty(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import TrainingError
+from ...grids.split import split_rows
 from ...labels.features import monomial_values
 from ...wavelengths.pixels import PixelGrid
 from ..base import depth_from_flux
@@ -28,7 +29,7 @@ def fit_polynomial(
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
     target = depth_from_flux(flux, epsilon) if saturating else flux
     terms = monomial_values(scaled, degree, np)
-    fit, held = holdout(len(flux), 0.2, seed)
+    fit, held = split_rows(len(flux), 0.2, seed, shuffled=True)
     some = np.linspace(0, flux.shape[1] - 1, min(flux.shape[1], 1000)).astype(int)  # enough pixels to compare ridges
     solve = _ridge(terms[fit], target[fit][:, some])
     errors = [np.abs(terms[held] @ solve(ridge) - target[held][:, some]).mean() for ridge in RIDGES]
@@ -86,7 +87,7 @@ def fit_mlp(
     """
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
     mean, basis, coefficients = principal_components(flux, len(flux))
-    fit, held = holdout(len(flux), 0.1, seed)
+    fit, held = split_rows(len(flux), 0.1, seed, shuffled=True)
     # One unit for all components keeps the loss that of the flux, and the outputs of order one.
     unit = np.sqrt((coefficients**2).mean())
     target = jnp.asarray(coefficients / unit, jnp.float32)
@@ -247,13 +248,6 @@ def check_spectra(label_space, labels, flux, wavelength):
             f"{bad.size} spectra hold values that are not finite, e.g. rows {bad[:5].tolist()}. Remove them."
         )
     return (labels - label_space.centre) / label_space.half_width, flux
-
-
-def holdout(n: int, fraction: float, seed: int):
-    """Random `(fit, held)` row indices, sorted."""
-    order = np.random.default_rng(seed).permutation(n)
-    k = max(1, round(fraction * n))
-    return np.sort(order[k:]), np.sort(order[:k])
 
 
 def replace_leaves(module, **leaves):

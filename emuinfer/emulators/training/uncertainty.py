@@ -287,7 +287,7 @@ def _fit_t(value, diagonal, low_rank):
 
 def main(argv=None):
     from ...grids import Grid, import_npz
-    from ...grids.grid import fixed_split
+    from ...grids.split import flagship_split
     from ...labels.windows import OPTICAL_FGK
     from .. import load_emulator
     from ..storage import _find
@@ -307,7 +307,7 @@ def main(argv=None):
     parser.add_argument("--teacher", help="path of the Gaussian processes that the emulator learned from")
     args = parser.parse_args(argv)
     grid = import_npz(args.realistic, label_space=OPTICAL_FGK, medium="air")
-    train, test = fixed_split(len(grid))
+    train, test = flagship_split(len(grid))
     labels, flux = np.asarray(grid.labels), np.asarray(grid.flux)
 
     teacher = load_emulator(args.teacher) if args.teacher else None
