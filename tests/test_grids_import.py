@@ -11,7 +11,7 @@ from astropy.table import Table
 from emuinfer.cli.main import main
 from emuinfer.errors import GridError
 from emuinfer.grids import Grid, import_grid
-from emuinfer.grids.import_grid import label_name
+from emuinfer.grids.import_spectra import label_name
 from emuinfer.grids.resample import resample, spline_error
 from emuinfer.labels.space import LabelSpace
 

@@ -7,8 +7,8 @@ _LAZY = {
     "Grid": ".grid",
     "describe": ".grid",
     "generate_grid": ".generate",
-    "import_npz": ".import_npz",
-    "import_grid": ".import_grid",
+    "import_npz": ".import_arrays",
+    "import_grid": ".import_spectra",
     "check_grid": ".check",
     "GridReport": ".check",
 }

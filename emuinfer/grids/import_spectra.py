@@ -10,7 +10,7 @@ from ..errors import GridError, ObservationError
 from ..labels.space import LabelSpace
 from ..observations.columns import FLUX, WAVELENGTH, from_header, with_unit
 from .grid import Grid
-from .import_npz import read_npz, spanned_space
+from .import_arrays import read_npz, spanned_space
 from .resample import to_common
 
 ROLES = ("wavelength", "flux", "continuum", "continuum_wavelength", "labels", "label_names", "file")
