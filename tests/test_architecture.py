@@ -18,7 +18,7 @@ README = PACKAGE / "README.md"
 
 # From the ground to the roof. A room (a folder, or a loose file of the ground) imports from lower floors only.
 FLOORS = [
-    ["errors", "constants", "processes"],
+    ["errors", "constants", "deprecation", "processes"],
     ["files", "wavelengths"],
     ["labels", "forward", "posteriors", "training"],
     ["emulators", "observations", "plotting", "samplers", "synthesis"],
