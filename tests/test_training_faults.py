@@ -15,9 +15,8 @@ import pytest
 from emuinfer import Grid, LabelSpace, TransformerPayne, load_emulator, save_emulator
 from emuinfer.emulators import TransformerConfig
 from emuinfer.emulators.training import TrainConfig, labels_for, train
-from emuinfer.errors import GridError, TrainingError
+from emuinfer.errors import TrainingError
 from emuinfer.files import use_compilation_cache
-from emuinfer.grids.split import flagship_split, split_rows
 from emuinfer.training import checkpoint as checkpoints
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
@@ -305,7 +304,7 @@ def test_fine_tuning_on_another_grid_names_both(tmp_path, cli):
     assert not (tmp_path / "tuned.run").exists()
 
 
-# Early stopping, split, start
+# Early stopping
 
 
 def test_early_stopping_keeps_the_best_weights(tmp_path):
@@ -329,23 +328,3 @@ def test_a_killed_run_with_early_stopping_goes_on(tmp_path, monkeypatch):
         killed_at(patch, 3)
         run(tmp_path / "killed", patience=2)
     assert same(run(tmp_path / "killed", patience=2), whole)
-
-
-def test_split_refuses_what_cannot_be_split():
-    assert [len(part) for part in split_rows(3, 0.1)] == [2, 1]
-    assert not np.array_equal(split_rows(200, seed=1)[1], split_rows(200)[1])
-    for n, fraction in ((1, 0.1), (10, 0.0), (10, 0.7)):
-        with pytest.raises(GridError):
-            split_rows(n, fraction)
-
-
-def test_shuffled_split_has_the_stream_of_every_shipped_emulator():
-    order = np.random.default_rng(0).permutation(1183)
-    train, test = flagship_split(1183)
-    np.testing.assert_array_equal(test, np.sort(order[:118]))
-    np.testing.assert_array_equal(train, np.sort(order[118:]))
-    fit, held = split_rows(37, 0.2, 5, shuffled=True)
-    np.testing.assert_array_equal(held, np.sort(np.random.default_rng(5).permutation(37)[:7]))
-    assert np.array_equal(np.sort(np.concatenate([fit, held])), np.arange(37))
-    with pytest.raises(GridError, match="9 spectra cannot be split"):
-        flagship_split(9)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_controls import SPACE, WAVELENGTH, spectra
+from test_baselines import SPACE, WAVELENGTH, spectra
 
 from emuinfer.emulators import TransformerConfig, TransformerPayne, load_emulator, save_emulator
 from emuinfer.emulators.training import TrainConfig, fit_logit_gp, train

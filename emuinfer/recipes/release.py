@@ -31,8 +31,8 @@ LIMITS = [
 ]
 
 
-def controls_table(path) -> dict:
-    """MAE at R = 40,000 of every control by training size, from the benchmark's results, if they are there."""
+def baselines_table(path) -> dict:
+    """MAE at R = 40,000 of every baseline by training size, from the benchmark's results, if they are there."""
     path = Path(path)
     if not path.exists():
         return {}
@@ -50,7 +50,7 @@ def main(argv=None):
     parser.add_argument("--title", required=True)
     parser.add_argument("--recipe", required=True, help="how it was trained, in words, with seeds and machine")
     parser.add_argument("--realistic", required=True)
-    parser.add_argument("--controls", default="tests/benchmarks/results/controls.json")
+    parser.add_argument("--baselines", default="tests/benchmarks/results/baselines.json")
     args = parser.parse_args(argv)
     emulator = half_precision(load_emulator(args.emulator))
     grid = import_npz(args.realistic, label_space=OPTICAL_FGK, medium="air")
@@ -63,7 +63,7 @@ def main(argv=None):
         "grid": {"file": Path(args.realistic).name, "hash": grid.hash, "spectra": len(grid), "trained_on": len(train)},
         "split": "numpy.random.default_rng(0).permutation(n); the first tenth is held out",
         "held_out_error": error_table(emulator, labels, flux, grid.wavelength, predicted=predicted),
-        "controls_R40000": controls_table(args.controls),
+        "baselines_R40000": baselines_table(args.baselines),
         "credit": CREDIT,
         "limits": LIMITS,
         "licence": "BSD-3-Clause",

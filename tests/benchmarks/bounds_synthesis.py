@@ -2,9 +2,9 @@
 
 For mock stars well inside the domain, 5101–5299 Å, R = 20,000, three pixels per FWHM, velocity, broadening and continuum
 free: marginal bounds from symmetric differences of LTE spectra of our own synthesis (the steps of Ting et al. 2017), from the
-shipped emulators, and from controls fitted to the 1,065 Turbospectrum spectra that these learned from: The Payne's network,
+shipped emulators, and from baselines fitted to the 1,065 Turbospectrum spectra that these learned from: The Payne's network,
 and Gaussian processes. The truth here is our LTE code, not Turbospectrum, so that all differences hold those of the two codes
-as well; and the shipped emulators have also learned from LTE spectra of that very code, which these controls have not. So with
+as well; and the shipped emulators have also learned from LTE spectra of that very code, which these baselines have not. So with
 `--simple GRID.h5` (LTE spectra) The Payne's network is also fitted to both kinds together, with 3,000 LTE spectra. For
 Turbospectrum itself, the one pair of spectra at hand, the Sun and [Ti/Fe] + 0.3, is compared with the emulators' differences
 of the same step.
@@ -27,10 +27,11 @@ from emuinfer.emulators.training import fit_logit_gp, fit_mlp
 from emuinfer.forecast.cramer_rao import cramer_rao
 from emuinfer.forecast.instruments import Instrument
 from emuinfer.grids import Grid
+from emuinfer.grids.split import flagship_split
 from emuinfer.synthesis import make_backend
 
+from .baselines import GRID
 from .bounds_truth import stars
-from .controls import GRID, split
 
 RESULTS = Path(__file__).parent / "results"
 INSTRUMENT = Instrument.single(5101.0, 5299.0, 20_000.0, 3.0)
@@ -151,7 +152,7 @@ def main():
     arguments = parser.parse_args()
     begin, space = time.perf_counter(), ei.OPTICAL_FGK
     data = np.load(GRID)
-    rows = split(len(data["flux"]))[0]
+    rows = flagship_split(len(data["flux"]))[0]
     emulators = {n: ei.load_emulator(n) for n in SHIPPED if n in list_emulators()}
     payne = lambda labels, flux, wavelength: fit_mlp(space, labels, flux, wavelength, medium="air")
     emulators["The Payne"] = payne(data["labels"][rows], data["flux"][rows], data["wavelength"].astype(float))

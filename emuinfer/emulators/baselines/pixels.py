@@ -1,4 +1,4 @@
-"""The stored grid of pixels that the control emulators share, and small dense networks."""
+"""The stored grid of pixels that the baselines share, and small dense networks."""
 
 import abc
 

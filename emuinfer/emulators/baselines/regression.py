@@ -1,7 +1,7 @@
-"""Control emulators on a stored grid of pixels: per-pixel polynomials and The Payne's network.
+"""Baselines on a stored grid of pixels: per-pixel polynomials and The Payne's network.
 
-The stronger controls, which work in a saturating space with principal components, are in `controls_pca` and
-`controls_gp`. All of them predict every stored pixel and interpolate to the wavelengths asked for.
+The stronger baselines, which work in a saturating space with principal components, are in `components` and
+`gaussian_process`. All of them predict every stored pixel and interpolate to the wavelengths asked for.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
-"""Fits of the control emulators to labels `(n, n_labels)` and normalised flux `(n, n_wave)` at the same wavelengths.
+"""Fits of the baselines to labels `(n, n_labels)` and normalised flux `(n, n_wave)` at the same wavelengths.
 
 What is tuned (ridge, early stopping) is tuned on a random part of the spectra given; keep those of a final test apart.
-The Gaussian processes are in `controls_gp`.
+The Gaussian processes are in `gaussian_process`.
 """
 
 import jax

@@ -1,6 +1,6 @@
 """Fit of `LogitGP`: Gaussian processes for principal components, length scales by marginal likelihood, on the host.
 
-Everything is float64 NumPy and SciPy; the likelihoods and their gradients are in `controls_kernel`.
+Everything is float64 NumPy and SciPy; the likelihoods and their gradients are in `gp_likelihood`.
 """
 
 import jax.numpy as jnp

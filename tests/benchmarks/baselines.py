@@ -1,8 +1,8 @@
-"""Errors of all control emulators on the Turbospectrum grid, by number of training spectra.
+"""Errors of all baselines on the Turbospectrum grid, by number of training spectra.
 
-    python -m tests.benchmarks.controls [--sizes 100 300 1065] [--only NAME ...] [--simple GRID.h5]
+    python -m tests.benchmarks.baselines [--sizes 100 300 1065] [--only NAME ...] [--simple GRID.h5]
 
-writes `results/controls.json` and `results/controls.md`. About five minutes of one core, and two more with
+writes `results/baselines.json` and `results/baselines.md`. About five minutes of one core, and two more with
 `--simple`, a grid of simple physics at the same wavelengths, of which the first 3,000 spectra are used.
 """
 
@@ -36,7 +36,7 @@ class MeanSpectrum:
         return np.broadcast_to(self.mean, (len(labels), self.mean.size))
 
 
-CONTROLS = {
+BASELINES = {
     "mean spectrum": MeanSpectrum,
     "polynomial, degree 1": lambda *a, **k: fit_polynomial(*a, degree=1, **k),
     "polynomial, degree 2": lambda *a, **k: fit_polynomial(*a, degree=2, **k),
@@ -49,19 +49,19 @@ CONTROLS = {
     "x, Gaussian processes": fit_logit_gp,
 }
 WITH_SIMPLE = "x, Gaussian processes, with 3,000 LTE spectra"
-NAMES = [*CONTROLS, WITH_SIMPLE]
+NAMES = [*BASELINES, WITH_SIMPLE]
 
 
 def run(sizes, only=None, simple=None):
     data = np.load(GRID)
     wavelength, flux, labels = data["wavelength"].astype(float), data["flux"], data["labels"].astype(float)
     train, test = flagship_split(len(flux))
-    entries, controls = [], dict(CONTROLS)
+    entries, baselines = [], dict(BASELINES)
     if simple is not None:
         grid = Grid.load(simple, lazy=True)
         spectra = grid.labels[:3000], grid.flux[:3000]
-        controls[WITH_SIMPLE] = lambda *a, **k: fit_logit_gp(*a, simple=spectra, **k)
-    for name, fit in controls.items():
+        baselines[WITH_SIMPLE] = lambda *a, **k: fit_logit_gp(*a, simple=spectra, **k)
+    for name, fit in baselines.items():
         if only and name not in only:
             continue
         for size in sizes:
@@ -78,12 +78,12 @@ def run(sizes, only=None, simple=None):
 
 def markdown(entries) -> str:
     lines = [
-        "# Control emulators on the Turbospectrum grid, 5100–5300 Å, 12 labels",
+        "# Baselines on the Turbospectrum grid, 5100–5300 Å, 12 labels",
         "",
         "118 held-out spectra that no fit and no choice has seen; |residual| of normalised flux. Written by",
-        "`tests/benchmarks/controls.py`; figures per region of the labels are in `controls.json`. RMSE, 95 % and max: at R = 40,000.",
+        "`tests/benchmarks/baselines.py`; figures per region of the labels are in `baselines.json`. RMSE, 95 % and max: at R = 40,000.",
         "",
-        "| control | training spectra | native MAE | R=40,000 MAE | RMSE | 95 % | max | CPU s |",
+        "| baseline | training spectra | native MAE | R=40,000 MAE | RMSE | 95 % | max | CPU s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for e in entries:
@@ -100,7 +100,7 @@ def main():
     parser.add_argument("--simple", help="a grid of simple physics (HDF5)")
     arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "controls.json"
+    path = RESULTS / "baselines.json"
     entries = run(arguments.sizes, arguments.only, arguments.simple)
     if path.exists():
         done = {(e["control"], e["spectra"]) for e in entries}

@@ -1,4 +1,4 @@
-"""Control emulators: fits against spectra whose formula is known, interpolation, storage round trip, gradients."""
+"""Baselines: fits against spectra whose formula is known, interpolation, storage round trip, gradients."""
 
 import jax
 import jax.numpy as jnp
