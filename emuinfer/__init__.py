@@ -19,6 +19,7 @@ _LAZY = {
     "JointSpectrum": ".likelihoods.joint",
     "sample": ".inference",
     "fit_many": ".survey",
+    "check_coverage": ".calibration",
     "calibrate": ".calibration",
     "cramer_rao": ".forecast",
     "Exposure": ".forecast",

@@ -63,8 +63,6 @@ LONG_FILES = {
     "tests/test_grids_import.py",
 }
 LONG_FUNCTIONS = {
-    "emuinfer/calibration/check.py: calibrate",
-    "emuinfer/cli/coverage.py: calibrate",
     "emuinfer/cli/crb.py: crb",
     "emuinfer/cli/fit.py: fit",
     "emuinfer/cli/fit_many.py: fit_many",

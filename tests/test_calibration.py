@@ -7,7 +7,7 @@ import tiny
 from astropy.table import Table
 from scipy import stats
 
-from emuinfer.calibration.check import calibrate
+from emuinfer.calibration import check_coverage
 from emuinfer.calibration.statistics import ALL, DRAWS, ecdf_band, histogram_band, ranks_of, summarise, uniformity
 from emuinfer.emulators.uncertainty import EmulatorUncertainty, sensitivity
 from emuinfer.errors import GridError, LabelError, SamplingError
@@ -20,7 +20,7 @@ from emuinfer.wavelengths.pixels import PixelGrid
 STARS = 96
 OPTIONS = {
     "resolution": tiny.RESOLUTION,
-    "sampling": 2.5,
+    "pixels_per_fwhm": 2.5,
     "snr": 100,
     "rv_range": (-5.0, 5.0),
     "batch": 48,
@@ -42,8 +42,8 @@ def perfect(tiny_emulator, spectra, tmp_path_factory):
     """Fits of the emulator's own spectra."""
     wavelength, labels, flux = spectra
     grid = Grid(labels, wavelength, flux, label_space=tiny_emulator.label_space, medium="air")
-    return calibrate(
-        tiny_emulator, grid, tmp_path_factory.mktemp("perfect") / "out", emulator_error=False, **OPTIONS
+    return check_coverage(
+        tiny_emulator, grid, tmp_path_factory.mktemp("perfect") / "out", emulator_error=None, **OPTIONS
     ), grid
 
 
@@ -76,10 +76,10 @@ def erring(tiny_emulator, spectra, tmp_path_factory):
     out = tmp_path_factory.mktemp("erring") / "out"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         tiny.stop_after_one_batch(patch)
-        calibrate(tiny_emulator, grid, out, uncertainty=uncertainty, **OPTIONS)
+        check_coverage(tiny_emulator, grid, out, emulator_error=(uncertainty, None), **OPTIONS)
     first = next(out.glob("*/parts/part-000000.npz"))
     written = first.stat().st_mtime_ns
-    done = calibrate(tiny_emulator, grid, out, uncertainty=uncertainty, **OPTIONS)
+    done = check_coverage(tiny_emulator, grid, out, emulator_error=(uncertainty, None), **OPTIONS)
     assert first.stat().st_mtime_ns == written
     return done
 
@@ -131,7 +131,7 @@ def test_the_folder_is_complete_and_speaks(erring):
 def test_other_settings_are_refused(perfect, tiny_emulator):
     done, grid = perfect
     with pytest.raises(SamplingError, match="other settings .mock"):
-        calibrate(tiny_emulator, grid, done.path, emulator_error=False, **{**OPTIONS, "seed": 4})
+        check_coverage(tiny_emulator, grid, done.path, emulator_error=None, **{**OPTIONS, "seed": 4})
 
 
 def test_bad_input(tiny_emulator, spectra, tmp_path):
@@ -150,11 +150,12 @@ def test_bad_input(tiny_emulator, spectra, tmp_path):
         (good, {"rows": "test"}, GridError, "held-out"),
         (good, {"priors": {"teff": 5000.0}}, LabelError, "teff"),
         ("none.h5", {}, GridError, "no grid file"),
-        (good, {"emulator_error": "on"}, SamplingError, "True, False"),
+        (good, {"emulator_error": "on"}, SamplingError, "'shipped', None, an EmulatorUncertainty"),
+        (good, {"emulator_error": ("shipped", "shipped")}, SamplingError, "a pair of None and another"),
         (lambda: 0, {}, GridError, "Give n"),
     ]:
         with pytest.raises(error, match=message):
-            calibrate(tiny_emulator, source, tmp_path / "out", **{**OPTIONS, **change})
+            check_coverage(tiny_emulator, source, tmp_path / "out", **{**OPTIONS, **change})
 
 
 @pytest.mark.parametrize("broadening", ["vbroad", "vsini", "both", "none"])
@@ -235,11 +236,11 @@ def test_ranks_and_coverage_of_gaussians():
 
 def test_command_line(cli, perfect, tmp_path, monkeypatch):
     """What the options become; the fits themselves are those of the other tests."""
-    from emuinfer.calibration import check as calibration_sbc
+    from emuinfer.calibration import check
 
     calls = []
-    monkeypatch.setattr(calibration_sbc, "calibrate", lambda *a, **k: calls.append((a, k)) or perfect[0])
-    common = ["calibrate", "grid.h5", "--emulator", "tiny", "-o", tmp_path / "out", "--resolution", 30000]
+    monkeypatch.setattr(check, "check_coverage", lambda *a, **k: calls.append((a, k)) or perfect[0])
+    common = ["coverage", "grid.h5", "--emulator", "tiny", "-o", tmp_path / "out", "--resolution", 30000]
     status, out, err = cli(
         *common, "--rows", "2:6", "--snr", 50, "--snr", 80, "--emulator-error", "off", "--draws", 70, "-q"
     )
@@ -247,14 +248,58 @@ def test_command_line(cli, perfect, tmp_path, monkeypatch):
     assert "emulator error off  S/N 100" in out and "index.html" in out
     arguments, options = calls[0]
     assert arguments == ("tiny", "grid.h5", tmp_path / "out")
-    assert options["rows"] == slice(2, 6) and options["emulator_error"] is False and list(options["snr"]) == [50, 80]
+    assert options["rows"] == slice(2, 6) and options["emulator_error"] is None and list(options["snr"]) == [50, 80]
     assert options["settings"].draws == 70 and not options["progress"] and options["resolution"] == 30000
-    cli(*common, "--rows", "flagship")
+    cli(*common, "--rows", "flagship", "--pixels-per-fwhm", 3, "--fix", "vbroad=4", "--not-robust")
     assert (
         calls[1][1]["rows"] == "flagship"
-        and calls[1][1]["emulator_error"] == (True, False)
+        and calls[1][1]["emulator_error"] == ("shipped", None)
         and calls[1][1]["snr"] == (30.0, 100.0, 300.0)
+    )
+    assert (
+        calls[1][1]["pixels_per_fwhm"] == 3 and calls[1][1]["priors"] == {"vbroad": 4.0} and not calls[1][1]["robust"]
     )
     assert cli(*common, "--rows", "6:2")[2].startswith("Error: --rows must be all")
     assert "must be on, off or both" in cli(*common, "--emulator-error", "maybe")[2]
     assert len(calls) == 2
+    cli("calibrate", *common[1:], "--sampling", 2)  # the old names
+    assert calls[2][1]["pixels_per_fwhm"] == 2
+    assert "calibrate" not in cli("--help")[1]
+
+
+def test_every_argument_has_an_option(cli):
+    """What Python can set the command line can, and the other way round."""
+    import inspect
+
+    from emuinfer.cli.coverage import coverage
+
+    given = set(inspect.signature(check_coverage).parameters) - {"uncertainty"}
+    spelt = {"priors": "fix", "settings": "chains", "progress": "quiet"}
+    options = set(inspect.signature(coverage).parameters) - {"sampling"}
+    assert {spelt.get(name, name) for name in given} | {"warmup", "draws"} == options
+
+
+def test_old_names(perfect, tiny_emulator, monkeypatch):
+    import emuinfer.calibration
+    from emuinfer.calibration import check
+    from emuinfer.calibration.fits import checked_errors
+
+    for room in (emuinfer.calibration, check):
+        with pytest.warns(DeprecationWarning, match="is now emuinfer.calibration.check.check_coverage"):
+            assert room.calibrate is check_coverage
+    with pytest.warns(
+        DeprecationWarning, match="emulator_error=(True|False) of check_coverage is now emulator_error=('shipped'|None)"
+    ):
+        assert checked_errors((False, True)) == ["shipped", None]
+    uncertainty = made_by_hand(tiny_emulator.label_space, np.linspace(*tiny.RANGE, 50))
+    with pytest.warns(DeprecationWarning, match="uncertainty= of check_coverage"):
+        errors = checked_errors(("shipped", None), uncertainty)
+    assert errors[0] is uncertainty and errors[1] is None
+    done, grid = perfect
+    old = {**OPTIONS, "sampling": OPTIONS["pixels_per_fwhm"]}
+    del old["pixels_per_fwhm"]
+    with pytest.warns(DeprecationWarning):  # and a folder of the last version is gone on with
+        plan = done.path / "plan.json"
+        plan.write_text(plan.read_text().replace("pixels_per_fwhm", "sampling"))
+        again = check.check_coverage(tiny_emulator, grid, done.path, emulator_error=False, **old)
+    assert (again.results["rank"] == done.results["rank"]).all()

@@ -1,4 +1,4 @@
-"""Mock observations for `calibrate`: spectra of another code than the emulator, seen through an instrument."""
+"""Mock observations for `check_coverage`: spectra of another code than the emulator, seen through an instrument."""
 
 import dataclasses
 import os
@@ -21,11 +21,14 @@ NAMED_ROWS = ("held-out", "flagship")
 
 @dataclasses.dataclass(frozen=True)
 class Mock:
-    """What is observed: `resolution` λ / FWHM, `sampling` pixels per FWHM, `snr` per pixel in the continuum,
-    `broadening` as of `StellarSpectrum`, `rv_range` km/s from which the velocities are drawn, `seed` of all of it."""
+    """What is observed: `resolution` λ / FWHM, `pixels_per_fwhm`, `snr` per pixel in the continuum, `broadening` as of
+    `StellarSpectrum`, `rv_range` km/s from which the velocities are drawn, `seed` of all of it.
+
+    **Raises:** `GridError` on numbers that are out of range.
+    """
 
     resolution: float
-    sampling: float
+    pixels_per_fwhm: float
     snr: tuple[float, ...]
     broadening: str = "vbroad"
     rv_range: tuple[float, float] = (-100.0, 100.0)
@@ -33,10 +36,10 @@ class Mock:
 
     def __post_init__(self):
         lo, hi = self.rv_range
-        if not self.resolution > 0 or not self.sampling >= 1.5:
+        if not self.resolution > 0 or not self.pixels_per_fwhm >= 1.5:
             raise GridError(
-                f"resolution must be positive and sampling at least 1.5 pixels per FWHM; got {self.resolution:g} and "
-                f"{self.sampling:g}."
+                "resolution must be positive and pixels_per_fwhm at least 1.5; got "
+                f"{self.resolution:g} and {self.pixels_per_fwhm:g}."
             )
         if not len(self.snr) or not all(np.isfinite(s) and s > 0 for s in self.snr):
             raise GridError(f"snr must be one or more positive numbers; got {list(self.snr)}.")
@@ -44,6 +47,13 @@ class Mock:
             raise GridError(f"Each S/N is to be given once; got {list(self.snr)}.")
         if not -500 <= lo < hi <= 500:
             raise GridError(f"rv_range must be two increasing velocities within ±500 km/s; got {lo:g} and {hi:g}.")
+
+    @classmethod
+    def of(cls, resolution, pixels_per_fwhm, snr, broadening, rv_range, seed) -> "Mock":
+        """From numbers of any kind; `snr`: one or several."""
+        several = tuple(float(s) for s in np.atleast_1d(snr))
+        lo, hi = (float(v) for v in rv_range)
+        return cls(float(resolution), float(pixels_per_fwhm), several, broadening, (lo, hi), int(seed))
 
 
 def load_source(source, emulator, folder: Path, *, n, medium, seed, workers=0, progress=True):
@@ -101,6 +111,11 @@ def choose_rows(grid, rows, n, seed) -> np.ndarray:
     if n is not None and n < len(rows):
         rows = np.sort(np.random.default_rng([seed, 31]).choice(rows, n, replace=False))
     return rows
+
+
+def labels_of(grid, rows, label_space) -> np.ndarray:
+    """Labels of `rows` of the grid in the order of `label_space`, `(n, n_labels)`."""
+    return label_space.to_array(grid.label_space.to_dict(grid.labels[rows]))
 
 
 def check_source(grid, emulator, mock: Mock) -> None:
@@ -183,10 +198,10 @@ def observe(grid, rows, emulator, mock: Mock, priors: dict, path: Path) -> dict:
     import h5py
 
     lo, hi = pixel_range(grid, emulator, mock)
-    step = 1 / (mock.resolution * mock.sampling)
+    step = 1 / (mock.resolution * mock.pixels_per_fwhm)
     wavelength = lo * np.exp(step * np.arange(int(np.log(hi / lo) / step) + 1))
-    labels = grid.label_space.to_dict(grid.labels[rows])
-    truth = {**{n: labels[n] for n in emulator.label_space.names}, **nuisance_draws(mock, priors, len(rows))}
+    labels = emulator.label_space.to_dict(labels_of(grid, rows, emulator.label_space))
+    truth = {**labels, **nuisance_draws(mock, priors, len(rows))}
     clean = _through_instrument(grid, rows, wavelength, mock, truth)
     rng = np.random.default_rng([mock.seed, 33])
     continuum = _continua(rng, wavelength, len(rows))

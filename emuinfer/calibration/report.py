@@ -18,11 +18,12 @@ bars that are too small; too high, too large.</p>"""
 
 
 def write_page(path, results, summary, labels, notes, plan):
-    """Write the page; `results`, `summary` as of `calibrate`, `labels` the names of the emulator's labels."""
+    """Write the page; `results`, `summary` as of `check_coverage`, `labels` the names of the emulator's labels."""
     mock = plan["mock"]
     head = (
         f"{plan['stars']} stars at S/N {', '.join(f'{s:g}' for s in mock['snr'])} per pixel, R = {mock['resolution']:g}, "
-        f"{mock['sampling']:g} pixels per FWHM, velocities {mock['rv_range'][0]:g} to {mock['rv_range'][1]:g} km/s, seed {mock['seed']}. "
+        f"{mock['pixels_per_fwhm']:g} pixels per FWHM, "
+        f"velocities {mock['rv_range'][0]:g} to {mock['rv_range'][1]:g} km/s, seed {mock['seed']}. "
         f"Emulator {plan['emulator']}, source {plan['source'][:16]}."
     )
     parts = [f"<h1>Calibration</h1><p>{html.escape(head)}</p>", GUIDE]

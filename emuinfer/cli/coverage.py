@@ -1,4 +1,4 @@
-"""`emuinfer calibrate`: are the error bars of fits right?"""
+"""`emuinfer coverage`: are the error bars of fits right?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ from .options import (
     Broadening,
     EmulatorName,
     FitBroadening,
+    Fixed,
     Medium,
     OverwriteRun,
     Quiet,
@@ -21,93 +22,117 @@ from .options import (
     StarDraws,
     StarWarmup,
     Workers,
+    assignments,
     console,
     telling,
 )
 
-WHICH = {"on": True, "off": False, "both": (True, False)}
+WHICH = {"on": "shipped", "off": None, "both": ("shipped", None)}
+SNR = (30.0, 100.0, 300.0)
 
-
-def calibrate(
-    source: Annotated[
-        str,
-        typer.Argument(help="Spectra that the emulator has not seen: a grid (.h5, .npz), or 'lte' for the LTE code."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
-    resolution: Annotated[float, typer.Option(min=1, help="Resolving power, wavelength / FWHM.")],
-    emulator: EmulatorName = "optical-fgk",
-    sampling: Annotated[float, typer.Option(help="Pixels per FWHM.")] = 2.5,
-    snr: Annotated[
-        list[float] | None,
-        typer.Option(help="S/N per pixel in the continuum; may be repeated. [default: 30, 100, 300]"),
-    ] = None,
-    rows: Annotated[
-        str,
-        typer.Option(
-            metavar="ROWS",
-            help="Spectra of the source: 'all', 'A:B', 'held-out' (what `emuinfer train` held out) or "
-            "'flagship' (what the shipped emulator's training held out).",
-        ),
-    ] = "all",
-    n: Annotated[int | None, typer.Option("-n", min=1, help="How many of them, at random; all by default.")] = None,
-    medium: Annotated[Medium | None, typer.Option(help="Medium of the wavelengths of an .npz file.")] = None,
-    emulator_error: Annotated[
-        str,
-        typer.Option(
-            metavar="WHICH", help="Fit with the emulator's error in the likelihood ('on'), without ('off'), or 'both'."
-        ),
-    ] = "both",
-    broadening: FitBroadening = Broadening.vbroad,
-    rv_range: Annotated[tuple[float, float], typer.Option(metavar="A B", help="True velocities, km/s.")] = (
-        -100.0,
-        100.0,
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SPECTRA",
+        help="Spectra that the emulator has not seen: a grid (.h5, .npz), or 'lte' to compute some with the LTE code.",
     ),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the results.")]
+Resolution = Annotated[float, typer.Option(min=1, help="Resolving power of the mock observations, wavelength / FWHM.")]
+PixelsPerFwhm = Annotated[float, typer.Option(help="Their pixels per FWHM of the line spread function.")]
+Snr = Annotated[
+    list[float] | None,
+    typer.Option(help="Their S/N per pixel in the continuum; may be repeated. [default: 30, 100, 300]"),
+]
+Rows = Annotated[
+    str,
+    typer.Option(
+        metavar="ROWS",
+        help="Spectra of the source: 'all', 'A:B' (A to B − 1, from 0), 'held-out' (what `emuinfer train` held out) or "
+        "'flagship' (what the shipped emulator's training held out).",
+    ),
+]
+Number = Annotated[
+    int | None, typer.Option("-n", "--number", min=1, help="How many of them, at random; all by default.")
+]
+SourceMedium = Annotated[Medium | None, typer.Option("--medium", help="Medium of the wavelengths of an .npz file.")]
+EmulatorError = Annotated[
+    str,
+    typer.Option(
+        metavar="WHICH",
+        help="Fit with the emulator's error in the likelihood ('on'), without ('off'), or 'both' for a comparison.",
+    ),
+]
+TrueVelocities = Annotated[
+    tuple[float, float], typer.Option("--rv-range", metavar="A B", help="True velocities, km/s, drawn between A and B.")
+]
+ContinuumTerms = Annotated[
+    int | None, typer.Option(min=1, help="Chebyshev terms of the continuum of a fit; one per 25 Å by default.")
+]
+Robust = Annotated[bool, typer.Option("--robust/--not-robust", help="Down-weight outlying pixels in fits, or not.")]
+KeepDraws = Annotated[bool, typer.Option("--keep-draws", help="Keep the draws as netCDF, some 100 kB per fit.")]
+Sampling = Annotated[float | None, typer.Option("--sampling", hidden=True, help="The old name of --pixels-per-fwhm.")]
+
+
+def coverage(
+    source: Source,
+    output: Output,
+    resolution: Resolution,
+    emulator: EmulatorName = "optical-fgk",
+    pixels_per_fwhm: PixelsPerFwhm = 2.5,
+    snr: Snr = None,
+    rows: Rows = "all",
+    n: Number = None,
+    medium: SourceMedium = None,
+    emulator_error: EmulatorError = "both",
+    broadening: FitBroadening = Broadening.vbroad,
+    fix: Fixed = None,
+    rv_range: TrueVelocities = (-100.0, 100.0),
+    continuum_terms: ContinuumTerms = None,
+    robust: Robust = True,
     chains: StarChains = 4,
     warmup: StarWarmup = 150,
     draws: StarDraws = 500,
     batch: StarBatch = None,
     workers: Workers = 1,
     seed: Seed = 0,
-    keep_draws: Annotated[bool, typer.Option("--keep-draws", help="Keep the draws as netCDF.")] = False,
+    keep_draws: KeepDraws = False,
     overwrite: OverwriteRun = False,
     quiet: Quiet = False,
+    sampling: Sampling = None,
 ):
-    """Test on spectra of another code whether error bars are right: coverage and ranks of the truth.
+    """Test whether error bars are right: fit mock spectra of another code, whose true labels are known.
 
-    The folder receives index.html, a page to read, with figures and tables. A killed run goes on when it is started again.
+    Of the true values 68 % should lie inside the 68 % intervals, 95 % inside the 95 % intervals. The folder receives
+    index.html, a page to read, with figures and tables. A killed run goes on when it is started again.
 
     \b
     Examples:
-      emuinfer calibrate turbospectrum.npz -o calibration --rows flagship --resolution 28000 --snr 50 --snr 200
-      emuinfer calibrate lte -n 500 --emulator my-emulator.json -o calibration --resolution 40000 --workers 2
+      emuinfer coverage lte -n 100 -o coverage --resolution 28000 --snr 100
+      emuinfer coverage turbospectrum.npz -o coverage --rows flagship --resolution 28000 --snr 50 --snr 200
+      emuinfer coverage my-grid.h5 -o coverage --rows held-out --emulator my-emulator.json --resolution 40000 --workers 2
     """
     if emulator_error not in WHICH:
         raise EmuinferError(f"--emulator-error must be on, off or both; got '{emulator_error}'.")
+    options = {"rows": _rows(rows), "n": n, "seed": seed, "medium": medium and medium.value, "rv_range": rv_range}
+    options |= {"broadening": broadening.value, "priors": assignments(fix, "--fix")}
+    options |= {"continuum_terms": continuum_terms, "robust": robust, "batch": batch, "workers": workers}
+    options |= {"emulator_error": WHICH[emulator_error], "keep_draws": keep_draws, "overwrite": overwrite}
     use_compilation_cache()
-    from ..calibration.check import calibrate
+    from ..calibration.check import check_coverage
     from ..survey.fit_many import Settings
 
     with telling("Finished batches are kept: run the same command again to go on."):
-        done = calibrate(
+        done = check_coverage(
             emulator,
             source,
             output,
             resolution=resolution,
-            sampling=sampling,
-            snr=snr or (30.0, 100.0, 300.0),
-            n=n,
-            rows=_rows(rows),
-            seed=seed,
-            emulator_error=WHICH[emulator_error],
-            medium=medium and medium.value,
-            broadening=broadening.value,
-            rv_range=rv_range,
+            pixels_per_fwhm=pixels_per_fwhm if sampling is None else sampling,
+            snr=snr or SNR,
             settings=Settings(chains=chains, warmup=warmup, draws=draws),
-            batch=batch,
-            workers=workers,
-            keep_draws=keep_draws,
-            overwrite=overwrite,
             progress=not quiet,
+            **options,
         )
     _print(done)
 

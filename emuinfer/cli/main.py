@@ -8,7 +8,7 @@ import typer
 
 from .. import __version__
 from ..errors import EmuinferError
-from .coverage import calibrate
+from .coverage import coverage
 from .crb import crb
 from .fit import fit
 from .fit_many import fit_many
@@ -31,7 +31,8 @@ app.add_typer(grid, name="grid")
 app.command()(pretrain)
 app.command()(train)
 app.command()(crb)
-app.command()(calibrate)
+app.command()(coverage)
+app.command("calibrate", hidden=True)(coverage)  # its old name
 
 
 def _version(wanted: bool) -> None:

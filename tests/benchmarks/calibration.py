@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emuinfer.calibration.check import calibrate
+from emuinfer.calibration import check_coverage
 from emuinfer.calibration.statistics import ALL
 from emuinfer.emulators import load_emulator, save_emulator
 from emuinfer.grids import Grid, import_npz
@@ -29,13 +29,13 @@ from emuinfer.labels.windows import OPTICAL_FGK
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 GRID = HERE.parents[1] / ".." / "shared" / "data" / "grids" / "turbospectrum_5100_5300.npz"
-SETTING = {"resolution": 28_000, "sampling": 2.5}
+SETTING = {"resolution": 28_000, "pixels_per_fwhm": 2.5}
 
 
 def turbospectrum(args):
     grid = import_npz(GRID, label_space=OPTICAL_FGK, medium="air")
     rows = flagship_split(len(grid))[1]
-    return calibrate(
+    return check_coverage(
         "optical-fgk",
         grid,
         args.directory / "turbospectrum",
@@ -52,7 +52,7 @@ def lte(args):
         raise SystemExit("Give the grid of LTE spectra: --simple lte.h5")
     grid = Grid.load(args.simple)
     path = lte_emulator(grid, args.directory)
-    return calibrate(
+    return check_coverage(
         str(path),
         grid,
         args.directory / "lte",
@@ -60,7 +60,7 @@ def lte(args):
         n=args.n or 1000,
         snr=(100,),
         workers=args.workers,
-        emulator_error=True,
+        emulator_error="shipped",
         **SETTING,
     )
 
