@@ -3,38 +3,158 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
 import platform
+import re
+import shutil
+import sys
 from pathlib import Path
 
 from .errors import EmuinferError
 
+REMEDY = "Free some space or allow writing there, and try again."
+
+
+def _temporary(path, folder=None) -> Path:
+    """A hidden name beside `path`, or in `folder`, that no other process of this or another machine uses.
+
+    It ends as that of `path`, from which writers guess the format.
+    """
+    machine = re.sub(r"[^\w-]", "", platform.node())[:40]
+    return Path(folder or path.parent) / f".{machine}-{os.getpid()}.tmp.{path.name}"
+
 
 @contextlib.contextmanager
-def written_whole(path, error=EmuinferError, remedy="Free some space or allow writing there, and try again."):
+def written_whole(path, error=EmuinferError, remedy=REMEDY, *, folder=None, failures=OSError):
     """The temporary path to write to; it replaces `path` if the block succeeds, and is removed if it does not.
 
-    The temporary file lies in the same folder, which is made if need be, and has the process's number in its name, so that
-    two processes may write the same file: the later one stays. Its name ends as that of `path`, from which writers guess
-    the format. **Raises:** `error` where the disk is full or the file cannot be written; `path` is then as it was.
+    The temporary file lies in the same folder, which is made if need be, or in `folder` on the same disk. Its name has
+    the machine and the process in it, so that two processes may write the same file: the later one stays. `failures`
+    are the exceptions that a writer raises where the disk is full.
+
+    **Raises:** `error`, with `remedy`, where the disk is full or the file cannot be written; `path` is then as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = _temporary(path, folder)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except OSError as cause:
+    except failures as cause:
         raise cannot_write(path, cause, error, remedy) from cause
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def cannot_write(path, cause, error=EmuinferError, remedy="Free some space or allow writing there, and try again."):
+@contextlib.contextmanager
+def written_hdf5(path, error=EmuinferError, **more):
+    """An open `h5py.File` to write to, which gets the name `path` if the block succeeds; see `written_whole`."""
+    import h5py
+
+    with written_whole(path, error, **more) as temporary, _Patient(temporary, "w+") as written:
+        with h5py.File(written, "w") as file:
+            yield file
+        if written.failure is not None:
+            raise written.failure
+        os.fsync(written.fileno())
+
+
+class _Patient(io.FileIO):
+    """A file that keeps an error of the disk for later, and in memory what is written from then on.
+
+    HDF5 brings the process down where it cannot write, or does not read what it has written.
+    """
+
+    PAGE = 4096
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.failure, self._pages = None, {}
+
+    def write(self, content):
+        content, start, done = memoryview(content), self.tell(), 0
+        try:
+            while self.failure is None and done < len(content):
+                done += super().write(content[done:])
+        except OSError as error:
+            self.failure = error
+        for at, part in self._parts(start + done, content[done:]):
+            self._page(at // self.PAGE)[at % self.PAGE :][: len(part)] = part
+        return len(content)
+
+    def readinto(self, buffer):
+        start = self.tell()
+        read = super().readinto(buffer)
+        if self.failure is None:
+            return read
+        for at, part in self._parts(start, memoryview(buffer)):
+            part[:] = self._page(at // self.PAGE)[at % self.PAGE :][: len(part)]
+        return len(buffer)
+
+    def _parts(self, at, content):
+        """Pieces of `content`, each within a page, and where they begin."""
+        while len(content):
+            part, content = content[: self.PAGE - at % self.PAGE], content[self.PAGE - at % self.PAGE :]
+            yield at, part
+            at += len(part)
+
+    def _page(self, number):
+        if number not in self._pages:
+            self.seek(number * self.PAGE)
+            self._pages[number] = memoryview(bytearray(super().read(self.PAGE).ljust(self.PAGE, b"\0")))
+        return self._pages[number]
+
+    def truncate(self, size=None):
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size
+
+
+@contextlib.contextmanager
+def written_together(folder, names, error=EmuinferError, remedy=REMEDY):
+    """A hidden folder to write files to; those of `names` get into `folder` together, once the block succeeds.
+
+    Those of `names` that the block has not made are removed from `folder`: they would not belong to the others. If the
+    block fails, everything is as it was; a `folder` that did not exist does not exist then. **Raises:** `error`, before
+    the block is entered, where `folder` cannot be written to.
+    """
+    folder = Path(folder)
+    made = not folder.exists()
+    staging = _temporary(folder / "results")
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise cannot_write(folder, cause, error, remedy) from cause
+    try:
+        yield staging
+        for name in names:
+            if (staging / name).exists():
+                os.replace(staging / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if made:
+            with contextlib.suppress(OSError):  # not empty: it holds the results
+                folder.rmdir()
+
+
+def cannot_write(path, cause, error=EmuinferError, remedy=REMEDY):
     """The exception `error` that says that `path` could not be written, and what became of the file before it."""
-    kept = "The one written before it is untouched. " if Path(path).exists() else ""
+    kept = "The one written before it is untouched. " if Path(path).is_file() else ""
     return error(f"{path} could not be written ({cause}). {kept}{remedy}")
+
+
+def require_folder_of(path, error=EmuinferError) -> Path:
+    """`path`; raises `error` where the folder that it is to lie in does not exist."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise error(f"Cannot write {path}: there is no folder {path.parent}. Make it first.")
+    return path
 
 
 def write_bytes(path, content: bytes, error=EmuinferError, **more) -> None:
@@ -45,19 +165,24 @@ def write_bytes(path, content: bytes, error=EmuinferError, **more) -> None:
         os.fsync(file.fileno())
 
 
-def write_arrays(path, arrays: dict, error=EmuinferError, **more) -> None:
-    """Write a compressed `.npz` file as a whole."""
+def write_json(path, value, error=EmuinferError, **more) -> None:
+    """Write a value as an indented JSON file, as a whole."""
+    write_bytes(path, json.dumps(value, indent=1).encode(), error, **more)
+
+
+def write_arrays(path, arrays: dict, error=EmuinferError, *, compressed=True, **more) -> None:
+    """Write arrays as an `.npz` file, as a whole. Through memory: on a full disk NumPy leaves an archive open."""
     import numpy as np
 
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    (np.savez_compressed if compressed else np.savez)(content, **arrays)
     write_bytes(path, content.getbuffer(), error, **more)
 
 
-def write_table(table, path, format="ascii.ecsv") -> None:
+def write_table(table, path, error=EmuinferError, *, format="ascii.ecsv", **more) -> None:
     """Write an astropy table as a whole, as ECSV unless another `format` is given."""
-    with written_whole(path) as temporary:
-        table.write(temporary, format=format)
+    with written_whole(path, error, **more) as temporary:
+        table.write(temporary, format=format, overwrite=True)
 
 
 def cache_directory() -> Path:
@@ -67,13 +192,32 @@ def cache_directory() -> Path:
     return Path(os.environ.get("EMUINFER_CACHE") or platformdirs.user_cache_dir("emuinfer"))
 
 
-def lock(path, timeout: float = -1):
-    """A lock that processes of one machine share, to be held `with`; its file is `path` with `.lock` appended."""
+@contextlib.contextmanager
+def lock(path, *, busy: Exception | None = None, waiting: str = "", error=EmuinferError, remedy=REMEDY):
+    """Hold a lock that processes share; its file is `path` with `.lock` appended, and means nothing when no one holds it.
+
+    Where another process holds it, `busy` is raised at once if it is given; otherwise this one waits, after it has said
+    `waiting` to the user. A process that is killed lets go. **Raises:** `error` where the file cannot be made.
+    """
     import filelock
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(path.with_name(path.name + ".lock"), timeout=timeout)
+    guard = filelock.FileLock(path.with_name(path.name + ".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        guard.acquire(timeout=0)
+    except filelock.Timeout as held:
+        if busy is not None:
+            raise busy from held
+        if waiting:
+            print(waiting, file=sys.stderr, flush=True)
+        guard.acquire()
+    except OSError as cause:
+        raise cannot_write(guard.lock_file, cause, error, remedy) from cause
+    try:
+        yield
+    finally:
+        guard.release()
 
 
 def use_compilation_cache() -> None:

@@ -263,7 +263,7 @@ def test_damaged_chunks_are_computed_again(tmp_path, log, monkeypatch):
     flipped = bytearray(chunks[3].read_bytes())
     flipped[len(flipped) // 2] ^= 1
     chunks[3].write_bytes(flipped)
-    (folder / ".rows_00000000_00000008.npz.tmp").write_bytes(b"half")
+    (folder / ".elsewhere-123.tmp.rows_00000000_00000008.npz").write_bytes(b"half")
     assert run(path, n=n)["computed"] == 24
     run(tmp_path / "whole.h5", n=n)
     assert Grid.load(path).hash == Grid.load(tmp_path / "whole.h5").hash
@@ -278,7 +278,7 @@ def test_end_of_the_run_interrupted(tmp_path, monkeypatch, moment):
         raise KeyboardInterrupt
 
     if moment.startswith("before"):
-        monkeypatch.setattr(generate.os, "replace", lambda a, b: interrupt() if b == path else os.rename(a, b))
+        monkeypatch.setattr(os, "replace", lambda a, b: interrupt() if b == path else os.rename(a, b))
     else:
         monkeypatch.setattr(generate.Parts, "clear", interrupt)
     with pytest.raises(KeyboardInterrupt):

@@ -1,5 +1,10 @@
 """`StellarSpectrum`: likelihood, priors, outlier weights, local surrogates."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -254,10 +259,37 @@ def test_two_processes_may_reduce_the_same_emulator(tmp_path, monkeypatch):
     monkeypatch.setattr(reduction, "_fit", other_finishes_first)
     first = reduction.reduce_emulator(emulator, **settings)
     monkeypatch.setattr(reduction, "_fit", None)  # the next must not come so far
-    find, asked = reduction._find_reduction, []
+    find, asked = reduction._load_reduction, []  # not there yet when the second first looks
     monkeypatch.setattr(
-        reduction, "_find_reduction", lambda key: asked.append(key) or (find(key) if len(asked) > 1 else None)
+        reduction, "_load_reduction", lambda key: asked.append(key) or (find(key) if len(asked) > 1 else None)
     )
     second = reduction.reduce_emulator(emulator, **settings)
     np.testing.assert_array_equal(first.basis, second.basis)
     assert len(asked) > 1
+
+
+REDUCE = """
+import os, sys, time
+from tiny import line_emulator
+from emuinfer.emulators import reduction
+
+def fit(*arguments):
+    with open(os.environ["EMUINFER_CACHE"] + "/fits", "a") as file:
+        file.write("fit\\n")
+    time.sleep(3)  # so that the other comes to wait
+    return real(*arguments)
+
+real, reduction._fit = reduction._fit, fit
+settings = {"n_train": 40, "n_test": 80, "components": 4, "hidden": 8, "steps": 20, "progress": False}
+print(float(abs(reduction.reduce_emulator(line_emulator(), **settings).basis).sum()))
+"""
+
+
+def test_of_two_processes_one_reduces_and_the_other_reads(tmp_path):
+    here = Path(__file__).parent
+    known = {**os.environ, "EMUINFER_CACHE": str(tmp_path), "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+    both = [subprocess.Popen([sys.executable, "-c", REDUCE], env=known, stdout=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate(timeout=240)[0] for process in both]
+    assert said[0] == said[1] and float(said[0]) > 0
+    assert (tmp_path / "fits").read_text() == "fit\n"
+    assert not [p.name for p in tmp_path.rglob("*") if ".tmp" in p.name or p.name.startswith("reducing-")]

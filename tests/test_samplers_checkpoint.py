@@ -1,11 +1,13 @@
 """Runs that are killed and go on."""
 
+import os
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from emuinfer.errors import SamplingError
-from emuinfer.samplers import _checkpoint, hmc, nuts
+from emuinfer.samplers import hmc, nuts
 
 MEAN = np.array([1.0, -2.0, 0.5])
 SETTINGS = dict(seed=7, covariance=np.diag([1.0, 4.0, 0.25]), warmup=60, draws=90, chunk=20, progress=False)
@@ -24,7 +26,7 @@ class Killed(Exception):
 
 def kill_after(saves, monkeypatch):
     """Let the run die while it writes its checkpoint for the time after `saves`."""
-    replace, count = _checkpoint.os.replace, []
+    replace, count = os.replace, []
 
     def dying(*args):
         count.append(1)
@@ -32,7 +34,7 @@ def kill_after(saves, monkeypatch):
             raise Killed
         replace(*args)
 
-    monkeypatch.setattr(_checkpoint.os, "replace", dying)
+    monkeypatch.setattr(os, "replace", dying)
 
 
 @pytest.mark.parametrize("sampler", [nuts, hmc])

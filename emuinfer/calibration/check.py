@@ -11,7 +11,7 @@ import numpy as np
 from .. import __version__
 from ..deprecation import renamed_arguments, renamed_names
 from ..errors import SamplingError
-from ..survey.files import write
+from ..files import write_json, write_table
 from .fits import FOLDERS, MOCK, checked_errors, fit_mocks, known_errors
 from .mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, labels_of, load_source, observe, prior_check
 from .statistics import summarise
@@ -195,14 +195,13 @@ def _begin(output, plan, overwrite):
         if different:
             for name in FOLDERS.values():
                 shutil.rmtree(output / name, ignore_errors=True)
-    write(known, json.dumps(plan, indent=1).encode())
+    write_json(known, plan, SamplingError)
 
 
 def report(output, parts, labels, notes) -> Calibration:
     """Tables, figures and page in `output` from the tables of fits `parts`."""
     from astropy.table import vstack
 
-    from ..files import write_table
     from .figures import plot_coverage, plot_ecdf, plot_ranks
     from .report import write_page
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..deprecation import warn_old
 from ..errors import SamplingError
+from ..files import write_arrays
 from .statistics import ranks_of
 
 MOCK = "mock.h5"
@@ -94,9 +95,7 @@ def _ranks(folder, names, truth, n, keep_draws):
         start = stars.stop
     if start != n:
         raise SamplingError(f"{draws} has draws of {start} stars, not of {n}. Delete {folder} and run again.")
-    temporary = draws / "ranks.tmp.npz"
-    np.savez(temporary, rank=rank, pit=pit)
-    temporary.replace(kept)
+    write_arrays(kept, {"rank": rank, "pit": pit}, SamplingError, compressed=False)
     for file in [] if keep_draws else files:
         file.unlink()
     return rank, pit

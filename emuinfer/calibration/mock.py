@@ -1,13 +1,13 @@
 """Mock observations for `check_coverage`: spectra of another code than the emulator, seen through an instrument."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ..constants import SPEED_OF_LIGHT
-from ..errors import GridError, LabelError
+from ..errors import GridError, LabelError, SamplingError
+from ..files import written_hdf5
 from ..forward.operator import SpectrumOperator
 from ..wavelengths.uniform import VelocityGrid
 
@@ -195,7 +195,6 @@ def observe(grid, rows, emulator, mock: Mock, priors: dict, path: Path) -> dict:
     The S/N are those of a pixel in the continuum, with the same noise in all pixels. The spectra at different S/N are those
     of the same stars with noise of their own. Star i at the j-th S/N is row j × len(rows) + i.
     """
-    import h5py
 
     lo, hi = pixel_range(grid, emulator, mock)
     step = 1 / (mock.resolution * mock.pixels_per_fwhm)
@@ -208,14 +207,12 @@ def observe(grid, rows, emulator, mock: Mock, priors: dict, path: Path) -> dict:
     shape = (len(mock.snr), *clean.shape)
     sigma = np.broadcast_to(continuum / np.asarray(mock.snr)[:, None, None], shape)
     flux = clean * continuum + sigma * rng.standard_normal(shape)
-    temporary = path.with_name(path.name + ".tmp")
-    with h5py.File(temporary, "w") as file:
+    with written_hdf5(path, SamplingError) as file:
         file["wavelength"] = wavelength
         file["flux"], file["uncertainty"] = (a.reshape(-1, len(wavelength)).astype(np.float32) for a in (flux, sigma))
         file["name"] = [f"{row} at S/N {s:g}" for s in mock.snr for row in rows]
         file["truth"] = np.stack(list(truth.values()), -1)
         file.attrs.update(medium=grid.medium, resolution=float(mock.resolution), parameters=list(truth))
-    os.replace(temporary, path)
     return truth
 
 

@@ -4,7 +4,8 @@ import html
 
 import numpy as np
 
-from ..survey.files import write
+from ..errors import SamplingError
+from ..files import write_bytes
 from ..survey.summary import FLAGS
 from .statistics import ALL
 
@@ -50,7 +51,7 @@ def write_page(path, results, summary, labels, notes, plan):
         ),
     ]
     page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Calibration</title><style>{STYLE}</style>{''.join(parts)}</html>"
-    write(path, page.encode())
+    write_bytes(path, page.encode(), SamplingError)
 
 
 def _table(head, rows):

@@ -1,11 +1,8 @@
 """`emuinfer fit`: from spectra to posteriors, figures and tables."""
 
 import json
-import os
 import re
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +10,7 @@ import numpy as np
 import typer
 
 from ..errors import EmuinferError
-from ..files import use_compilation_cache, write_table
+from ..files import use_compilation_cache, write_table, written_together
 from .options import (
     Broadening,
     EmulatorName,
@@ -162,22 +159,10 @@ def _fit_one(emulator, path, folder, settings):
     if progress:
         print(observation, file=sys.stderr, flush=True)
     # Before the long part, so that an output that cannot be written is known at once.
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-    try:
+    with written_together(folder, RESULTS) as staging:
         model = StellarSpectrum(emulator, observation, progress=progress, **settings["model"])
         posterior = sample(model, progress=progress, **settings["sample"])
         table = _write_results(posterior, model, staging, settings)
-        for name in RESULTS:
-            if (staging / name).exists():
-                os.replace(staging / name, folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)  # an earlier fit's figure would not belong to this one
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if made and not any(folder.iterdir()):
-            folder.rmdir()
     _print_results(table, posterior, observation, folder)
 
 

@@ -59,13 +59,10 @@ def save_or_explain(emulator, stem, card):
     """Save an emulator; where the disk is full, leave nothing half-written and say what is safe."""
     from ..emulators import save_emulator
 
-    try:
-        save_emulator(emulator, stem, card)
-    except OSError as error:
-        raise TrainingError(
-            f"{stem.name}.safetensors and its card could not be written to {stem.parent.resolve()} ({error}). Free some space or "
-            "allow writing there, and start the same command again: it goes on from its last checkpoint."
-        ) from error
+    remedy = (
+        "Free some space or allow writing there, and start the same command again: it goes on from its last checkpoint."
+    )
+    save_emulator(emulator, stem, card, error=TrainingError, remedy=remedy)
 
 
 def described_parent(init):

@@ -3,8 +3,7 @@
 import contextlib
 import hashlib
 import json
-import os
-from pathlib import Path
+import shutil
 
 import equinox as eqx
 import jax
@@ -12,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmulatorError
-from ..files import cache_directory
+from ..files import cache_directory, lock, written_whole
 from ..wavelengths.uniform import log_grid
 from .base import Emulator, depth_from_flux, flux_from_depth
 from .components import fit_coefficients, principal_components
 from .reduced import ReducedEmulator, ReductionConfig
-from .storage import ZOO, emulator_hash, load_card, load_emulator, save_emulator
+from .storage import ZOO, emulator_hash, load_emulator, save_emulator
 
 CHUNK = 50  # spectra between two saves of an unfinished reduction
 
@@ -57,41 +56,42 @@ def reduce_emulator(
     emulator.check_wavelength([lo, hi])
     config = ReductionConfig(float(lo), float(hi), len(log_grid(lo, hi, step_kms)), **settings)
     key = reduction_key(emulator, config)
-    found = _find_reduction(key) if cache else None
+    if not cache:
+        return _build(emulator, config, None, progress)[0]
+    found = _load_reduction(key)
     if found is not None:
-        return load_emulator(found)
-    directory = cache_directory() / f"reducing-{key}" if cache else None
-    elsewhere = lambda: _find_reduction(key) if cache else None  # another process may be at the same
-    evaluated = _evaluate(emulator, config, directory, progress, elsewhere)
-    if evaluated is None:
-        return load_emulator(elsewhere())
-    labels, scaled, x = evaluated
-    reduced = _fit(emulator, config, scaled[: config.n_train], x[: config.n_train], progress)
-    reduced, card = _measure(reduced, scaled[config.n_train :], x[config.n_train :])
-    if cache:
+        return found
+    # One process builds; others that want the same wait, and read it.
+    waiting = "Another process is reducing the same emulator: waiting for it." if progress else ""
+    remedy = "Set EMUINFER_CACHE to a folder that can be written to and has space, or give cache=False."
+    with lock(cache_directory() / f"reduced-{key}", waiting=waiting, error=EmulatorError, remedy=remedy):
+        found = _load_reduction(key)
+        if found is not None:
+            return found
+        directory = cache_directory() / f"reducing-{key}"
+        reduced, card = _build(emulator, config, directory, progress)
         save_emulator(reduced, cache_directory() / f"reduced-{key}", {"parent_hash": emulator_hash(emulator), **card})
-        for file in directory.glob("*"):
-            file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # gone, or not empty, where another process is at the same
-            directory.rmdir()
+        shutil.rmtree(directory, ignore_errors=True)
     return reduced
 
 
-def _find_reduction(key) -> Path | None:
+def _load_reduction(key) -> ReducedEmulator | None:
     for stem in (ZOO / "reductions" / f"reduced-{key}", cache_directory() / f"reduced-{key}"):
         if stem.with_name(stem.name + ".json").exists():
-            try:
-                load_card(stem)
-                load_emulator(stem)
-                return stem
-            except EmulatorError:
-                continue  # a damaged cache entry is built anew
+            with contextlib.suppress(EmulatorError):  # a damaged cache entry is built anew
+                return load_emulator(stem)
     return None
 
 
-def _evaluate(emulator, config, directory, progress, elsewhere):
-    """Labels, scaled labels and depths x `(n, n_wave)` of the full emulator on a Sobol design; finished chunks are kept in
-    `directory`. None as soon as `elsewhere()` says that another process has made the reduction."""
+def _build(emulator, config, directory, progress):
+    """The reduction and its figures; with `directory`, a build that is killed goes on from the spectra kept there."""
+    scaled, x = _evaluate(emulator, config, directory, progress)
+    reduced = _fit(emulator, config, scaled[: config.n_train], x[: config.n_train], progress)
+    return _measure(reduced, scaled[config.n_train :], x[config.n_train :])
+
+
+def _evaluate(emulator, config, directory, progress):
+    """Scaled labels and depths x `(n, n_wave)` of the full emulator on a Sobol design."""
     from ..labels.design import sobol_design
 
     total = config.n_train + config.n_test
@@ -99,8 +99,6 @@ def _evaluate(emulator, config, directory, progress, elsewhere):
     scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
     query = emulator.prepare(emulator.check_wavelength(config.wavelength))
     evaluate = eqx.filter_jit(lambda e, s, q: depth_from_flux(e.flux(s, q), config.epsilon))
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
     starts = range(0, total, CHUNK)
     if progress:
         from tqdm import tqdm
@@ -108,8 +106,6 @@ def _evaluate(emulator, config, directory, progress, elsewhere):
         starts = tqdm(starts, desc="reducing: spectra", unit=f"×{CHUNK}", leave=False)
     parts = []
     for start in starts:
-        if start and elsewhere():
-            return None
         file = directory / f"{start:06d}.npy" if directory is not None else None
         if file is not None and file.exists():
             parts.append(np.load(file))
@@ -117,13 +113,10 @@ def _evaluate(emulator, config, directory, progress, elsewhere):
         rows = scaled[start : start + CHUNK]
         part = np.stack([np.asarray(evaluate(emulator, jnp.asarray(s), query)) for s in rows]).astype(np.float16)
         if file is not None:
-            directory.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(f".{os.getpid()}.tmp")
-            with open(temporary, "wb") as handle:
-                np.save(handle, part)
-            os.replace(temporary, file)
+            with written_whole(file, EmulatorError) as temporary:
+                np.save(temporary, part)
         parts.append(part)
-    return labels, scaled, np.concatenate(parts).astype(np.float32)
+    return scaled, np.concatenate(parts).astype(np.float32)
 
 
 def _fit(emulator, config, scaled, x, progress) -> ReducedEmulator:

@@ -4,7 +4,6 @@ import difflib
 import hashlib
 import importlib
 import json
-import os
 from pathlib import Path
 
 import equinox as eqx
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 
 from ..errors import EmulatorError
+from ..files import write_bytes
 from ..labels.space import LabelSpace
 from .base import Emulator
 
@@ -63,16 +63,16 @@ def _describe(emulator):
     }
 
 
-def save_emulator(emulator: Emulator, path, card: dict | None = None) -> Path:
+def save_emulator(emulator: Emulator, path, card: dict | None = None, **writing) -> Path:
     """Write `path`.safetensors and `path`.json; returns the path of the card.
 
     `card` adds what is worth knowing: title, grid and its hash, recipe, seeds, versions, validation figures, credit.
-    Both files are written under temporary names and renamed, the card last, so that a card never lacks its weights.
+    Both files are written whole, the card last, so that a card never lacks its weights. `writing` goes to `files.write_bytes`:
+    which error is raised where that fails, and the remedy it names.
     """
     from safetensors.numpy import save
 
     path = _stem(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     blob = save({name: np.ascontiguousarray(_smallest(a)) for name, a in named_leaves(emulator).items()})
     described = _describe(emulator)
     description = {
@@ -90,12 +90,7 @@ def save_emulator(emulator: Emulator, path, card: dict | None = None) -> Path:
         (path.with_name(path.name + ".safetensors"), blob),
         (path.with_name(path.name + ".json"), json.dumps({**description, **(card or {})}, indent=1).encode()),
     ):
-        temporary = file.with_name(file.name + ".tmp")
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, file)
-        finally:  # where the disk is full, no part of a file stays
-            temporary.unlink(missing_ok=True)
+        write_bytes(file, content, **{"error": EmulatorError, **writing})
     return path.with_name(path.name + ".json")
 
 

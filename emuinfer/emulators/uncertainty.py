@@ -13,7 +13,6 @@ that the emulator has not seen, in `training.uncertainty`.
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import equinox as eqx
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmulatorError
+from ..files import write_bytes
 from ..labels.features import label_terms
 from ..labels.space import LabelSpace
 from ..wavelengths.pixels import PixelGrid
@@ -207,9 +207,7 @@ def save_uncertainty(uncertainty, stem, *, emulator: Emulator | None, card: dict
     }
     content = json.dumps({**(card or {}), **description}, indent=1).encode()
     for file, data in zip(uncertainty_files(stem), (blob, content)):
-        temporary = file.with_name(file.name + ".tmp")
-        temporary.write_bytes(data)
-        os.replace(temporary, file)
+        write_bytes(file, data, EmulatorError)
     return uncertainty_files(stem)[1]
 
 

@@ -13,7 +13,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -190,8 +189,8 @@ def _merge(parts, path, labels, old, chunks, info, settings):
         continuum_wavelength=info.wavelength[_continuum_columns(len(info.wavelength), settings["continuum_stride"])],
         continuum_unit=str(info.provenance.get("continuum_unit", "")),
     )
-    whole = parts.folder / "whole.h5"  # here, so that a kill leaves no stray file beside the output
-    with hdf5.GridWriter(whole, len(labels), attributes=attributes, **frame) as writer:
+    # Unfinished in the folder of the chunks, so that a kill leaves no stray file beside the output.
+    with hdf5.writing_grid(path, len(labels), folder=parts.folder, attributes=attributes, **frame) as writer:
         if old:
             with hdf5.open_grid(path) as file, hdf5.reading(path):
                 if not np.array_equal(file["labels"][:], labels[:old]):
@@ -203,8 +202,6 @@ def _merge(parts, path, labels, old, chunks, info, settings):
         for start, stop in chunks:
             arrays = parts.read(start, stop)
             writer.write(*[arrays[name] for name in ("labels", "flux", "continuum", "status", "reason")])
-        writer.finish()
-    os.replace(whole, path)
 
 
 def _provenance(info, settings, n):

@@ -119,10 +119,9 @@ class Grid:
     def save(self, path) -> None:
         """Write the grid to an HDF5 file, atomically. The list of failed rows is not written."""
         attributes = {"provenance": _as_json(self.provenance)}
-        with hdf5.GridWriter(path, len(self), attributes=attributes, **self._frame()) as writer:
+        with hdf5.writing_grid(path, len(self), attributes=attributes, **self._frame()) as writer:
             for rows in _blocks(len(self)):
                 writer.write(self.labels[rows], self.flux[rows], self._continuum(rows))
-            writer.finish()
 
     def _continuum(self, rows):
         return None if self.continuum is None else self.continuum[rows]

@@ -15,12 +15,12 @@ grids, generation (JSON: the settings a later extension must match).
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import GridError
+from ..files import written_hdf5
 from ..labels.space import LabelSpace
 
 FORMAT = "emuinfer-grid"
@@ -51,35 +51,29 @@ class ContentHash:
 
 
 class GridWriter:
-    """Write a grid of `n` rows piece by piece, in order; the file gets its name only once `finish` has run.
+    """The datasets of a grid of `n` rows in an open HDF5 `file`, filled piece by piece, in order. See `writing_grid`."""
 
-    Used as a context manager: leaving the block without `finish` removes the unfinished file.
-    """
-
-    def __init__(self, path, n, *, label_space, medium, wavelength, continuum_wavelength, continuum_unit, attributes):
+    def __init__(self, file, n, *, label_space, medium, wavelength, continuum_wavelength, continuum_unit, attributes):
         import h5py
 
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._n, self._at = n, 0
-        self._file = h5py.File(self._temporary, "w")
+        self._file, self._n, self._at = file, n, 0
         self._hash = ContentHash(label_space, medium, wavelength, continuum_wavelength)
         thin = continuum_wavelength is not None and not np.array_equal(continuum_wavelength, wavelength)
         n_continuum = 0 if continuum_wavelength is None else len(continuum_wavelength)
-        f = self._file
-        f.attrs.update(format=FORMAT, format_version=VERSION, **attributes)
-        f.attrs["label_space"] = json.dumps(label_space.to_json())
-        names = f.create_dataset("labels", (n, len(label_space)), "<f8")
+        file.attrs.update(format=FORMAT, format_version=VERSION, **attributes)
+        file.attrs["label_space"] = json.dumps(label_space.to_json())
+        names = file.create_dataset("labels", (n, len(label_space)), "<f8")
         names.attrs["names"], names.attrs["units"] = list(label_space.names), list(label_space.units)
-        f.create_dataset("wavelength", data=np.asarray(wavelength, "<f8")).attrs.update(unit="Angstrom", medium=medium)
+        file.create_dataset("wavelength", data=np.asarray(wavelength, "<f8")).attrs.update(
+            unit="Angstrom", medium=medium
+        )
         self._create("flux", len(wavelength), "<f4").attrs["unit"] = ""
         if n_continuum:
             self._create("continuum", n_continuum, "<f4").attrs["unit"] = continuum_unit
         if thin:
-            f.create_dataset("continuum_wavelength", data=np.asarray(continuum_wavelength, "<f8"))
-        f.create_dataset("status", (n,), "u1")
-        f.create_dataset("reason", (n,), h5py.string_dtype())
+            file.create_dataset("continuum_wavelength", data=np.asarray(continuum_wavelength, "<f8"))
+        file.create_dataset("status", (n,), "u1")
+        file.create_dataset("reason", (n,), h5py.string_dtype())
 
     def _create(self, name, width, kind):
         # Checksummed (fletcher32) so that damage is noticed even when single rows are read. Shuffle and gzip save 40 %
@@ -103,22 +97,22 @@ class GridWriter:
             self._file["reason"][rows] = [str(r) for r in reasons]
         self._at = rows.stop
 
-    def finish(self):
-        """Close the file and give it its final name."""
+    def _finish(self, path):
         if self._at != self._n:
-            raise GridError(f"{self.path}: {self._at} of {self._n} rows were written; this is a programming error.")
+            raise GridError(f"{path}: {self._at} of {self._n} rows were written; this is a programming error.")
         self._file.attrs["content_hash"] = self._hash.hexdigest()
-        self._file.close()
-        with open(self._temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(self._temporary, self.path)
 
-    def __enter__(self):
-        return self
 
-    def __exit__(self, *exc):
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+@contextlib.contextmanager
+def writing_grid(path, n: int, *, folder=None, **frame):
+    """A `GridWriter` of `n` rows; the file gets its name when the block has succeeded and all rows are there.
+
+    `frame` is what `GridWriter` takes; the unfinished file lies in `folder`, beside `path` by default.
+    """
+    with written_hdf5(path, GridError, folder=folder) as file:
+        writer = GridWriter(file, n, **frame)
+        yield writer
+        writer._finish(path)
 
 
 @contextlib.contextmanager

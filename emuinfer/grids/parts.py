@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -10,7 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GridError
+from ..files import lock, write_arrays, write_json
 from . import hdf5
+
+GO_ON = "Free some space or allow writing there, and start the same command again: what was computed is kept."
 
 
 class Parts:
@@ -24,24 +26,14 @@ class Parts:
         self.folder = self.path.with_name(self.path.name + ".parts")
 
     def __enter__(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "lock", "w")
-        try:
-            import fcntl  # not on Windows, where nothing guards against two runs at once
-
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError as error:
-            self._lock.close()
-            raise GridError(
-                f"Another process is generating {self.path} now. Wait for it, or choose another output."
-            ) from error
+        busy = GridError(f"Another process is generating {self.path} now. Wait for it, or choose another output.")
+        self._lock = lock(self.folder / "run", busy=busy, error=GridError)
+        self._lock.__enter__()
         return self
 
     def __exit__(self, *exc):
-        self._lock.close()
-        if self.folder.is_dir() and {p.name for p in self.folder.iterdir()} <= {"lock"}:
+        self._lock.__exit__(None, None, None)
+        if self.folder.is_dir() and {p.name for p in self.folder.iterdir()} <= {"run.lock"}:
             self.clear()
 
     def begin(self, settings: dict) -> int:
@@ -49,7 +41,7 @@ class Parts:
 
         Raises `GridError` that names what differs.
         """
-        for leftover in self.folder.glob(".*.tmp"):
+        for leftover in self.folder.glob(".*.tmp.*"):  # of a killed run: this one holds the lock
             leftover.unlink()
         rows = 0
         if self.path.exists():
@@ -67,7 +59,7 @@ class Parts:
                 found = json.loads(manifest.read_text())
             _compare(self.folder, found, settings)
         else:
-            _replace(manifest, lambda temporary: temporary.write_text(json.dumps(settings, indent=1)))
+            write_json(manifest, settings, GridError, remedy=GO_ON)
         return rows
 
     def scan(self, old: int, design) -> list[tuple[int, int]]:
@@ -100,12 +92,7 @@ class Parts:
     def save(self, start, **arrays):
         """Write one chunk atomically: `labels`, `flux`, `continuum`, `status`, `reason`, rows on the first axis."""
         target = self._file(start, start + len(arrays["labels"]))
-
-        def write(temporary):
-            with open(temporary, "wb") as handle:
-                np.savez(handle, **arrays)
-
-        _replace(target, write)
+        write_arrays(target, arrays, GridError, compressed=False, remedy=GO_ON)
 
     def read(self, start, stop) -> dict:
         with np.load(self._file(start, stop), allow_pickle=False) as data:
@@ -118,12 +105,6 @@ class Parts:
         """Delete the folder. Called once everything is in the finished file."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.folder)
-
-
-def _replace(target, write):
-    temporary = target.with_name(f".{target.name}.tmp")
-    write(temporary)
-    os.replace(temporary, target)
 
 
 def _compare(where, found, wanted):

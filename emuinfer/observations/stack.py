@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ObservationError
+from ..files import written_hdf5
 from ..wavelengths.medium import check_medium
 from . import Observation
 
@@ -106,34 +107,27 @@ def stack_observations(observations, path) -> Path:
 
     Raises `ObservationError` where wavelengths, medium or resolving power differ, naming the first that does.
     """
-    import h5py
-
     observations = iter(observations)
     first = next(observations, None)
     if first is None:
         raise ObservationError("There is no spectrum to stack.")
     path, names = Path(path), []
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file["wavelength"] = first.wavelength
-            new = lambda name, kind: file.create_dataset(name, (0, len(first)), kind, maxshape=(None, len(first)))
-            arrays = {"flux": new("flux", "f4"), "uncertainty": new("uncertainty", "f4"), "mask": new("mask", "?")}
-            for i, one in enumerate(itertools.chain([first], observations)):
-                _check_same(one, first)
-                for name, dataset in arrays.items():
-                    dataset.resize(i + 1, axis=0)
-                    dataset[i] = ~one.good if name == "mask" else getattr(one, name)
-                names.append(one.name or f"star-{i}")
-            file["name"] = names
-            file.attrs["medium"] = first.medium
-            if np.ndim(first.resolution):
-                file["resolution"] = first.resolution
-            elif first.resolution is not None:
-                file.attrs["resolution"] = float(first.resolution)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_hdf5(path, ObservationError) as file:
+        file["wavelength"] = first.wavelength
+        new = lambda name, kind: file.create_dataset(name, (0, len(first)), kind, maxshape=(None, len(first)))
+        arrays = {"flux": new("flux", "f4"), "uncertainty": new("uncertainty", "f4"), "mask": new("mask", "?")}
+        for i, one in enumerate(itertools.chain([first], observations)):
+            _check_same(one, first)
+            for name, dataset in arrays.items():
+                dataset.resize(i + 1, axis=0)
+                dataset[i] = ~one.good if name == "mask" else getattr(one, name)
+            names.append(one.name or f"star-{i}")
+        file["name"] = names
+        file.attrs["medium"] = first.medium
+        if np.ndim(first.resolution):
+            file["resolution"] = first.resolution
+        elif first.resolution is not None:
+            file.attrs["resolution"] = float(first.resolution)
     return path
 
 
@@ -166,7 +160,6 @@ def as_stack(spectra, output, *, medium=None, resolution=None) -> Path:
     output = Path(output)
     path = output.with_name(f"{output.name}-input-{digest}.h5")
     if not path.exists():
-        output.parent.mkdir(parents=True, exist_ok=True)
         read = lambda p: Observation.read(p, medium=medium, resolution=resolution)
         stack_observations((read(s) if file else s for s, file in zip(spectra, files)), path)
     return path

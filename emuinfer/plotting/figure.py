@@ -1,10 +1,8 @@
 """What all figures share: how parameters are written, a figure without a display, files written whole."""
 
-import pathlib
 import re
 
-from ..errors import EmuinferError
-from ..files import written_whole
+from ..files import require_folder_of, written_whole
 
 SYMBOLS = {
     "teff": r"$T_\mathrm{eff}$",
@@ -63,8 +61,5 @@ def write_figure(figure, path) -> None:
     """Write a PNG file whole or not at all; `path` None writes none. `EmuinferError` where its folder does not exist."""
     if path is None:
         return
-    path = pathlib.Path(path)
-    if not path.parent.is_dir():
-        raise EmuinferError(f"Cannot write {path}: there is no folder {path.parent}. Make it first.")
-    with written_whole(path) as temporary:
+    with written_whole(require_folder_of(path)) as temporary:
         figure.savefig(temporary, format="png")

@@ -7,13 +7,12 @@ attribute access `posterior.posterior["teff"]` work on both.
 
 import datetime
 import json
-import os
 import pathlib
-import tempfile
 
 import numpy as np
 
 from ..errors import EmuinferError
+from ..files import require_folder_of, written_whole
 from .library import import_arviz
 from .pareto import pareto_smoothed_weights  # noqa: F401  (used with verify_flag)
 
@@ -124,24 +123,10 @@ def _plain_attrs(attrs):
 
 def save_posterior(posterior, path) -> pathlib.Path:
     """Write a posterior to a netCDF file, under a temporary name first, so that no half-written file is left."""
-    path = pathlib.Path(path)
-    if not path.parent.is_dir():
-        raise EmuinferError(f"Cannot write {path}: there is no folder {path.parent}. Make it first.")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        posterior.to_netcdf(temporary, engine="netcdf4")
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+    path = require_folder_of(path)
+    with written_whole(path, failures=(OSError, RuntimeError)) as temporary:  # netCDF raises either on a full disk
+        posterior.to_netcdf(str(temporary), engine="netcdf4")
     return path
-
-
-def _umask():
-    value = os.umask(0)
-    os.umask(value)
-    return value
 
 
 def load_posterior(path):

@@ -3,15 +3,16 @@
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
-import tempfile
 from importlib.metadata import version
 
 import jax
 import numpy as np
 
 from ..errors import SamplingError
+from ..files import write_arrays
+
+GO_ON = "Free some space or allow writing there, and start the same run again: it goes on from its last checkpoint."
 
 
 @dataclasses.dataclass
@@ -73,16 +74,8 @@ class Checkpoint:
         positions, stats = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
         arrays = {f"carry{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(carry))}
         arrays |= {f"stats:{k}": v for k, v in stats.items()}
-        handle, name = tempfile.mkstemp(dir=self.path.resolve().parent, prefix=self.path.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, facts=json.dumps(self.facts), step=step, positions=positions, clocks=clocks, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self.path)
-        except BaseException:
-            pathlib.Path(name).unlink(missing_ok=True)
-            raise
+        arrays |= {"facts": json.dumps(self.facts), "step": step, "positions": positions, "clocks": clocks}
+        write_arrays(self.path, arrays, SamplingError, compressed=False, remedy=GO_ON)
         return [(positions, stats)]
 
 

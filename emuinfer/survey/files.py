@@ -6,16 +6,16 @@ OUTPUT/draws/draws-000012.nc its draws, if asked for
 OUTPUT/results.fits          one row per star, once all parts are there
 """
 
-import contextlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import SamplingError
+from ..files import write_arrays, write_json
 
 PLAN, TABLE = "plan.json", "results.fits"
+GO_ON = "Free some space or allow writing there, and run again: what was finished is kept."
 
 
 class Folder:
@@ -34,7 +34,7 @@ class Folder:
             raise SamplingError(f"{self.path} is not empty and holds no run of fit_many. Give another folder.")
         self.parts.mkdir(parents=True, exist_ok=True)
         if not known.exists():
-            write(known, json.dumps(self.plan, indent=1).encode())
+            write_json(known, self.plan, SamplingError, remedy=GO_ON)
 
     def _compare(self, known, overwrite):
         try:
@@ -60,11 +60,8 @@ class Folder:
         return self.part(number).exists()
 
     def save(self, number, results: dict):
-        import io
-
-        buffer = io.BytesIO()
-        np.savez(buffer, **{k: v for k, v in results.items() if k != "draws"})
-        write(self.part(number), buffer.getvalue())
+        results = {k: v for k, v in results.items() if k != "draws"}
+        write_arrays(self.part(number), results, SamplingError, compressed=False, remedy=GO_ON)
 
     def load(self, number) -> dict:
         try:
@@ -80,17 +77,6 @@ class Folder:
 
         self.draws.mkdir(exist_ok=True)
         save_posterior(posterior, self.draws / f"draws-{number:06d}.nc")
-
-
-def write(path, content: bytes):
-    """Write under a temporary name of this process, and rename: readers see all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def table_of_parts(parts, names, units, meta):

@@ -12,9 +12,10 @@ import numpy as np
 from .. import __version__
 from ..emulators import ReducedEmulator, emulator_hash, list_emulators, load_emulator, reduce_emulator
 from ..errors import SamplingError
+from ..files import write_table
 from ..observations.stack import SpectrumStack, as_stack
 from .batch import Settings
-from .files import TABLE, Folder, table_of_parts
+from .files import GO_ON, TABLE, Folder, table_of_parts
 from .model import Survey
 from .workers import run_on_cluster, run_processes
 
@@ -205,11 +206,5 @@ def _table(folder, numbers, plan):
         del part["parameters"], part["units"]
     meta = {"PARAMS": ",".join(names), "SEED": plan["seed"], "EMULATOR": plan["emulator"], "VERSION": __version__}
     table = table_of_parts(parts, names, dict(zip(names, units)), meta)
-    path = folder.path / TABLE
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        table.write(temporary, format="fits", overwrite=True)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_table(table, folder.path / TABLE, SamplingError, format="fits", remedy=GO_ON)
     return table

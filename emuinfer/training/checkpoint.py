@@ -3,7 +3,6 @@
 Files are written under a temporary name and renamed: the last good one stays until the next one is complete.
 """
 
-import contextlib
 import io
 import json
 import os
@@ -12,32 +11,9 @@ from pathlib import Path
 import equinox as eqx
 
 from ..errors import TrainingError
+from ..files import cannot_write, write_bytes, write_json
 
-
-@contextlib.contextmanager
-def written_whole(path):
-    """The temporary path to write to; it replaces `path` if the block succeeds, and is removed if it does not.
-
-    Raises `TrainingError` where the disk is full or the file cannot be written; `path` is then as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _cannot_write(path, error):
-    kept = "The one written before it is untouched. " if Path(path).exists() else ""
-    return TrainingError(
-        f"{path} could not be written ({error}). {kept}Free some space or allow writing there, and start the same run again: "
-        "it goes on from its last checkpoint."
-    )
+GO_ON = "Free some space or allow writing there, and start the same run again: it goes on from its last checkpoint."
 
 
 def save_checkpoint(path, state) -> None:
@@ -45,10 +21,7 @@ def save_checkpoint(path, state) -> None:
     # Through memory: equinox would hide an error of the disk in one of its own.
     content = io.BytesIO()
     eqx.tree_serialise_leaves(content, state)
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
-        file.write(content.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
+    write_bytes(path, content.getbuffer(), TrainingError, remedy=GO_ON)
 
 
 def load_checkpoint(path, like):
@@ -83,9 +56,8 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
-        with written_whole(settings) as temporary:
-            temporary.write_text(json.dumps(described, indent=1))
+            raise cannot_write(self.path, error, TrainingError, GO_ON) from error
+        write_json(settings, described, TrainingError, remedy=GO_ON)
 
     def _compare(self, settings, described):
         found = json.loads(settings.read_text()) if settings.exists() else {}
@@ -118,7 +90,7 @@ class RunFolder:
         except OSError as error:
             if self.metrics.exists():
                 os.truncate(self.metrics, size)
-            raise _cannot_write(self.metrics, error) from error
+            raise cannot_write(self.metrics, error, TrainingError, GO_ON) from error
 
     def forget_after(self, step: int) -> None:
         """Drop metrics of steps after the checkpoint, which will be made again, and a line cut short by a kill."""
@@ -127,5 +99,4 @@ class RunFolder:
         lines = self.metrics.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         if len(kept) < len(lines):
-            with written_whole(self.metrics) as temporary:
-                temporary.write_text("".join(kept))
+            write_bytes(self.metrics, "".join(kept).encode(), TrainingError, remedy=GO_ON)

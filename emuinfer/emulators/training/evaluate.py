@@ -3,12 +3,10 @@
 Any `Emulator` will do. A slow one is called once: `predict` it and hand the result to both functions as `predicted`.
 """
 
-import os
-from pathlib import Path
-
 import numpy as np
 
 from ...errors import TrainingError
+from ...files import write_arrays
 
 SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
 
@@ -203,12 +201,8 @@ def _log_scale(scaled, rms):
 
 
 def save_statistics(path, statistics) -> None:
-    """Write the arrays of `residual_statistics` to an `.npz` file, atomically."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, **statistics)
-    os.replace(temporary, path)
+    """Write the arrays of `residual_statistics` to an `.npz` file, as a whole."""
+    write_arrays(path, statistics, TrainingError)
 
 
 def load_statistics(path) -> dict[str, np.ndarray]:

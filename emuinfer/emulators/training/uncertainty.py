@@ -12,12 +12,12 @@ import argparse
 import dataclasses
 import datetime
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import TrainingError
+from ...files import write_arrays
 from ...labels.features import label_terms
 from ...wavelengths.pixels import PixelGrid
 from ..uncertainty import EmulatorUncertainty, correlation_integral, sensitivity
@@ -55,9 +55,8 @@ def cross_validated_flux(fit, labels, flux, wavelength, *, folds=8, seed=5, path
             mean = np.abs(residual[out].astype(np.float32)).mean()
             print(f"fold {k + 1} of {folds}: mean |residual| {mean:.5f}", flush=True)
         if path is not None:
-            temporary = Path(str(path) + ".tmp.npz")
-            np.savez(temporary, residuals=residual, fold=fold, labels=labels, wavelength=wavelength, done=k + 1)
-            os.replace(temporary, path)
+            kept = dict(residuals=residual, fold=fold, labels=labels, wavelength=wavelength, done=k + 1)
+            write_arrays(path, kept, TrainingError, compressed=False)
     return flux + residual.astype(np.float32)
 
 
