@@ -158,7 +158,7 @@ def woodbury_log_likelihood(residual, variance, factors) -> jax.Array:
     """
     used = jnp.isfinite(variance)
     variance = jnp.where(used, variance, 1.0)
-    root = used / jnp.sqrt(variance)
+    root = used.astype(variance.dtype) / jnp.sqrt(variance)
     white, scaled = residual * root, factors * root
     inner = jnp.eye(len(factors), dtype=scaled.dtype) + scaled @ scaled.T
     cholesky = jax.scipy.linalg.cholesky(inner, lower=True)

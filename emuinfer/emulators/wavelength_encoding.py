@@ -49,11 +49,12 @@ def shift_query(query: WavelengthQuery, log1p_velocity, periods, table_range, no
     phase = query.phase - 2 * np.pi * (log1p_velocity / np.log(10.0)) / jnp.asarray(periods, jnp.float32)
     lo, hi = table_range
     step = (hi - lo) / (nodes - 1)
-    wavelength = lo + (query.index + query.fraction) * step
+    node = query.index.astype(jnp.float32)
+    wavelength = lo + (node + query.fraction) * step
     fraction = query.fraction + wavelength / step * jnp.expm1(-log1p_velocity)
     whole = jnp.floor(fraction)
     index = jnp.clip(query.index + whole.astype(jnp.int32), 0, nodes - 2)
-    return WavelengthQuery(phase, index, jnp.clip(fraction + query.index - index, 0.0, 1.0), False)
+    return WavelengthQuery(phase, index, jnp.clip(fraction + node - index.astype(jnp.float32), 0.0, 1.0), False)
 
 
 def interpolate(table: jax.Array, query: WavelengthQuery) -> jax.Array:
@@ -61,7 +62,7 @@ def interpolate(table: jax.Array, query: WavelengthQuery) -> jax.Array:
     if query.on_nodes:
         return table[query.index]
     first = jnp.clip(query.index - 1, 0, table.shape[0] - 4)
-    t = query.fraction + (query.index - first)
+    t = query.fraction + (query.index - first).astype(jnp.float32)
     weights = jnp.stack(
         [
             -(t - 1) * (t - 2) * (t - 3) / 6,

@@ -46,7 +46,7 @@ def rotation_transfer(k, vsini, table):
     """
     u = jnp.abs(k * vsini) * np.float32(1.0 / TABLE_STEP)
     i = jnp.minimum(u.astype(jnp.int32), len(table) - 2)
-    t = jnp.minimum(u - i, 1.0)
+    t = jnp.minimum(u - i.astype(jnp.float32), 1.0)
     left, right = table[i], table[i + 1]
     jump = right[:, 0] - left[:, 0]
     # Hermite's cubic through both values with both slopes, in powers of t.

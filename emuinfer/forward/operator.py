@@ -98,11 +98,11 @@ class SpectrumOperator(eqx.Module):
         """
         n = len(self.transfer)
         spectrum = jnp.fft.rfft(self._pad(1.0 - flux))[:n] * self.transfer * self._shift(rv)
-        k = jnp.arange(n) * np.float32(2 * np.pi / (self.n_fft * self.step))
+        k = jnp.arange(n, dtype=jnp.float32) * np.float32(2 * np.pi / (self.n_fft * self.step))
         if not _is_zero(vbroad):
-            spectrum = spectrum * gaussian_transfer(k, vbroad)
+            spectrum = spectrum * gaussian_transfer(k, vbroad).astype(spectrum.dtype)
         if not _is_zero(vsini):
-            spectrum = spectrum * rotation_transfer(k, vsini, self.rotation)
+            spectrum = spectrum * rotation_transfer(k, vsini, self.rotation).astype(spectrum.dtype)
         depth = self.pixels @ jnp.fft.irfft(spectrum, self.n_smooth)
         if self.matrix is None:
             return 1.0 - depth
@@ -125,7 +125,8 @@ class SpectrumOperator(eqx.Module):
         whole = jax.lax.stop_gradient(jnp.round(shift))
 
         def phase(j):
-            turns = (j * whole.astype(jnp.int32) % self.n_fft + j * (shift - whole)) * np.float32(1.0 / self.n_fft)
+            steps = (j * whole.astype(jnp.int32) % self.n_fft).astype(jnp.float32)
+            turns = (steps + j.astype(jnp.float32) * (shift - whole)) * np.float32(1.0 / self.n_fft)
             return jax.lax.complex(jnp.cos(np.float32(2 * np.pi) * turns), -jnp.sin(np.float32(2 * np.pi) * turns))
 
         n = len(self.transfer)

@@ -104,7 +104,7 @@ def spline(coefficients, x):
     """The spline of `_spline_inverse` at `x`, constant beyond its ends; `coefficients` `(NODES, …)`."""
     position = jnp.clip((x - LOWEST) * ((NODES - 1) / (HIGHEST - LOWEST)), 0.0, NODES - 1.0)
     first = jnp.clip(jnp.floor(position), 0, NODES - 2).astype(jnp.int32)
-    t = position - first
+    t = position - first.astype(position.dtype)
     weights = jnp.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6.0
     index = jnp.abs(first + jnp.arange(-1, 3))
     index = jnp.where(index > NODES - 1, 2 * (NODES - 1) - index, index)

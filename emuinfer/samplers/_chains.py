@@ -186,6 +186,7 @@ def _adapt(adapted, stage, window_ends, positions, acceptance, target, prior_sca
 
     def end_slow(a):
         matrix, count, _ = covariance(a.moments)
+        count = jnp.asarray(count, matrix.dtype)
         metric = (count * matrix + 5 * prior_scale * jnp.eye(len(matrix))) / (count + 5)
         averaging = start(final(a.averaging))
         moments = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), no_moments(len(matrix)), a.moments)

@@ -64,7 +64,7 @@ class ElementTables(eqx.Module):
         table = self.ln_u if elements is None else self.ln_u[:, jnp.asarray(elements)]
         x = jnp.clip((temperature - self.t_start) / self.t_step, 0.0, len(self.ln_u) - 1.001)
         i = jax.lax.stop_gradient(x).astype(jnp.int32)
-        w = (x - i)[..., None, None]
+        w = (x - i.astype(x.dtype))[..., None, None]
         return (1.0 - w) * table[i] + w * table[i + 1]
 
     def ln_saha(self, temperature, elements=None):

@@ -66,7 +66,8 @@ def make_step(static, optimiser, config: TrainConfig):
         from ..base import flux_from_depth
 
         residual = flux_from_depth(x, emulator.config.epsilon) - target
-        delta = config.huber_start * (config.huber / config.huber_start) ** jnp.minimum(at / plateau, 1.0)
+        done = jnp.minimum(jnp.asarray(at, jnp.float32) / plateau, 1.0)
+        delta = config.huber_start * (config.huber / config.huber_start) ** done
         return jnp.mean(pseudo_huber(residual, delta)), jnp.mean(jnp.abs(residual))
 
     @eqx.filter_jit(donate="all-except-first")
