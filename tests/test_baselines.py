@@ -8,8 +8,8 @@ import pytest
 from emuinfer.emulators.base import depth_from_flux
 from emuinfer.emulators.baselines.gaussian_process import matern52
 from emuinfer.emulators.baselines.regression import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial
+from emuinfer.emulators.components import principal_components
 from emuinfer.emulators.training import fit_logit_gp, fit_logit_pca, fit_mlp, fit_polynomial, predict
-from emuinfer.emulators.training.baselines import principal_components
 from emuinfer.emulators.training.gp_likelihood import difference_likelihood, negative_log_likelihood
 from emuinfer.errors import EmulatorError, TrainingError
 from emuinfer.labels.features import gp_features, monomial_values, monomials
@@ -71,6 +71,18 @@ def test_principal_components_are_those_of_the_singular_value_decomposition():
     u, s, v = np.linalg.svd(x - x.mean(0), full_matrices=False)
     np.testing.assert_allclose(coefficients @ basis, (u[:, :6] * s[:6]) @ v[:6], atol=1e-10)
     np.testing.assert_allclose(basis @ basis.T, np.eye(6), atol=1e-10)
+    with pytest.raises(
+        EmulatorError, match="20 principal components need 21 spectra of 20 wavelengths or more; got 20 of 50"
+    ):
+        principal_components(x, 20)
+
+
+def test_principal_components_about_zero_and_of_many_rows():
+    x = np.random.default_rng(1).normal(size=(40, 12)) + 3.0
+    mean, basis, coefficients = principal_components(x, 5, centre=False)
+    u, s, v = np.linalg.svd(x, full_matrices=False)
+    assert not mean.any()
+    np.testing.assert_allclose(coefficients @ basis, (u[:, :5] * s[:5]) @ v[:5], atol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .network import init_network, network
+from ..errors import EmulatorError
+from .network import apply_layers, dense_layers
 
 
-def principal_components(x: np.ndarray, k: int):
-    """Mean `(n_wave,)`, the leading `k` components `(k, n_wave)` of unit norm, and coefficients `(n, k)` of `x` `(n, n_wave)`."""
+def principal_components(x: np.ndarray, k: int, *, centre: bool = True):
+    """Mean `(n_wave,)`, the leading `k` components `(k, n_wave)` of unit norm, and coefficients `(n, k)` of `x` `(n, n_wave)`.
+
+    Without `centre` the mean is left in, and zeros are returned for it. Raises `EmulatorError` if there are fewer than `k`.
+    """
     from scipy.linalg import eigh
 
-    mean = x.mean(0, dtype=np.float64)
+    if not 0 < k <= min(len(x) - centre, x.shape[1]):
+        raise EmulatorError(
+            f"{k} principal components need {k + centre} spectra of {k} wavelengths or more; got {len(x)} of {x.shape[1]}."
+        )
+    mean = x.mean(0, dtype=np.float64) if centre else np.zeros(x.shape[1])
     centred = x - mean
     if len(x) <= x.shape[1]:  # fewer spectra than wavelengths: the Gram matrix of the spectra is the smaller one
         values, vectors = eigh(centred @ centred.T, subset_by_index=(len(x) - k, len(x) - 1))
@@ -45,14 +53,14 @@ def fit_coefficients(
     import optax
 
     spread = np.maximum(coefficients.std(0), 1e-6 * coefficients.std(0).max())
-    layers = init_network(jax.random.key(seed), (scaled.shape[1], *[hidden] * depth, coefficients.shape[1]))
+    layers = dense_layers(jax.random.key(seed), (scaled.shape[1], *[hidden] * depth, coefficients.shape[1]))
     optimiser = optax.adamw(
         optax.warmup_cosine_decay_schedule(0.0, rate, min(100, steps // 2), steps, 1e-6), b2=0.99, weight_decay=1e-4
     )
     weight = jnp.asarray(spread / spread[0], jnp.float32)
 
     def loss(layers, s, t):
-        residual = network(layers, s) - t
+        residual = apply_layers(layers, s) - t
         return jnp.mean(jnp.sum(weight * jnp.sqrt(residual**2 + 1e-4), axis=-1))
 
     @jax.jit

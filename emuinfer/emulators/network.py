@@ -1,22 +1,30 @@
-"""A plain feed-forward network, as lists of weights and biases."""
+"""A plain feed-forward network, as a list of weights and biases: `[(weight (n_in, n_out), bias (n_out,)), …]`.
+
+The names of stored weights follow from this form, so a network of `equinox.nn` cannot take its place.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
+
+Layers = list[tuple[Float[Array, "n_in n_out"], Float[Array, " n_out"]]]
 
 
-def network(layers, x):
-    """SiLU layers, the last one linear. `layers` is `[(weight, bias), …]`, `x` `(…, n_in)`."""
-    for weight, bias in layers[:-1]:
-        x = jax.nn.silu(x @ weight + bias)
-    weight, bias = layers[-1]
-    return x @ weight + bias
-
-
-def init_network(key, sizes):
-    """Layers for `network` with the widths `sizes`, He-normal weights and zero biases."""
+def dense_layers(key, sizes, variance: float = 2.0) -> Layers:
+    """Layers of the widths `sizes`: normal weights of variance `variance` / n_in (2: He et al. 2015), zero biases."""
     keys = jax.random.split(key, len(sizes) - 1)
     return [
-        (jax.random.normal(k, (n_in, n_out), jnp.float32) * np.sqrt(2.0 / n_in), jnp.zeros(n_out))
+        (jax.random.normal(k, (n_in, n_out), jnp.float32) * np.sqrt(variance / n_in), jnp.zeros(n_out))
         for k, n_in, n_out in zip(keys, sizes[:-1], sizes[1:])
     ]
+
+
+def apply_layers(
+    layers: Layers, x: Float[Array, "*batch n_in"], activation=jax.nn.silu
+) -> Float[Array, "*batch n_out"]:
+    """The network's outputs; `activation` follows every layer but the last, which is linear."""
+    for weight, bias in layers[:-1]:
+        x = activation(x @ weight + bias)
+    weight, bias = layers[-1]
+    return x @ weight + bias

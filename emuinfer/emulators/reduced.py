@@ -14,7 +14,7 @@ import numpy as np
 
 from ..labels.space import LabelSpace
 from .base import Emulator, flux_from_depth
-from .network import init_network, network
+from .network import apply_layers, dense_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ReducedEmulator(Emulator):
     kind = "reduced"
 
     def coefficients(self, scaled_labels) -> jax.Array:
-        return network(self.layers, scaled_labels)
+        return apply_layers(self.layers, scaled_labels)
 
     def grid_depth(self, scaled_labels) -> jax.Array:
         """x on the grid, `(n_wave,)`."""
@@ -92,6 +92,6 @@ class ReducedEmulator(Emulator):
     @classmethod
     def from_config(cls, config, label_space, wavelength_range, medium):
         c = ReductionConfig(**config)
-        layers = init_network(jax.random.key(0), (len(label_space), c.hidden, c.hidden, c.components))
+        layers = dense_layers(jax.random.key(0), (len(label_space), c.hidden, c.hidden, c.components))
         zeros = jnp.zeros((c.components, c.n_wave))
         return cls(zeros[0], zeros, layers, zeros[0], label_space, tuple(wavelength_range), medium, c)

@@ -11,7 +11,7 @@ from ..errors import EmulatorError
 from ..labels.features import gp_features
 from ..labels.space import LabelSpace
 from .base import Emulator, flux_from_depth
-from .network import init_network, network
+from .network import apply_layers, dense_layers
 from .wavelength_encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
 
 
@@ -160,7 +160,7 @@ class TransformerPayne(Emulator):
         self.trunk_mean = jnp.zeros(c.table_nodes) if c.rank else None
         self.trunk = 0.1 * jax.random.normal(next(k), (c.table_nodes, c.rank)) if c.rank else None
         self.trunk_in = _dense(next(k), c.rank, d) if attends and c.rank else None
-        self.branch = init_network(next(k), self.branch_sizes(n, c)) if c.rank else []
+        self.branch = dense_layers(next(k), self.branch_sizes(n, c)) if c.rank else []
         self.label_in = _dense(next(k), n, hidden, 1.5) if attends else None
         self.label_bias = 0.5 * jax.random.normal(next(k), (hidden,)) if attends else None
         self.label_out = _dense(next(k), hidden, c.tokens * d) if attends else None
@@ -226,7 +226,7 @@ class TransformerPayne(Emulator):
                 x = block(x, tokens)
             out = out + (_rms_norm(x, self.norm_head) @ self.head)[:, 0]
         if self.trunk is not None:
-            out = out + features[1][:, 0] + features[2] @ network(self.branch, self.branch_inputs(scaled_labels))
+            out = out + features[1][:, 0] + features[2] @ apply_layers(self.branch, self.branch_inputs(scaled_labels))
         return out
 
     def attention(self, labels, wavelength) -> list[np.ndarray]:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from ...labels.space import LabelSpace
 from ...wavelengths.pixels import PixelGrid
 from ..base import flux_from_depth
-from .pixels import PixelEmulator, apply_layers, dense_layers
+from ..network import apply_layers, dense_layers
+from .pixels import PixelEmulator
 
 
 class LogitPCA(PixelEmulator):
@@ -38,14 +39,14 @@ class LogitPCA(PixelEmulator):
         sizes = (len(label_space), *hidden, components)
         self.mean, self.basis = jnp.zeros(grid.n), jnp.zeros((components, grid.n))
         self.scale = jnp.ones(components)
-        self.networks = [dense_layers(k, sizes, 0.5) for k in jax.random.split(key, n_networks)]
+        self.networks = [dense_layers(k, sizes, variance=0.25) for k in jax.random.split(key, n_networks)]
         self.label_space, self.medium, self.grid = label_space, medium, grid
         self.wavelength_range = grid.range
         self.hidden, self.epsilon = tuple(hidden), epsilon
 
     def coefficients(self, scaled_labels) -> jax.Array:
         """Component coefficients `(components,)`."""
-        outputs = [apply_layers(layers, scaled_labels, jax.nn.silu) for layers in self.networks]
+        outputs = [apply_layers(layers, scaled_labels) for layers in self.networks]
         return sum(outputs) / len(outputs) * self.scale
 
     def depth(self, scaled_labels) -> jax.Array:

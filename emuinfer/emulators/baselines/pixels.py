@@ -1,11 +1,10 @@
-"""The stored grid of pixels that the baselines share, and small dense networks."""
+"""The stored grid of pixels that the baselines share."""
 
 import abc
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ...labels.space import LabelSpace
 from ...wavelengths.pixels import PixelGrid, PixelQuery
@@ -31,19 +30,3 @@ class PixelEmulator(Emulator):
 
     def flux(self, scaled_labels, query: PixelQuery) -> jax.Array:
         return jnp.sum(self.pixels(scaled_labels)[query.index] * query.weight, axis=-1)
-
-
-def dense_layers(key, sizes, gain: float = 1.0) -> list:
-    """Layers `[(W (n_in, n_out), b (n_out,)), …]` with normal weights of variance `gain`² / n_in and zero biases."""
-    keys = jax.random.split(key, len(sizes) - 1)
-    return [
-        (gain * jax.random.normal(k, (a, b)) / np.sqrt(a), jnp.zeros(b)) for k, a, b in zip(keys, sizes[:-1], sizes[1:])
-    ]
-
-
-def apply_layers(layers, x, activation):
-    """A network on `(..., n_in)`; no activation after the last layer."""
-    for weight, bias in layers[:-1]:
-        x = activation(x @ weight + bias)
-    weight, bias = layers[-1]
-    return x @ weight + bias

@@ -9,16 +9,16 @@ import dataclasses
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ...errors import EmulatorError
 from ...labels.features import monomial_values, monomials
 from ...labels.space import LabelSpace
 from ...wavelengths.pixels import PixelGrid
 from ..base import flux_from_depth
+from ..network import apply_layers, dense_layers
 from .components import LogitPCA
 from .gaussian_process import LogitGP
-from .pixels import ACTIVATIONS, PixelEmulator, apply_layers, dense_layers
+from .pixels import ACTIVATIONS, PixelEmulator
 
 __all__ = ["LogitGP", "LogitPCA", "PerPixelMLP", "PixelGrid", "PixelPolynomial"]
 
@@ -88,7 +88,7 @@ class PerPixelMLP(PixelEmulator):
     def __init__(self, label_space, grid, medium, hidden=(300, 300), activation="leaky_relu", *, key):
         if activation not in ACTIVATIONS:
             raise EmulatorError(f"Unknown activation '{activation}'. Choose one of: {', '.join(ACTIVATIONS)}.")
-        self.layers = dense_layers(key, (len(label_space), *hidden, grid.n), np.sqrt(2.0))
+        self.layers = dense_layers(key, (len(label_space), *hidden, grid.n))
         self.label_space, self.medium, self.grid = label_space, medium, grid
         self.wavelength_range = grid.range
         self.hidden, self.activation = tuple(hidden), activation

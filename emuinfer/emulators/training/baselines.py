@@ -13,8 +13,10 @@ from ...grids.split import split_rows
 from ...labels.features import monomial_values
 from ...wavelengths.pixels import PixelGrid
 from ..base import depth_from_flux
-from ..baselines.pixels import ACTIVATIONS, apply_layers
+from ..baselines.pixels import ACTIVATIONS
 from ..baselines.regression import LogitPCA, PerPixelMLP, PixelPolynomial
+from ..components import principal_components
+from ..network import apply_layers
 
 RIDGES = 10.0 ** np.arange(-6, 3.5, 0.5)
 
@@ -51,19 +53,11 @@ def _ridge(terms, target):
     return solve
 
 
-def principal_components(x, components: int):
-    """`(mean (p,), basis (k, p), coefficients (n, k))` of rows x `(n, p)`, k = min(components, n − 1); float64 inside.
-
-    The eigenvectors of the n × n Gram matrix give them faster than a singular value decomposition when n < p.
-    """
-    mean = x.mean(0, dtype=np.float64)
-    centred = (x - mean).astype(np.float64)
-    k = min(components, len(x) - 1)
-    values, vectors = np.linalg.eigh(centred @ centred.T)
-    order = np.argsort(values)[::-1][:k]
-    sizes = np.sqrt(np.maximum(values[order], 1e-12 * values.max()))
-    basis = (vectors[:, order] / sizes).T @ centred
-    return mean, basis, vectors[:, order] * sizes
+def leading_components(x, most: int):
+    """`principal_components` of rows x `(n, p)`: `most` of them, or as many as have any variance."""
+    mean, basis, coefficients = principal_components(x, min(most, len(x) - 1, x.shape[1]))
+    there = coefficients.any(0)
+    return mean, basis[there], coefficients[:, there]
 
 
 def fit_mlp(
@@ -86,7 +80,7 @@ def fit_mlp(
     the loss is the same, and a step costs a tenth. Raises `TrainingError` as `fit_polynomial` does.
     """
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
-    mean, basis, coefficients = principal_components(flux, len(flux))
+    mean, basis, coefficients = leading_components(flux, len(flux))
     fit, held = split_rows(len(flux), 0.1, seed, shuffled=True)
     # One unit for all components keeps the loss that of the flux, and the outputs of order one.
     unit = np.sqrt((coefficients**2).mean())
@@ -140,14 +134,14 @@ def fit_logit_pca(
     x, rng = depth_from_flux(flux, epsilon), np.random.default_rng(seed)
     sets = [(scaled, x, weight_decay, learning_rate)]
     if simple is None:
-        mean, basis, _ = principal_components(x, components)
+        mean, basis, _ = leading_components(x, components)
     else:
         scaled_simple, flux_simple = check_spectra(label_space, *simple, wavelength)
         x_simple = depth_from_flux(flux_simple, epsilon)
         mean = x_simple.mean(0)
         tune_rate = tune_rate or 1e-3 * min(1.0, len(x) / 1000)
         rows = np.sort(rng.permutation(len(x_simple))[:2500])
-        _, basis, _ = principal_components(np.concatenate([x_simple[rows] - mean, x - x.mean(0)]), components)
+        _, basis, _ = leading_components(np.concatenate([x_simple[rows] - mean, x - x.mean(0)]), components)
         sets = [(scaled_simple, x_simple, weight_decay, learning_rate), (scaled, x, weight_decay, tune_rate)]
     scale = ((sets[0][1] - mean) @ basis.T).std(0)
     grid = PixelGrid.from_wavelength(wavelength)

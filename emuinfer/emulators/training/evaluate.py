@@ -7,6 +7,7 @@ import numpy as np
 
 from ...errors import TrainingError
 from ...files import write_arrays
+from ..components import principal_components
 
 SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
 
@@ -125,7 +126,7 @@ def residual_statistics(
 
     - `wavelength` `(p,)`: where the rest is given; with `resolution` the pixels near the edges are left out.
     - `bias` `(p,)`, `sd` `(p,)`: mean and standard deviation over the held-out spectra.
-    - `basis` `(rank, p)`: residual − bias ≈ z @ basis with z of unit variance (from the singular value decomposition).
+    - `basis` `(rank, p)`: residual − bias ≈ z @ basis with z of unit variance (their principal components).
     - `sd_rest` `(p,)`: standard deviation of what the basis leaves.
     - `depth_edges` `(b + 1,)`, `depth_rms` `(b,)`: root-mean-square residual in bins of predicted line depth 1 − f.
     - `scale_coefficients` `(1 + n_labels,)`: the error of a spectrum relative to the whole sample is
@@ -142,12 +143,10 @@ def residual_statistics(
     if resolution is not None:
         residual, inside = convolve(residual, wavelength, resolution)
         predicted, wavelength = convolve(predicted, wavelength, resolution)[0], wavelength[inside]
-    bias = residual.mean(0, dtype=np.float64)
-    centred = residual - bias
     degrees = len(residual) - 1
-    rank = min(rank, degrees)
-    _u, s, v = np.linalg.svd(centred, full_matrices=False)
-    basis = s[:rank, None] * v[:rank] / np.sqrt(degrees)
+    bias, basis, coefficients = principal_components(residual, min(rank, degrees, len(wavelength)))
+    basis = np.sqrt((coefficients**2).sum(0) / degrees)[:, None] * basis
+    centred = residual - bias
     rest = np.maximum(centred.var(0, ddof=1) - (basis**2).sum(0), 0.0)
     edges, rms = _rms_by_depth(1.0 - predicted, residual)
     spectrum_rms = np.sqrt((residual**2).mean(1, dtype=np.float64))

@@ -10,7 +10,7 @@ from ...labels.features import gp_features
 from ...wavelengths.pixels import PixelGrid
 from ..base import depth_from_flux
 from ..baselines.gaussian_process import LogitGP
-from .baselines import check_spectra, principal_components, replace_leaves
+from .baselines import check_spectra, leading_components, replace_leaves
 from .gp_likelihood import fit_difference, fit_lengths, kernel_matrix
 
 # The first six components share length scales, and so do all others: more groups gained nothing on held-out spectra.
@@ -56,7 +56,7 @@ def fit_logit_gp(
     x, inputs = depth_from_flux(flux, epsilon), gp_features(label_space, scaled, np)
     rng, settings = np.random.default_rng(seed), (noise, iterations, lengths)
     if simple is None:
-        mean, basis, target = principal_components(x, components)
+        mean, basis, target = leading_components(x, components)
         sizes = group_sizes(groups, len(basis))
         rows = np.sort(rng.permutation(len(x))[:rows_for_lengths])
         lengths, weights = _fit_groups(inputs, target, sizes, rows, *settings)
@@ -119,7 +119,7 @@ def _joint_basis(x_simple, x, components, rng, most: int = 2500):
     mean = x_simple.mean(0)
     rows = np.sort(rng.permutation(len(x_simple))[:most])
     both = np.concatenate([x_simple[rows] - mean, x - x.mean(0)])
-    return mean, principal_components(both, components)[1]
+    return mean, leading_components(both, components)[1]
 
 
 def _fit_two_groups(inputs_simple, inputs, target_simple, target, sizes, rows, noise, iterations, known_lengths):

@@ -20,6 +20,7 @@ from ...errors import TrainingError
 from ...files import write_arrays
 from ...labels.features import label_terms
 from ...wavelengths.pixels import PixelGrid
+from ..components import principal_components
 from ..uncertainty import EmulatorUncertainty, correlation_integral, sensitivity
 from .coverage import LEVELS, check_residuals, coverage, whitened_distance, whitened_projection
 from .evaluate import SIGMA_PER_FWHM, predict
@@ -165,13 +166,11 @@ def _components(rows, rank):
     Sampled eigenvalues are too large by the noise of all other directions over the number of rows (Paul 2007,
     Statistica Sinica 17, 1617), which is taken off.
     """
-    n = len(rows)
-    values, vectors = np.linalg.eigh(rows.astype(np.float64) @ rows.T.astype(np.float64))
-    values, vectors = values[::-1], vectors[:, ::-1]
-    coefficients = vectors[:, :rank] * np.sqrt(values[:rank])
-    basis = vectors[:, :rank].T @ rows / np.sqrt(values[:rank])[:, None]
-    noise = values[rank:].sum() / (n - rank)
-    return coefficients, basis, np.maximum(values[:rank] - noise, 0.1 * values[:rank]) / n
+    n, rows = len(rows), rows.astype(np.float64)
+    _, basis, coefficients = principal_components(rows, rank, centre=False)
+    power = (coefficients**2).sum(0)
+    noise = ((rows**2).sum() - power.sum()) / (n - rank)
+    return coefficients, basis, np.maximum(power - noise, 0.1 * power) / n
 
 
 def _regression(terms, target):
