@@ -35,7 +35,6 @@ from benchmark_tables import (
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 WEIGHTS = ROOT / "emuinfer" / "data" / "weights"
-BASELINES = next(p.stem for p in (RESULTS / "baselines.json", RESULTS / "controls.json") if p.exists())
 FIELD = re.compile(r"\{\{\s*(.+?)\s*\}\}")
 
 
@@ -61,8 +60,8 @@ def values() -> dict:
         "tables": {path.stem: _table(path) for path in RESULTS.glob("*.md")},
         "stars_table": stars_table(saved["stars"]),
         "star": stars(saved["stars"]),
-        "baselines_table": _table(RESULTS / f"{BASELINES}.md"),
-        "emulator_table": emulator_table(card, saved[BASELINES]),
+        "baselines_table": _table(RESULTS / "baselines.md"),
+        "emulator_table": emulator_table(card, saved["baselines"]),
         "curve": learning_curve(saved["learning_curve"]),
         "curve_table": curve_table(learning_curve(saved["learning_curve"])),
         "scaling_found": scaling(saved["scaling"]),
