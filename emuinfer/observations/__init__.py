@@ -2,3 +2,4 @@
 
 from .examples import list_examples as list_examples
 from .observation import Observation as Observation
+from .stack import SpectrumStack as SpectrumStack

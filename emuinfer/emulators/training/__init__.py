@@ -7,6 +7,7 @@ from .data import labels_for
 from .endless import pretrain
 from .evaluate import error_table, load_statistics, predict, residual_statistics, save_statistics
 from .gaussian_process import fit_logit_gp
+from .start import start_from_components, start_from_teacher
 from .train import train
 from .uncertainty import fit_uncertainty
 
@@ -25,5 +26,7 @@ __all__ = [
     "pretrain",
     "residual_statistics",
     "save_statistics",
+    "start_from_components",
+    "start_from_teacher",
     "train",
 ]
