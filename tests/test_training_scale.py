@@ -20,6 +20,7 @@ from emuinfer.emulators.training.data import Replay, StoredSpectra
 from emuinfer.emulators.training.endless import EndlessSpectra
 from emuinfer.emulators.training.train import in_precision, placement  # noqa: F401 (used in another process)
 from emuinfer.errors import TrainingError
+from emuinfer.labels import WINDOWS, Window
 from emuinfer.training.optimiser import make_optimiser
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
@@ -246,13 +247,15 @@ def test_pretraining_with_other_labels():
 def test_pretrain_on_the_command_line(cli, tmp_path, monkeypatch):
     from emuinfer import load_emulator
 
-    monkeypatch.setattr("emuinfer.synthesis.LTESynthesizer", lambda: LINE)
-    monkeypatch.setattr("emuinfer.synthesis.synthesizer.NATIVE_WAVELENGTH", WAVELENGTH)
+    span = (WAVELENGTH[0], WAVELENGTH[-1])
+    monkeypatch.setitem(WINDOWS, "made up", Window("made up", span, "air", SPACE, step=0.05))
+    monkeypatch.setattr("emuinfer.synthesis.LTESynthesizer", lambda window: LINE)
     sizes = ["--width", 8, "--heads", 2, "--depth", 1, "--tokens", 2, "--pixels", 16, "--spectra", 4]
     ring = ["--ring", 8, "--chunk", 4, "--steps", 6, "--every", 3, "--optimiser", "adamw"]
     labels, flux = stored(6)
     Grid(labels, WAVELENGTH, flux, label_space=SPACE, medium="air").save(tmp_path / "grid.h5")
     judged = ["--validation", tmp_path / "grid.h5"]
+    sizes += ["--window", "made up"]
     status, out, err = cli("pretrain", *sizes, *ring, *judged, "-q", "--output", tmp_path / "new")
     assert status == 0, err
     last = json.loads((tmp_path / "new.run" / "metrics.jsonl").read_text().splitlines()[-1])

@@ -9,6 +9,7 @@ import typer
 from ..errors import EmuinferError
 from ..files import use_compilation_cache
 from .options import (
+    DEFAULT_EMULATOR,
     Broadening,
     EmulatorName,
     FitBroadening,
@@ -78,7 +79,7 @@ def coverage(
     source: Source,
     output: Output,
     resolution: Resolution,
-    emulator: EmulatorName = "optical-fgk",
+    emulator: EmulatorName = DEFAULT_EMULATOR,
     pixels_per_fwhm: PixelsPerFwhm = 2.5,
     snr: Snr = None,
     rows: Rows = "all",

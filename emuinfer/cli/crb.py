@@ -9,7 +9,16 @@ import typer
 
 from ..errors import EmuinferError
 from ..files import use_compilation_cache, write_table
-from .options import Broadening, EmulatorName, Quiet, assignments, console, refuse_existing, result_table
+from .options import (
+    DEFAULT_EMULATOR,
+    Broadening,
+    EmulatorName,
+    Quiet,
+    assignments,
+    console,
+    refuse_existing,
+    result_table,
+)
 
 
 class SnrPer(enum.StrEnum):
@@ -25,7 +34,7 @@ def crb(
         list[str] | None,
         typer.Option("--label", "-l", metavar="NAME=NUMBER", help="A label of the star; the Sun's where not given."),
     ] = None,
-    emulator: EmulatorName = "optical-fgk",
+    emulator: EmulatorName = DEFAULT_EMULATOR,
     instrument: Annotated[
         str | None, typer.Option("--instrument", "-i", help="A shipped instrument; --instruments lists them.")
     ] = None,

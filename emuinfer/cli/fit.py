@@ -12,6 +12,7 @@ import typer
 from ..errors import EmuinferError
 from ..files import use_compilation_cache, write_table, written_together
 from .options import (
+    DEFAULT_EMULATOR,
     Broadening,
     EmulatorName,
     FileMedium,
@@ -37,7 +38,7 @@ def fit(
         typer.Argument(metavar="[FILE]...", help="Spectra: FITS, ECSV, CSV, text, or anything specutils reads."),
     ] = None,
     example: Annotated[str | None, typer.Option(help="Fit a packaged example spectrum, such as hd41248.")] = None,
-    emulator: EmulatorName = "optical-fgk",
+    emulator: EmulatorName = DEFAULT_EMULATOR,
     resolution: Annotated[
         float | None, typer.Option(help="Resolving power, wavelength / FWHM, if the file does not say or is wrong.")
     ] = None,

@@ -10,6 +10,7 @@ import typer
 from ..errors import EmuinferError
 from ..files import use_compilation_cache
 from .options import (
+    DEFAULT_EMULATOR,
     Broadening,
     EmulatorName,
     FileMedium,
@@ -50,7 +51,7 @@ def fit_many(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
-    emulator: EmulatorName = "optical-fgk",
+    emulator: EmulatorName = DEFAULT_EMULATOR,
     resolution: Annotated[float | None, typer.Option(help="Resolving power, if the file does not say.")] = None,
     medium: FileMedium = None,
     rv_range: SearchedVelocities = (-500.0, 500.0),

@@ -1,6 +1,5 @@
 """`emuinfer grid`: make, import and inspect grids of synthetic spectra."""
 
-import enum
 import json
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import EmuinferError
-from .options import Medium, console, refuse_existing, telling
+from .options import Medium, WindowName, console, refuse_existing, telling
 
 grid = typer.Typer(
     no_args_is_help=True,
@@ -17,13 +16,15 @@ grid = typer.Typer(
 )
 
 
-class Domain(enum.StrEnum):
-    """Label domains that an imported grid may be given."""
-
-    spanned = "spanned"
-    optical_fgk = "optical-fgk"
-
-
+SPANNED = "spanned"
+DomainName = Annotated[
+    str,
+    typer.Option(
+        "--domain",
+        metavar="NAME",
+        help="Label domain: 'spanned', the box the labels span, or that of a window, by name.",
+    ),
+]
 LabelColumns = Annotated[
     list[str] | None,
     typer.Option(metavar="LABEL=COLUMN", help="Column of a label; may be repeated. By default all columns are used."),
@@ -51,6 +52,7 @@ def make(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Option of the code, as JSON or text; may be repeated."),
     ] = None,
+    window: WindowName = None,
 ):
     """Compute a grid that fills the label domain. Started again after an interruption, it goes on where it stopped.
 
@@ -60,8 +62,11 @@ def make(
       emuinfer grid make --n 4000 --output lte.h5          (extends it)
     """
     from ..grids.generate import _option, format_report, generate_grid
+    from ..labels.windows import window as window_by_name
 
     options = dict(_option(text) for text in option or ())
+    if window is not None:
+        options["window"] = window_by_name(window).name
     with telling("Start the same command again to go on; what was computed is kept."):
         report = generate_grid(output, (backend, options), n, seed=seed, workers=workers, batch=batch)
     print(format_report(report))
@@ -74,9 +79,7 @@ def import_(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Grid file to write (.h5).")],
     medium: Annotated[Medium, typer.Option(help="Medium of the wavelengths.")],
-    domain: Annotated[
-        Domain, typer.Option(help="Label domain: the box the labels span, or a named one.")
-    ] = Domain.spanned,
+    domain: DomainName = SPANNED,
     label_table: Annotated[
         Path | None,
         typer.Option(
@@ -135,9 +138,14 @@ def import_(
 
 
 def _space(domain):
-    from ..labels.windows import OPTICAL_FGK
+    from ..labels.windows import WINDOWS, window
 
-    return OPTICAL_FGK if domain is Domain.optical_fgk else None
+    if domain == SPANNED:
+        return None
+    try:
+        return window(domain).label_space
+    except EmuinferError as error:
+        raise EmuinferError(f"--domain is {SPANNED} or a window ({', '.join(WINDOWS)}); got '{domain}'.") from error
 
 
 def _pairs(texts, option) -> dict[str, str]:
@@ -154,14 +162,12 @@ def _pairs(texts, option) -> dict[str, str]:
 def check(
     file: Annotated[Path, typer.Argument(help="Grid file (.h5), or an .npz file as `grid import` takes it.")],
     medium: Annotated[Medium | None, typer.Option(help="Medium of the wavelengths of an .npz file.")] = None,
-    domain: Annotated[
-        Domain, typer.Option(help="Label domain of an .npz file: the box the labels span, or a named one.")
-    ] = Domain.spanned,
+    domain: DomainName = SPANNED,
     label: LabelColumns = None,
     name: Names = None,
     line_list: Annotated[
         Path | None,
-        typer.Option(help="Line list (.npz of emuinfer) instead of the packaged one, 5090 to 5310 Angstrom."),
+        typer.Option(help="Line list (.npz of emuinfer) instead of that of the window the grid lies in."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ):

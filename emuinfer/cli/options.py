@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import EmuinferError
+from ..labels.windows import default_window
 
 
 class Medium(enum.StrEnum):
@@ -28,7 +29,11 @@ class Broadening(enum.StrEnum):
 
 
 # Options that several commands have
+DEFAULT_EMULATOR = default_window().emulator
 EmulatorName = Annotated[str, typer.Option("--emulator", help="Name of a shipped emulator, or path of a card.")]
+WindowName = Annotated[
+    str | None, typer.Option("--window", help="Window of wavelengths, labels and lines; the first by default.")
+]
 FileMedium = Annotated[
     Medium | None, typer.Option("--medium", help="Medium of the wavelengths, if the file does not say.")
 ]

@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 from ..files import use_compilation_cache
-from .options import refuse_existing, telling
+from .options import WindowName, refuse_existing, telling
 from .options_training import (
     Blocks,
     Devices,
@@ -56,6 +56,7 @@ def pretrain(
         Path | None, typer.Option(help="Grid whose first 64 spectra measure the error, natively sampled (.h5).")
     ] = None,
     init: Annotated[str | None, typer.Option(help="Go on with this transformer (name or card).")] = None,
+    window: WindowName = None,
     seed: Annotated[int, typer.Option(help="Seed of the first weights and of the spectra.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -79,17 +80,18 @@ def pretrain(
     from ..emulators.training import pretrain as run
     from ..emulators.training.data import require_pixels
     from ..grids import Grid
+    from ..labels.windows import window as window_by_name
     from ..synthesis import LTESynthesizer
-    from ..synthesis.synthesizer import NATIVE_WAVELENGTH
 
     config = TrainConfig(
         steps=steps, warmup=warmup, learning_rate=learning_rate, spectra=spectra, pixels=pixels, optimiser=optimiser,
         base_width=32, base_depth=2, precision=precision, devices=devices, seed=seed, validate_every=every, checkpoint_every=every,
     )  # fmt: skip
-    synthesizer, wavelength = LTESynthesizer(), NATIVE_WAVELENGTH
+    entry = window_by_name(window)
+    synthesizer, wavelength = LTESynthesizer(window=entry), entry.native_wavelength
     if init is None:
         sizes = {"width": width, "depth": depth, "heads": heads, "tokens": tokens, "rank": 0}
-        emulator = new_transformer(synthesizer.labels, wavelength, "air", sizes, seed)
+        emulator = new_transformer(synthesizer.labels, wavelength, entry.medium, sizes, seed)
     else:
         emulator = known_transformer(init)
     held_out = None

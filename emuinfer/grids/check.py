@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import GridError
+from ..labels.windows import window_of
 from ..synthesis.lines import load_line_list
 from . import check_numbers
 from .check_lines import check_elements, check_medium
@@ -20,7 +21,7 @@ def check_grid(grid, line_list=None) -> GridReport:
     the spectra), `dead labels`, `elements` (raising [X/Fe] deepens the lines of X), `steps` (at nodes of the model
     atmospheres), `medium` (of the wavelengths). Numbers are checked in all spectra, responses in at most 1,200 of them.
 
-    - `line_list`: a `LineList` that covers the grid's wavelengths; by default the packaged one, 5090 to 5310 Å in air.
+    - `line_list`: a `LineList` that covers the grid's wavelengths; by default that of the window that they share most of.
         The checks `elements` and `medium` are skipped where there are no lines.
 
     Grids read with `validate=False` may hold values that `Grid` refuses. Raises `GridError` if the grid is empty.
@@ -37,7 +38,7 @@ def check_grid(grid, line_list=None) -> GridReport:
         dead = Check("dead labels", SKIPPED if problem is few else FAIL, problem)
         rest = (Check(name, SKIPPED, problem) for name in ("elements", "steps", "medium"))
         return GridReport(repr(grid), (*checks, dead, *rest))
-    lines = load_line_list() if line_list is None else line_list
+    lines = _lines_for(grid) if line_list is None else line_list
     sample = take_sample(grid, usable, lines)
     medium, shift = check_medium(grid, sample, lines)
     checks += [
@@ -47,6 +48,11 @@ def check_grid(grid, line_list=None) -> GridReport:
         medium,
     ]
     return GridReport(repr(grid), tuple(checks))
+
+
+def _lines_for(grid):
+    # Whatever the medium that the grid states: that is to be checked.
+    return load_line_list(window=window_of((grid.wavelength[0], grid.wavelength[-1])))
 
 
 def take_sample(grid, usable, lines) -> Sample:

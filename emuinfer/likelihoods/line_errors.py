@@ -6,18 +6,16 @@ depth there, wavelength by wavelength, enters the variance of every other star; 
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 
 from ..errors import EmulatorError
+from ..labels.windows import window_of
 
 # Departures from LTE and from one-dimensional atmospheres change line strengths by 0.1 to 0.2 dex at [Fe/H] = -2.5 (Lind,
 # Bergemann & Asplund 2012, MNRAS 427, 50; Amarsi et al. 2016, MNRAS 463, 1518): 0.15 ln 10 over the 2.2 dex to the
 # calibrating star.
 PER_DEX = 0.155
-
-FOLDER = Path(__file__).resolve().parents[1] / "data" / "line_errors"
 
 
 class LineErrors:
@@ -62,13 +60,13 @@ class LineErrors:
 
     @classmethod
     def shipped(cls, emulator) -> "LineErrors | None":
-        """The shipped table that covers the emulator's range in its medium, or None."""
-        for path in sorted(FOLDER.glob("*.npz")):
-            table = cls.load(path)
-            lo, hi = emulator.wavelength_range
-            if table.medium == emulator.medium and table.wavelength[0] < hi and table.wavelength[-1] > lo:
-                return table
-        return None
+        """The table of the window that the emulator covers, in its medium, or None."""
+        window = window_of(emulator)
+        if window is None or window.line_errors is None:
+            return None
+        table = cls.load(window.file(window.line_errors))
+        lo, hi = emulator.wavelength_range
+        return table if table.wavelength[0] < hi and table.wavelength[-1] > lo else None
 
 
 def resolve(line_errors, emulator) -> LineErrors | None:

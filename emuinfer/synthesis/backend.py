@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EmuinferError
-from ..labels.windows import OPTICAL_FGK
 
 
 class LTEBackend:
     """Spectra in batches by `LTESynthesizer`.
 
-    **Attributes:** `labels` (`LabelSpace`), `wavelength` (Å, float64), `medium` ("air"), `provenance` (dict for JSON),
+    **Attributes:** `labels` (`LabelSpace`), `wavelength` (Å, float64), `medium` of these, `provenance` (dict for JSON),
     `options` (rebuilds the backend by `make_backend("lte", **options)`; backends pickle by it).
 
     Calling it with labels of shape `(b, n_labels)` **returns** normalised flux `(b, n_wave)` and continuum `(b, n_wave)`,
@@ -20,21 +19,20 @@ class LTEBackend:
     on a GPU use as many as memory allows (about 25 MB each), on a CPU a few.
     """
 
-    medium = "air"
-
     def __init__(self, batch: int = 1, **options):
         import equinox as eqx
         import jax
 
-        from .synthesizer import NATIVE_WAVELENGTH, LTESynthesizer
+        from .setting import setting
+        from .synthesizer import LTESynthesizer
 
         self.options = {"batch": batch, **options}
-        self.labels = options.get("labels", OPTICAL_FGK)
-        self.wavelength = np.asarray(options.get("wavelength", NATIVE_WAVELENGTH), dtype=np.float64)
+        chosen = ("window", "labels", "wavelength", "medium", "line_list")
+        self.labels, self.wavelength, self.medium, _, lines = setting(*(options.pop(name, None) for name in chosen))
         self.batch = batch
-        self._synthesizer = LTESynthesizer(**options)
+        self._synthesizer = LTESynthesizer(self.labels, self.wavelength, line_list=lines, medium=self.medium, **options)
         self._run = eqx.filter_jit(lambda synthesizer, labels: jax.vmap(synthesizer)(labels))
-        self.provenance = _provenance(self._synthesizer, options)
+        self.provenance = _provenance(self._synthesizer, lines, options)
 
     def __reduce__(self):
         return _rebuild, (self.options,)
@@ -56,13 +54,11 @@ def _rebuild(options):
     return LTEBackend(**options)
 
 
-def _provenance(synthesizer, options) -> dict:
+def _provenance(synthesizer, lines, options) -> dict:
     import jax
 
     from .. import __version__
-    from .lines import load_line_list
 
-    lines = options.get("line_list") or load_line_list()
     data = Path(__file__).parents[1] / "data" / "physics"
     return {
         "backend": "lte",
@@ -85,7 +81,8 @@ def _provenance(synthesizer, options) -> dict:
 def make_backend(name: str = "lte", **options):
     """A synthesis backend by name: `"lte"` (`LTEBackend`; our own code) or `"pysme"` (`PySMEBackend`; PySME).
 
-    `options` are those of the backend; `"lte"` takes `batch` and the options of `LTESynthesizer`. Raises `EmuinferError` for
+    `options` are those of the backend; `"lte"` takes `batch` and the options of `LTESynthesizer`. Both take `window`, by
+    default the first of `emuinfer.labels.WINDOWS`, of which labels, wavelengths and lines are taken. Raises `EmuinferError` for
     an unknown name or option, and for `"pysme"` where its packages are not installed.
     """
     if name == "lte":

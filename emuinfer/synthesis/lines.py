@@ -10,10 +10,10 @@ from scipy.special import gamma as gamma_function
 
 from ..constants import EV_OVER_K
 from ..errors import EmuinferError
+from ..labels.windows import window as window_by_name
 from .elements import element_data
 from .opacity import stimulated
 
-DATA = Path(__file__).parents[1] / "data" / "lines" / "ges_5090_5310.npz"
 COLUMNS = ("wavelength", "element", "ion", "isotope", "e_low", "log_gf", "fdamp", "g_up", "gamma_rad")
 LIGHT = 2.99792458e5  # km/s
 AMU = 1.66053907e-24
@@ -36,7 +36,8 @@ class LineList:
     `wavelength` (Å, air), `element` (atomic number), `ion` (1 neutral, 2 singly ionised), `isotope` (mass number, 0 for
     all), `e_low` (eV), `log_gf`, `fdamp` (> 20: sigma.alpha of Anstee, Barklem & O'Mara; 0 to 20: factor on Unsöld's
     width; negative: log10 of the width per perturber at 10,000 K), `g_up`, `gamma_rad` (1/s), `reach` (Å from the centre
-    beyond which the line is negligible everywhere in the domain; 0 for lines that never matter).
+    beyond which the line is negligible everywhere in the domain; 0 for lines that never matter). `covers`: (lowest,
+    highest) Å for which the list is complete, None where that is not known.
     """
 
     wavelength: np.ndarray
@@ -50,29 +51,39 @@ class LineList:
     gamma_rad: np.ndarray
     reach: np.ndarray
     source: str = ""
+    covers: tuple[float, float] | None = None
 
     def __len__(self):
         return len(self.wavelength)
 
     def __getitem__(self, index):
-        values = {f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self) if f.name != "source"}
-        return LineList(source=self.source, **values)
+        values = {name: getattr(self, name)[index] for name in (*COLUMNS, "reach")}
+        return dataclasses.replace(self, **values)
 
     def hash(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the contents."""
         digest = hashlib.sha256()
-        for field in dataclasses.fields(self):
-            if field.name != "source":
-                digest.update(np.ascontiguousarray(getattr(self, field.name), dtype=np.float64).tobytes())
+        for name in (*COLUMNS, "reach"):
+            digest.update(np.ascontiguousarray(getattr(self, name), dtype=np.float64).tobytes())
         return digest.hexdigest()[:16]
 
 
-def load_line_list(path: Path | str = DATA) -> LineList:
-    """The Gaia-ESO line list (Heiter et al. 2021, A&A 645, A106), 5090 to 5310 Å, or another file of the same format."""
+def load_line_list(path: Path | str | None = None, *, window=None) -> LineList:
+    """The line list of a file, or of a window: a `Window`, a name, or None for the default one.
+
+    That of `optical-fgk` is the Gaia-ESO line list (Heiter et al. 2021, A&A 645, A106). **Raises:** `EmuinferError` on a
+    file that is missing or no line list, and for a window that has none.
+    """
+    covers = None
+    if path is None:
+        entry = window_by_name(window)
+        if entry.line_list is None:
+            raise EmuinferError(f"The window '{entry.name}' has no line list, so nothing can be synthesised there.")
+        path, covers = entry.file(entry.line_list), entry.line_list_range
     try:
         with np.load(path) as file:
             values = {name: file[name] for name in (*COLUMNS, "reach")}
-            return LineList(source=str(file["source"]), **values)
+            return LineList(source=str(file["source"]), covers=covers, **values)
     except (OSError, KeyError, ValueError) as error:
         raise EmuinferError(
             f"{path} is not a line list of emuinfer ({error}); build one with python -m emuinfer.recipes.line_list."

@@ -12,10 +12,11 @@ import importlib.util
 import numpy as np
 
 from ..errors import EmuinferError
-from ..labels.windows import OPTICAL_FGK
+from ..labels.space import LabelSpace
 from .atmosphere import FILE, model_atmosphere
 from .elements import abundance_matrix, element_data, solar_composition
-from .lines import ISOTOPE_FRACTION, LineList, line_constants, load_line_list
+from .lines import ISOTOPE_FRACTION, LineList, line_constants
+from .setting import setting
 from .smelib import LINE_CUTOFF, Library
 
 INSTALL = 'Install it: pip install "emuinfer[pysme]".'
@@ -30,8 +31,10 @@ class PySMEBackend:
     **Arguments:**
 
     - `labels`: a `LabelSpace` with `teff`, `logg`, `fe_h`, `vmic` and any `x_fe`. The atmosphere's [alpha/Fe] is `mg_fe`.
-    - `wavelength`: Å in air, rising, inside 5090 to 5310 Å; by default 5100 to 5300 Å in steps of 0.02 Å.
-    - `line_list`: a `LineList`; by default the packaged one. Lines that do not reach the spectrum are left out.
+    - `wavelength`: Å in `medium`, rising, inside the range of the line list.
+    - `line_list`: a `LineList`. Lines that do not reach the spectrum are left out.
+    - `window`: a `Window` of `emuinfer.labels`, or its name, of which these are taken where they are not given; the default
+      one if None. `medium`: "air" or "vacuum", in place of the window's.
     - `solar_composition`: `"asplund2009"` (default) or `"mixed"`, see `elements.solar_composition`.
     - `stark`: whether lines get the approximate widths by electrons of `lines.line_constants`; the list has none.
     - `h2_broadening`: whether lines are broadened by hydrogen molecules. It matters below 4500 K: without it the difference
@@ -48,29 +51,23 @@ class PySMEBackend:
     for labels without a model atmosphere or intensities that are not positive.
     """
 
-    medium = "air"
-
-    def __init__(self, labels=OPTICAL_FGK, wavelength=None, line_list: LineList | None = None,
+    def __init__(self, labels: LabelSpace | None = None, wavelength=None, line_list: LineList | None = None,
                  solar_composition: str = "asplund2009", stark: bool = False,
-                 h2_broadening: bool = True):  # fmt: skip
+                 h2_broadening: bool = True, window=None, medium=None):  # fmt: skip
         if importlib.util.find_spec("pysme") is None:
             raise EmuinferError(f"The backend 'pysme' needs the package pysme-astro. {INSTALL}")
         self.options = dict(labels=labels, wavelength=wavelength, line_list=line_list,
-                            solar_composition=solar_composition, stark=stark, h2_broadening=h2_broadening)  # fmt: skip
-        labels.require_names(["teff", "logg", "fe_h", "vmic"])
-        self.labels = labels
-        self.wavelength = _checked(wavelength)
-        lines = line_list or load_line_list()
-        near = (lines.wavelength + lines.reach > self.wavelength[0]) & (
-            lines.wavelength - lines.reach < self.wavelength[-1]
-        )
+                            solar_composition=solar_composition, stark=stark, h2_broadening=h2_broadening,
+                            window=window, medium=medium)  # fmt: skip
+        self.labels, self.wavelength, self.medium, air, lines = setting(window, labels, wavelength, medium, line_list)
+        near = (lines.wavelength + lines.reach > air[0]) & (lines.wavelength - lines.reach < air[-1])
         self._lines = vald_columns(lines[near & (lines.reach > 0)], stark)
-        self._composition = _Composition(labels, solar_composition)
+        self._composition = _Composition(self.labels, solar_composition)
         # Gauss-Legendre on [0, 1]: flux = 2 pi int I mu dmu
         node, weight = np.polynomial.legendre.leggauss(N_ANGLES)
         angles = 0.5 * (node + 1.0)
         self._weights = np.pi * weight * angles
-        self._library = Library(self._lines, self.wavelength, angles, bool(h2_broadening))
+        self._library = Library(self._lines, air, angles, bool(h2_broadening))
         self.provenance = {
             "backend": "pysme",
             "physics": "LTE, plane-parallel, scattering as absorption, no molecular lines",
@@ -160,21 +157,6 @@ def vald_columns(lines: LineList, stark: bool = False) -> dict[str, np.ndarray]:
 
 def _rebuild(options):
     return PySMEBackend(**options)
-
-
-def _checked(wavelength):
-    if wavelength is None:
-        from .synthesizer import NATIVE_WAVELENGTH as wavelength
-    wavelength = np.array(wavelength, dtype=np.float64)
-    if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
-        raise EmuinferError(
-            "The wavelengths of a synthesis must be a rising one-dimensional array of at least 2 values."
-        )
-    if wavelength[0] < 5090 or wavelength[-1] > 5310:
-        raise EmuinferError(
-            f"The line list covers 5090 to 5310 Å; the wavelengths asked for span {wavelength[0]:g} to {wavelength[-1]:g} Å."
-        )
-    return wavelength
 
 
 def _version(name):

@@ -7,14 +7,12 @@ import numpy as np
 
 from ..errors import EmuinferError
 from ..labels.space import LabelSpace
-from ..labels.windows import OPTICAL_FGK
-from . import eos, opacity, structure, transfer
-from . import line_windows as windows
+from . import eos, line_windows, opacity, structure, transfer
 from .elements import abundance_matrix
 from .elements import solar_composition as solar_composition_of
-from .lines import LineList, line_constants, line_opacity, load_line_list
+from .lines import LineList, line_constants, line_opacity
+from .setting import setting
 
-NATIVE_WAVELENGTH = np.round(np.arange(10_001) * 0.02 + 5100.0, 2)
 LN10 = 2.302585093
 
 
@@ -23,13 +21,16 @@ class LTESynthesizer(eqx.Module):
 
     **Arguments:**
 
-    - `labels`: a `LabelSpace`; it must have `teff`, `logg`, `fe_h` and `vmic`, further labels are `x_fe` abundances.
-    - `wavelength`: Å in air, rising, inside 5090 to 5310 Å (float64 on the host).
+    - `labels`: a `LabelSpace`; it must have `teff`, `logg`, `fe_h` and `vmic`, further labels are `x_fe` abundances. By
+      default that of the window.
+    - `wavelength`: Å in `medium`, rising, inside the range of the line list (float64 on the host); by default the window's.
     - `temperature_structure`: a name in `structure.ANALYTIC`, or `"c3k"`.
-    - `line_list`: a `LineList`; by default the Gaia-ESO list. Lines with `reach` 0 are left out.
+    - `line_list`: a `LineList`; by default that of the window. Lines with `reach` 0 are left out.
     - `n_depth`: number of layers.
     - `solar_composition`: `"mixed"` or `"asplund2009"`, see `elements.solar_composition`.
     - `stark`: whether to add approximate Stark widths. The list has none, and Turbospectrum then uses none.
+    - `window`: a `Window` of `emuinfer.labels`, or its name; the default one if None. `medium`: "air" or "vacuum", in place
+      of the window's.
 
     Call it with labels of shape `(n_labels,)`; it may be differentiated, and transformed by `jax.vmap` and
     `eqx.filter_jit`. **Returns** the normalised flux and the continuum (erg s^-1 cm^-2 Å^-1 at the stellar surface,
@@ -51,32 +52,22 @@ class LTESynthesizer(eqx.Module):
     labels: LabelSpace = eqx.field(static=True)
     temperature_structure: str = eqx.field(static=True)
 
-    def __init__(self, labels=OPTICAL_FGK, wavelength=NATIVE_WAVELENGTH, temperature_structure="c3k",
+    def __init__(self, labels: LabelSpace | None = None, wavelength=None, temperature_structure="c3k",
                  line_list: LineList | None = None, n_depth: int = 56,
-                 solar_composition="mixed", stark: bool = False):  # fmt: skip
-        wavelength = np.asarray(wavelength, dtype=np.float64)
-        if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
-            raise EmuinferError(
-                "The wavelengths of a synthesis must be a rising one-dimensional array of at least 2 values."
-            )
-        if wavelength[0] < 5090 or wavelength[-1] > 5310:
-            raise EmuinferError(
-                f"The wavelengths [{wavelength[0]:g}, {wavelength[-1]:g}] Å reach outside the line list's 5090 to 5310 Å (air)."
-            )
+                 solar_composition="mixed", stark: bool = False, window=None, medium=None):  # fmt: skip
+        labels, _, _, wavelength, lines = setting(window, labels, wavelength, medium, line_list)
         choices = ("c3k", *structure.ANALYTIC)
         if temperature_structure not in choices:
             raise EmuinferError(
                 f"Unknown temperature structure '{temperature_structure}'. Choose one of: {', '.join(choices)}."
             )
-        labels.require_names(["teff", "logg", "fe_h", "vmic"])
-        lines = load_line_list() if line_list is None else line_list
         beyond = np.maximum(np.maximum(wavelength[0] - lines.wavelength, lines.wavelength - wavelength[-1]), 0.0)
         lines = lines[lines.reach > beyond]
         origin = 0.5 * (wavelength[0] + wavelength[-1])
         self.labels, self.temperature_structure = labels, temperature_structure
         self.tables = eos.ElementTables()
         self.constants = {k: jnp.asarray(v) for k, v in line_constants(lines, stark).items()}
-        self.groups = windows.plan(wavelength, lines.wavelength, lines.reach.astype(float))
+        self.groups = line_windows.plan(wavelength, lines.wavelength, lines.reach.astype(float))
         self.centres = jnp.asarray(lines.wavelength - origin, jnp.float32)
         self.offsets = jnp.asarray(wavelength - origin, jnp.float32)
         self.line_wavelength = jnp.asarray(lines.wavelength, jnp.float32)
@@ -139,7 +130,7 @@ class LTESynthesizer(eqx.Module):
         layers = self.atmosphere(labels)
         t = layers["temperature"]
         amplitude, a, inverse_width = self.line_quantities(labels, layers)
-        line_ratio = windows.add_lines(self.groups, self.offsets, self.centres, amplitude, a, inverse_width)
+        line_ratio = line_windows.add_lines(self.groups, self.offsets, self.centres, amplitude, a, inverse_width)
         nodes = self.continuum_nodes[:, None]
         ratio = opacity.continuum(nodes, t, layers, layers["he1"]) / layers["alpha_5000"]
         source_nodes = opacity.planck(nodes, t)
