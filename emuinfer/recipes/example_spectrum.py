@@ -1,13 +1,16 @@
 """Build the packaged example spectrum: `python -m emuinfer.recipes.example_spectrum SOURCE DESTINATION`.
 
-SOURCE is the HD 41248 ESPRESSO spectrum as a FITS table (wavelength in air, flux, uncertainty). It is cut to 5095-5305
-Å; fluxes and uncertainties stay float32. The credit goes into the header.
+SOURCE is the HD 41248 ESPRESSO spectrum as a FITS table (wavelength in air, flux, uncertainty). It is cut to the first
+window and `MARGIN` on both sides, 5095-5305 Å; fluxes and uncertainties stay float32. The credit goes into the header.
 """
 
 import sys
 
 import numpy as np
 
+from ..labels.windows import default_window
+
+MARGIN = 5.0  # Å, so that a shifted star fills the window
 HEADER = {
     "OBJECT": "HD 41248",
     "INSTRUME": "ESPRESSO",
@@ -36,9 +39,10 @@ def build(source: str, destination: str) -> None:
     """Write the example table; see the module's docstring."""
     from astropy.io import fits
 
+    lo, hi = default_window().wavelength_range
     with fits.open(source) as hdus:
         data = hdus[1].data
-        rows = data[(data["wavelength"] >= 5095) & (data["wavelength"] <= 5305)]
+        rows = data[(data["wavelength"] >= lo - MARGIN) & (data["wavelength"] <= hi + MARGIN)]
         columns = [
             fits.Column("wavelength", "D", unit="Angstrom", array=np.asarray(rows["wavelength"])),
             fits.Column("flux", "E", unit="electron", array=np.asarray(rows["flux"])),

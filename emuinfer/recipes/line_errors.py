@@ -1,11 +1,46 @@
-"""Makes the shipped table of line errors: `python -m emuinfer.recipes.line_errors optical-fgk DEST`."""
+"""Makes a table of line errors: `python -m emuinfer.recipes.line_errors optical-fgk DEST`."""
 
 import argparse
 
 import numpy as np
 
+from ..constants import SPEED_OF_LIGHT
 from ..emulators import load_emulator
+from ..inference.sample import find_optimum
 from ..likelihoods.line_errors import PER_DEX, LineErrors
+from ..likelihoods.stellar import StellarSpectrum
+from ..observations import Observation
+from ..observations.examples import example_credit
+
+
+def measure_line_errors(
+    emulator, *, example="hd41248", teff=5713.0, logg=4.49, fe_h=-0.37, per_dex=PER_DEX, smooth_kms=3.5
+):
+    """Relative line errors from a packaged star, with its atmospheric parameters held at the literature's values.
+
+    Abundances, microturbulence, velocity, broadening and continuum are fitted. The error at a wavelength is the root mean
+    square residual over that of the depth, both smoothed by a Gaussian of `smooth_kms`.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    observation = Observation.example(example)
+    fixed = {"teff": teff, "logg": logg, "fe_h": fe_h}
+    model = StellarSpectrum(emulator, observation, priors=fixed, line_errors=None)
+    fit = find_optimum(model)
+    residual, depth = model.residual_and_depth(fit.values, fit.data)
+    rest = model.wavelength / (1 + fit.values["rv"] / SPEED_OF_LIGHT)
+    width = smooth_kms / (SPEED_OF_LIGHT * np.median(np.diff(rest)) / np.median(rest))
+    smooth = lambda a: np.sqrt(gaussian_filter1d(a**2, width))
+    relative = np.clip(smooth(residual) / (smooth(depth) + 0.01), 0, 2)
+    meta = {
+        "star": observation.name,
+        "teff": teff,
+        "logg": logg,
+        "credit": example_credit(example),
+        "median": float(np.median(relative)),
+        "smooth_kms": smooth_kms,
+    }
+    return LineErrors(rest, relative, fe_h=fe_h, per_dex=per_dex, medium=emulator.medium, meta=meta)
 
 
 def main(argv=None):
@@ -21,38 +56,3 @@ def main(argv=None):
 
 if __name__ == "__main__":
     main()
-
-
-def measure_line_errors(
-    emulator, *, example="hd41248", teff=5713.0, logg=4.49, fe_h=-0.37, per_dex=PER_DEX, smooth_kms=3.5
-):
-    """Relative line errors from a packaged star, with its atmospheric parameters held at the literature's values.
-
-    Abundances, microturbulence, velocity, broadening and continuum are fitted. The error at a wavelength is the root mean
-    square residual over that of the depth, both smoothed by a Gaussian of `smooth_kms`.
-    """
-    from scipy.ndimage import gaussian_filter1d
-
-    from ..inference.sample import find_optimum
-    from ..observations import Observation
-    from ..observations.examples import example_credit
-    from .stellar import StellarSpectrum
-
-    observation = Observation.example(example)
-    fixed = {"teff": teff, "logg": logg, "fe_h": fe_h}
-    model = StellarSpectrum(emulator, observation, priors=fixed, line_errors=None)
-    fit = find_optimum(model)
-    residual, depth = model.residual_and_depth(fit.values, fit.data)
-    rest = model.wavelength / (1 + fit.values["rv"] / 299_792.458)
-    width = smooth_kms / (299_792.458 * np.median(np.diff(rest)) / np.median(rest))
-    smooth = lambda a: np.sqrt(gaussian_filter1d(a**2, width))
-    relative = np.clip(smooth(residual) / (smooth(depth) + 0.01), 0, 2)
-    meta = {
-        "star": observation.name,
-        "teff": teff,
-        "logg": logg,
-        "credit": example_credit(example),
-        "median": float(np.median(relative)),
-        "smooth_kms": smooth_kms,
-    }
-    return LineErrors(rest, relative, fe_h=fe_h, per_dex=per_dex, medium=emulator.medium, meta=meta)

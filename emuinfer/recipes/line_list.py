@@ -1,6 +1,7 @@
-"""Build `emuinfer/data/lines/ges_5090_5310.npz` from the Gaia-ESO line list as CSV.
+"""Build the line list of a window from the Gaia-ESO line list as CSV, such as `emuinfer/data/lines/ges_5090_5310.npz`.
 
     python -m emuinfer.recipes.line_list ges_5090_5310.csv
+    python -m emuinfer.recipes.line_list ges_4200_9200.csv.gz --window NAME --output ges_4200_9200.npz
 
 The list is that of Heiter et al. (2021, A&A 645, A106), CDS J/A+A/645/A106. All its lines are kept. The added column
 `reach` is the distance from the line's centre (Å) beyond which its effect on the normalised flux stays below `CUTOFF`
@@ -9,20 +10,25 @@ in all of a sample of atmospheres that fills the label domain; 0 where it stays 
 
 import argparse
 import csv
+import dataclasses
+import gzip
 from pathlib import Path
 
 import numpy as np
 
-from ..labels.windows import OPTICAL_FGK
+from ..files import write_arrays
+from ..labels.data_files import DATA
+from ..labels.space import LabelSpace
+from ..labels.windows import Window, window
 from ..synthesis.elements import atomic_number
-from ..synthesis.lines import DATA, LineList
+from ..synthesis.lines import LineList
 
 SOURCE = "Gaia-ESO line list, Heiter et al. 2021, A&A 645, A106"
 CUTOFF = 1e-4
 
 
 def read_csv(path: Path) -> LineList:
-    with open(path, newline="") as file:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", newline="") as file:
         rows = list(csv.DictReader(file))
     column = lambda key, dtype: np.array([row[key] for row in rows], dtype=dtype)
     return LineList(
@@ -40,32 +46,38 @@ def read_csv(path: Path) -> LineList:
     )
 
 
-def sample_domain(n: int = 64) -> np.ndarray:
+# Teff and log g at the borders of the domain of FGK stars, where lines are strongest or widest.
+CORNERS = (
+    (4000, 0.5),
+    (4000, 5.0),
+    (4500, 0.5),
+    (5000, 5.0),
+    (5500, 1.2),
+    (6000, 4.0),
+    (7000, 5.0),
+    (7000, 2.7),
+)
+
+
+def sample_domain(space: LabelSpace, n: int = 64) -> np.ndarray:
     """Labels that fill the domain, its strong-lined corners first. Shape (about n, n_labels)."""
     from scipy.stats import qmc
 
-    space = OPTICAL_FGK
     unit = qmc.Sobol(len(space), seed=0).random(4 * n)
     points = np.asarray(space.lower) + unit * (np.asarray(space.upper) - np.asarray(space.lower))
+    box = [(teff, logg) for teff in space.bounds["teff"] for logg in space.bounds["logg"]]
     corners = []
-    for teff, logg in (
-        (4000, 0.5),
-        (4000, 5.0),
-        (4500, 0.5),
-        (5000, 5.0),
-        (5500, 1.2),
-        (6000, 4.0),
-        (7000, 5.0),
-        (7000, 2.7),
-    ):
-        for vmic in (0.5, 2.5):
+    for teff, logg in dict.fromkeys(CORNERS + tuple(box)):
+        for vmic in space.bounds["vmic"]:
             rich = np.array(space.upper)
-            rich[:4] = teff, logg, 0.5, vmic
+            for name, value in {"teff": teff, "logg": logg, "vmic": vmic}.items():
+                rich[space.index(name)] = value
             corners.append(rich)
-    return np.concatenate([corners, points[space.contains(points)][:n]])
+    corners = np.array(corners)
+    return np.concatenate([corners[space.contains(corners)], points[space.contains(points)][:n]])
 
 
-def reach_of_lines(lines: LineList) -> np.ndarray:
+def reach_of_lines(lines: LineList, entry: Window) -> np.ndarray:
     """Half-width (Å) of the lines' influence over the domain, by the first-order depth of a weak wing.
 
     A small opacity ratio eta changes the flux by about int eta tau exp(-tau) dln(tau).
@@ -75,7 +87,9 @@ def reach_of_lines(lines: LineList) -> np.ndarray:
 
     from ..synthesis.synthesizer import LTESynthesizer
 
-    synthesizer = LTESynthesizer(wavelength=np.linspace(5090.0, 5310.0, 100), line_list=lines)
+    # A few pixels over the list's whole range, so that no line is left out.
+    wavelength = np.linspace(*entry.line_list_range, 100)
+    synthesizer = LTESynthesizer(entry.label_space, wavelength, line_list=lines, medium="air")
 
     @eqx.filter_jit
     def reach(synthesizer, labels):
@@ -87,18 +101,25 @@ def reach_of_lines(lines: LineList) -> np.ndarray:
         core = jnp.max(1.0 / inverse, axis=-1) * jnp.sqrt(jnp.log(jnp.maximum(strength, 1.0)))
         return jnp.where(strength > 1.0, jnp.maximum(core, wing), 0.0)
 
-    values = [reach(synthesizer, jnp.asarray(row, jnp.float32)) for row in sample_domain()]
+    values = [reach(synthesizer, jnp.asarray(row, jnp.float32)) for row in sample_domain(entry.label_space)]
     return np.max(np.asarray(values), axis=0)
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="CSV with columns wl, el, ion, iso, elow, loggf, fdamp, gup, grad")
-    lines = read_csv(parser.parse_args().source)
-    reach = reach_of_lines(lines)
-    columns = {k: v for k, v in vars(lines).items() if k != "reach"}
-    np.savez_compressed(DATA, reach=reach.astype(np.float16).astype(np.float32), **columns)
-    print(f"wrote {DATA}: {len(lines)} lines, {np.sum(reach > 0)} of them matter, {DATA.stat().st_size / 1000:.0f} kB")
+    parser.add_argument("--window", help="whose label domain and range count; the first by default")
+    parser.add_argument("--output", type=Path, help="file to write; the window's in the package by default")
+    args = parser.parse_args(argv)
+    entry = window(args.window)
+    output = args.output or DATA / "lines" / entry.line_list
+    lines = read_csv(args.source)
+    reach = reach_of_lines(lines, entry)
+    columns = {f.name: getattr(lines, f.name) for f in dataclasses.fields(lines) if f.name not in ("reach", "covers")}
+    write_arrays(output, {"reach": reach.astype(np.float16).astype(np.float32), **columns})
+    print(
+        f"wrote {output}: {len(lines)} lines, {np.sum(reach > 0)} of them matter, {output.stat().st_size / 1000:.0f} kB"
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-OUTPUT = Path(__file__).parents[1] / "data" / "physics" / "elements.npz"
+from ..labels.data_files import DATA
+
+OUTPUT = DATA / "physics" / "elements.npz"
 # The 42 temperatures of Barklem & Collet (2016), K.
 BARKLEM_COLLET_T = np.array(
     [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.3, 1.7, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 130, 170,

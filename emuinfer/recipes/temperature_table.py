@@ -15,27 +15,34 @@ from pathlib import Path
 
 import numpy as np
 
-from ..labels.windows import OPTICAL_FGK
+from ..labels.data_files import DATA
+from ..labels.space import LabelSpace
+from ..labels.windows import window
 from ..synthesis.atmosphere import ArrayUnpickler, network
 
-OUTPUT = Path(__file__).parents[1] / "data" / "physics" / "c3k_temperature.npz"
+OUTPUT = DATA / "physics" / "c3k_temperature.npz"
 MEMBER = "atmosnet/data/atmosnet_c3k_300neurons_cool.pkl"
 LOG_TAU = np.linspace(-6.0, 1.8, 53)
 NAMES = ("teff", "logg", "fe_h", "mg_fe")
 HIDDEN = 96
+BEYOND = 0.1  # of the constraints, dex of log g
 SCALE = 0.03  # of ln(T/Teff) about its mean
 
 
-def sample_domain(n: int) -> np.ndarray:
-    """(Teff, log g, [Fe/H], [alpha/Fe]) that fill the domain, its borders included. Shape (n, 4)."""
+def sample_domain(space: LabelSpace, n: int) -> np.ndarray:
+    """(Teff, log g, [Fe/H], [alpha/Fe]) that fill the domain, its borders included and somewhat beyond its constraints.
+
+    Shape (n, 4).
+    """
     from scipy.stats import qmc
 
-    index = [OPTICAL_FGK.index(name) for name in NAMES]
-    lower, upper = np.asarray(OPTICAL_FGK.lower)[index], np.asarray(OPTICAL_FGK.upper)[index]
+    index = [space.index(name) for name in NAMES]
+    lower, upper = np.asarray(space.lower)[index], np.asarray(space.upper)[index]
     # arcsine-distributed points: polynomials need more of them near the borders
     unit = 0.5 - 0.5 * np.cos(np.pi * qmc.Halton(4, seed=1).random(2 * n))
     points = lower + unit * (upper - lower)
-    return points[points[:, 1] >= points[:, 0] / 1000.0 - 4.4][:n]
+    matrix, bound = space.constraint_matrix()
+    return points[(points @ matrix[:, index].T <= bound + BEYOND).all(axis=1)][:n]
 
 
 def temperature_on_tau(layers: list, labels: np.ndarray) -> np.ndarray:
@@ -91,22 +98,24 @@ def fit(x: np.ndarray, target: np.ndarray, weight: np.ndarray, steps: int, batch
     return [np.asarray(p) for p in parameters]
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("atmosnet_wheel", type=Path)
     parser.add_argument("--steps", type=int, default=30_000)
-    arguments = parser.parse_args()
+    parser.add_argument("--window", help="whose label domain is to be filled; the first by default")
+    arguments = parser.parse_args(argv)
+    space = window(arguments.window).label_space
     with zipfile.ZipFile(arguments.atmosnet_wheel) as wheel, wheel.open(MEMBER) as file:
         columns = ArrayUnpickler(file).load()
-    labels = sample_domain(24_000)
+    labels = sample_domain(space, 24_000)
     layers = [network(c, labels) for c in columns[:3]]
     parts = np.array_split(np.arange(len(labels)), 12)
     ln_ratio = np.concatenate([temperature_on_tau([column[p] for column in layers], labels[p]) for p in parts])
     good = np.all(np.isfinite(ln_ratio), axis=1)
     print(f"{np.sum(~good)} of {len(good)} models left out: not finite", flush=True)
     labels, ln_ratio = labels[good], ln_ratio[good]
-    index = [OPTICAL_FGK.index(name) for name in NAMES]
-    centre, half = OPTICAL_FGK.centre[index], OPTICAL_FGK.half_width[index]
+    index = [space.index(name) for name in NAMES]
+    centre, half = space.centre[index], space.half_width[index]
     scaled, mean = (labels - centre) / half, ln_ratio.mean(axis=0)
     train = np.arange(len(labels)) % 10 > 0
     formed = (LOG_TAU > -4) & (LOG_TAU < 0.7)
