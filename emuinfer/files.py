@@ -179,6 +179,21 @@ def write_arrays(path, arrays: dict, error=EmuinferError, *, compressed=True, **
     write_bytes(path, content.getbuffer(), error, **more)
 
 
+def read_arrays(path, error=EmuinferError, remedy="Delete it, or give another path.") -> dict:
+    """All arrays of an `.npz` file; objects of Python are refused.
+
+    **Raises:** `error`, with `remedy`, where the file is missing, damaged or something else. NumPy has six kinds of errors for
+    that, and leaves the file open.
+    """
+    import numpy as np
+
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as cause:
+        raise error(f"{path} is damaged or no file of plain arrays; it cannot be read ({cause}). {remedy}") from cause
+
+
 def write_table(table, path, error=EmuinferError, *, format="ascii.ecsv", **more) -> None:
     """Write an astropy table as a whole, as ECSV unless another `format` is given."""
     with written_whole(path, error, **more) as temporary:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..deprecation import warn_old
 from ..errors import SamplingError
-from ..files import write_arrays
+from ..files import read_arrays, write_arrays
 from .statistics import ranks_of
 
 MOCK = "mock.h5"
@@ -82,8 +82,8 @@ def _ranks(folder, names, truth, n, keep_draws):
     draws = folder / "draws"
     kept = draws / "ranks.npz"
     if kept.exists():
-        with np.load(kept) as file:
-            return file["rank"], file["pit"]
+        ranks = read_arrays(kept, SamplingError, f"Delete {folder} and run again.")
+        return ranks["rank"], ranks["pit"]
     rank, pit, start = np.full((n, len(names)), -1), np.full((n, len(names)), np.nan), 0
     files = sorted(draws.glob("draws-*.nc"))
     for file in files:

@@ -1,11 +1,11 @@
 """Grids from arrays that another code left in an `.npz` file."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import GridError
+from ..files import read_arrays
 from ..labels.space import LabelSpace
 from .grid import Grid
 
@@ -71,11 +71,7 @@ def read_npz(path, names: dict | None = None) -> dict:
     """
     if not path.is_file():
         raise GridError(f"There is no file {path}. Check the path.")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise GridError(f"{path} cannot be read as an .npz file of plain arrays: {error}.") from error
+    arrays = read_arrays(path, GridError, "Write it anew with numpy.savez and plain arrays of numbers.")
     for role, name in (names or {}).items():
         if name not in arrays:
             raise GridError(f"{path} has no array '{name}'; it has {', '.join(arrays) or 'none'}.")

@@ -3,13 +3,12 @@
 import contextlib
 import json
 import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import GridError
-from ..files import lock, write_arrays, write_json
+from ..files import lock, read_arrays, write_arrays, write_json
 from . import hdf5
 
 GO_ON = "Free some space or allow writing there, and start the same command again: what was computed is kept."
@@ -85,7 +84,7 @@ class Parts:
         """Labels of a chunk; None if an array cannot be read (numpy checks the checksums) or has a wrong length."""
         try:
             arrays = self.read(start, stop)
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        except (GridError, KeyError):
             return None
         return arrays["labels"] if all(len(a) == stop - start for a in arrays.values()) else None
 
@@ -95,8 +94,10 @@ class Parts:
         write_arrays(target, arrays, GridError, compressed=False, remedy=GO_ON)
 
     def read(self, start, stop) -> dict:
-        with np.load(self._file(start, stop), allow_pickle=False) as data:
-            return {name: data[name] for name in ("labels", "flux", "continuum", "status", "reason")}
+        data = read_arrays(
+            self._file(start, stop), GridError, "Delete it and run again: only its spectra are made anew."
+        )
+        return {name: data[name] for name in ("labels", "flux", "continuum", "status", "reason")}
 
     def _file(self, start, stop):
         return self.folder / f"rows_{start:08d}_{stop:08d}.npz"

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ..errors import SamplingError
-from ..files import write_arrays
+from ..files import read_arrays, write_arrays
 
 GO_ON = "Free some space or allow writing there, and start the same run again: it goes on from its last checkpoint."
 
@@ -47,15 +47,11 @@ class Checkpoint:
         """`(step, carry, parts, clocks)`: from the file, or those of a run that begins with `carry`."""
         if self.path is None or not self.path.exists():
             return 0, carry, [], [(0, 0.0)]
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                arrays = dict(file)
-            facts = json.loads(str(arrays["facts"]))
-        except Exception as error:  # NumPy raises many kinds on damaged archives
-            raise SamplingError(
-                f"'{self.path}' is not a checkpoint of a sampler, or is damaged. Delete it to begin anew, or give "
-                "another path."
-            ) from error
+        remedy = "Delete it to begin anew, or give another path."
+        arrays = read_arrays(self.path, SamplingError, remedy)
+        if "facts" not in arrays:
+            raise SamplingError(f"'{self.path}' is not a checkpoint of a sampler. {remedy}")
+        facts = json.loads(str(arrays["facts"]))
         differ = [f"{k} ({facts.get(k)} there, {v} now)" for k, v in self.facts.items() if facts.get(k) != v]
         if differ:
             raise SamplingError(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SamplingError
-from ..files import write_arrays, write_json
+from ..files import read_arrays, write_arrays, write_json
 
 PLAN, TABLE = "plan.json", "results.fits"
 GO_ON = "Free some space or allow writing there, and run again: what was finished is kept."
@@ -64,13 +64,7 @@ class Folder:
         write_arrays(self.part(number), results, SamplingError, compressed=False, remedy=GO_ON)
 
     def load(self, number) -> dict:
-        try:
-            with np.load(self.part(number), allow_pickle=False) as file:
-                return {k: file[k] for k in file.files}
-        except (OSError, ValueError) as error:
-            raise SamplingError(
-                f"{self.part(number)} is damaged ({error}). Delete it and run again: only it is made anew."
-            ) from error
+        return read_arrays(self.part(number), SamplingError, "Delete it and run again: only it is made anew.")
 
     def save_draws(self, number, posterior):
         from ..posteriors.posterior import save_posterior

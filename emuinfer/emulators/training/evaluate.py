@@ -6,7 +6,7 @@ Any `Emulator` will do. A slow one is called once: `predict` it and hand the res
 import numpy as np
 
 from ...errors import TrainingError
-from ...files import write_arrays
+from ...files import read_arrays, write_arrays
 from ..components import principal_components
 
 SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
@@ -206,8 +206,7 @@ def save_statistics(path, statistics) -> None:
 
 def load_statistics(path) -> dict[str, np.ndarray]:
     """Read a file of `save_statistics`."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    return read_arrays(path, TrainingError)
 
 
 def _residual(emulator, labels, flux, wavelength, predicted):

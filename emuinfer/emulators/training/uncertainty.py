@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import TrainingError
-from ...files import write_arrays
+from ...files import read_arrays, write_arrays
 from ...labels.features import label_terms
 from ...wavelengths.pixels import PixelGrid
 from ..components import principal_components
@@ -45,10 +45,10 @@ def cross_validated_flux(fit, labels, flux, wavelength, *, folds=8, seed=5, path
     fold = np.random.default_rng(seed).permutation(len(labels)) % folds
     residual, done = np.zeros(flux.shape, np.float16), 0
     if path is not None and Path(path).exists():
-        with np.load(path, allow_pickle=False) as file:
-            if not (np.array_equal(file["fold"], fold) and np.allclose(file["labels"], labels)):
-                raise TrainingError(f"{path} has residuals of other spectra or folds. Delete it or give another path.")
-            residual, done = file["residuals"], int(file["done"])
+        kept = read_arrays(path, TrainingError)
+        if not (np.array_equal(kept["fold"], fold) and np.allclose(kept["labels"], labels)):
+            raise TrainingError(f"{path} has residuals of other spectra or folds. Delete it or give another path.")
+        residual, done = kept["residuals"], int(kept["done"])
     for k in range(done, folds):
         out = fold == k
         residual[out] = predict(fit(labels[~out], flux[~out]), labels[out], wavelength) - flux[out]
