@@ -27,3 +27,15 @@ class TrainingError(EmuinferError):
 
 class SamplingError(EmuinferError):
     """A posterior that cannot be sampled (non-finite density at every start)."""
+
+
+def suggestion(name, known) -> str:
+    """ " Did you mean 'x'?" with a space before it, x being the nearest of the names `known`; empty where none is near.
+
+    Upper and lower case count as the same. To be put behind the sentence that says that `name` is unknown.
+    """
+    import difflib
+
+    spelt = {str(k).lower(): str(k) for k in known}
+    close = difflib.get_close_matches(str(name).lower(), spelt, n=1)
+    return f" Did you mean '{spelt[close[0]]}'?" if close else ""

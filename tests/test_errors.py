@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tiny
 
+from emuinfer.errors import suggestion
+
 LO, HI = tiny.RANGE
 WAVELENGTH = np.arange(LO + 0.1, HI - 0.1, 0.07)
 FLUX = np.ones(len(WAVELENGTH))
@@ -293,3 +295,18 @@ def test_debug_shows_the_traceback():
     assert (
         debug.returncode == 1 and "Traceback" in debug.stderr and "EmulatorError: No emulator 'nothing'" in debug.stderr
     )
+
+
+@pytest.mark.parametrize(
+    "name, known, hint",
+    [
+        ("tef", ("teff", "logg"), " Did you mean 'teff'?"),
+        ("ESPRESO", ("ESPRESSO", "HARPS"), " Did you mean 'ESPRESSO'?"),
+        ("espresso", ("HARPS", "ESPRESSO"), " Did you mean 'ESPRESSO'?"),
+        ("vacum", ("air", "vacuum"), " Did you mean 'vacuum'?"),
+        (3, ("teff",), ""),
+        ("nothing", (), ""),
+    ],
+)
+def test_suggestion(name, known, hint):
+    assert suggestion(name, known) == hint

@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..constants import FWHM_PER_SIGMA
 from ..errors import EmuinferError
 from ..files import use_compilation_cache
 from .options import refuse_existing, telling
@@ -207,7 +208,7 @@ def _new(data, rows, sizes, seed, directory, progress):
 
 def _resolutions(data):
     step = np.diff(data.wavelength)
-    reach = 10 * data.wavelength[-1] / 40_000 / 2.355  # the line spread function, to 5 sigma on both sides
+    reach = 10 * data.wavelength[-1] / 40_000 / FWHM_PER_SIGMA  # the line spread function, to 5 sigma on both sides
     uniform = np.ptp(step) < 2e-3 * step.mean()
     return (None, 40_000) if uniform and data.wavelength[-1] - data.wavelength[0] > 2 * reach else (None,)
 

@@ -1,6 +1,5 @@
 """Saving and loading emulators: weights as safetensors, everything else in a JSON card beside them."""
 
-import difflib
 import hashlib
 import importlib
 import json
@@ -10,7 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ..errors import EmulatorError
+from ..errors import EmulatorError, suggestion
 from ..files import write_bytes
 from ..labels.space import LabelSpace
 from .base import Emulator
@@ -135,10 +134,9 @@ def _find(name_or_path) -> Path:
     name = str(name_or_path)
     if name in list_emulators():
         return ZOO / name
-    close = difflib.get_close_matches(name, list_emulators(), n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
+    shipped = list_emulators()
     raise EmulatorError(
-        f"No emulator '{name}'.{hint} Shipped emulators: {', '.join(list_emulators()) or 'none'}; or give the path of a "
+        f"No emulator '{name}'.{suggestion(name, shipped)} Shipped emulators: {', '.join(shipped) or 'none'}; or give the path of a "
         "card (NAME.json with NAME.safetensors beside it)."
     )
 

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..constants import LN_10
+
 
 class WavelengthQuery(eqx.Module):
     """Wavelengths as the device sees them. All leaves have leading axis `(n_wave,)`.
@@ -46,7 +48,7 @@ def shift_query(query: WavelengthQuery, log1p_velocity, periods, table_range, no
 
     The shift enters as an angle, so no float64 is needed; the error grows with velocity over period.
     """
-    phase = query.phase - 2 * np.pi * (log1p_velocity / np.log(10.0)) / jnp.asarray(periods, jnp.float32)
+    phase = query.phase - 2 * np.pi * (log1p_velocity / LN_10) / jnp.asarray(periods, jnp.float32)
     lo, hi = table_range
     step = (hi - lo) / (nodes - 1)
     node = query.index.astype(jnp.float32)

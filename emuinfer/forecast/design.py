@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..constants import SPEED_OF_LIGHT
+from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 from ..errors import EmuinferError
 from ..forward.continuum import default_terms
 from ..forward.operator import SpectrumOperator
@@ -131,7 +131,7 @@ class _Problem(eqx.Module):
         lo, hi = emulator.wavelength_range
         instrument = Instrument.single(lo, hi, resolutions[1], FINE, medium=emulator.medium)
         # At the lowest resolving power the kernels reach farthest: what they cannot fill is no part of a window.
-        reach = 5 * np.hypot(SPEED_OF_LIGHT / (2.3548 * resolutions[0]), vbroad) / SPEED_OF_LIGHT
+        reach = 5 * np.hypot(SPEED_OF_LIGHT / (FWHM_PER_SIGMA * resolutions[0]), vbroad) / SPEED_OF_LIGHT
         instrument = Instrument.single(lo * (1 + reach), hi * (1 - reach), resolutions[1], FINE, medium=emulator.medium)
         forecast = Forecast(
             emulator, labels, Exposure(instrument, 1.0, continuum_terms=0), priors=priors, vbroad=vbroad
@@ -174,7 +174,7 @@ class _Problem(eqx.Module):
         """ln of the exposure time that reaches all targets (smooth maximum), with centre and ln R."""
         centre, half, log_resolution = self.place(free)
         resolution = jnp.exp(log_resolution)
-        blur = (SPEED_OF_LIGHT / 2.3548) ** 2 * (1 / resolution**2 - 1 / self.resolutions[1] ** 2)
+        blur = (SPEED_OF_LIGHT / FWHM_PER_SIGMA) ** 2 * (1 / resolution**2 - 1 / self.resolutions[1] ** 2)
         see = lambda flux, rv, width: self.operator(flux, rv, jnp.sqrt(width**2 + blur))
         zero, width = jnp.float32(0.0), jnp.float32(self.vbroad)
         flux, by_rv = jax.jvp(lambda v: see(self.flux, v, width), (zero,), (zero + 1,))

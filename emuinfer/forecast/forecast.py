@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..constants import SPEED_OF_LIGHT
+from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 from ..emulators import ReducedEmulator
 from ..errors import EmuinferError
 from ..forward.continuum import chebyshev_basis, default_terms
@@ -320,5 +320,5 @@ def pixel_flux(flux_of, operator, values, space):
 
 def _reach(arm, values) -> float:
     """Half-width in km/s of all kernels together."""
-    lsf = SPEED_OF_LIGHT / (2.3548 * arm.resolution)
+    lsf = SPEED_OF_LIGHT / (FWHM_PER_SIGMA * arm.resolution)
     return 5 * np.hypot(lsf, values.get("vbroad", 0.0)) + values.get("vsini", 0.0) + abs(values["rv"])

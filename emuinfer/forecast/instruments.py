@@ -5,12 +5,11 @@ other is `Instrument.single(lo, hi, resolution)` or an `Instrument` of several `
 """
 
 import dataclasses
-import difflib
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import EmuinferError
+from ..errors import EmuinferError, suggestion
 from ..wavelengths.medium import check_medium, convert_medium
 
 TABLE = Path(__file__).parents[1] / "data" / "instruments.ecsv"
@@ -126,10 +125,9 @@ def load_instrument(name: str) -> Instrument:
     rows = [r for r in table if r["name"].lower() == str(name).lower()]
     if not rows:
         names = list(dict.fromkeys(str(n) for n in table["name"]))
-        close = difflib.get_close_matches(str(name).lower(), [n.lower() for n in names], n=1)
-        hint = f" Did you mean '{next(n for n in names if n.lower() == close[0])}'?" if close else ""
         raise EmuinferError(
-            f"Unknown instrument '{name}'.{hint} The shipped ones are: {', '.join(names)}. Others: Instrument.single(lo, hi, R)."
+            f"Unknown instrument '{name}'.{suggestion(name, names)} The shipped ones are: {', '.join(names)}. "
+            "Others: Instrument.single(lo, hi, R)."
         )
     arms = tuple(Arm(r["start"], r["end"], r["resolution"], r["pixels_per_fwhm"]) for r in rows)
     return Instrument(str(rows[0]["name"]), arms, str(rows[0]["medium"]), str(rows[0]["source"]))

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ..constants import SPEED_OF_LIGHT
+from ..constants import EV_OVER_K, LN_10, LN_SAHA, SPEED_OF_LIGHT
 from ..wavelengths.medium import convert_medium
 from .check_report import FAIL, OK, SKIPPED, WARN, Check
 from .check_response import design, scale, t_values
@@ -54,7 +54,6 @@ class Lines:
 def line_strengths(lines) -> np.ndarray:
     """Opacities at the line centres, relative to each other: log gf, solar abundance, Saha and Boltzmann at one
     temperature and electron density (`TEMPERATURE`, `LN_ELECTRONS`)."""
-    from ..constants import EV_OVER_K, LN_SAHA
     from ..synthesis.elements import element_data
     from ..synthesis.lines import ISOTOPE_FRACTION
 
@@ -67,7 +66,7 @@ def line_strengths(lines) -> np.ndarray:
     steps = saha + np.diff(ln_u, axis=1) - LN_ELECTRONS
     ln_ratio = np.concatenate([np.zeros((len(steps), 1)), np.cumsum(steps, axis=1)], axis=1)
     ln_fraction = ln_ratio - np.log(np.exp(ln_ratio).sum(axis=1, keepdims=True))
-    ln_strength = np.log(10.0) * (lines.log_gf.astype(float) + data["abundance"][z] - 12.0)
+    ln_strength = LN_10 * (lines.log_gf.astype(float) + data["abundance"][z] - 12.0)
     ln_strength += ln_fraction[z, ion] - ln_u[z, ion] - lines.e_low * EV_OVER_K / TEMPERATURE
     fraction = [ISOTOPE_FRACTION.get(pair, 1.0) for pair in zip(lines.element.tolist(), lines.isotope.tolist())]
     return np.exp(ln_strength) * np.array(fraction)

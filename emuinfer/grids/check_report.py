@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from ..errors import suggestion
+
 OK, WARN, FAIL, SKIPPED = "ok", "warn", "FAIL", "skipped"
 
 
@@ -39,7 +41,8 @@ class GridReport:
         for check in self.checks:
             if check.name == name:
                 return check
-        raise KeyError(f"There is no check '{name}'; the checks are: {', '.join(c.name for c in self.checks)}.")
+        known = [c.name for c in self.checks]
+        raise KeyError(f"There is no check '{name}'; the checks are: {', '.join(known)}.{suggestion(name, known)}")
 
     def to_json(self) -> dict:
         """A mapping of JSON types: grid, passed, and the checks with their details."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import GridError, ObservationError
+from ..errors import GridError, ObservationError, suggestion
 from ..labels.space import LabelSpace
 from ..observations.columns import FLUX, WAVELENGTH, from_header, with_unit
 from .grid import Grid
@@ -176,7 +176,8 @@ def pick(role: str, available, names: dict, required=True):
     if role in names:
         if names[role] in available:
             return names[role]
-        raise GridError(f"there is no '{names[role]}'; there are: {', '.join(available) or 'none'}.")
+        hint = suggestion(names[role], available)
+        raise GridError(f"there is no '{names[role]}'; there are: {', '.join(available) or 'none'}.{hint}")
     found = [name for name in available if name.rsplit("/", 1)[-1].lower() in KNOWN[role]]
     if len(found) == 1 or (not found and not required):
         return found[0] if found else None

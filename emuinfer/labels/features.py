@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..constants import THETA_TEMPERATURE
 from .space import LabelSpace
 
 
@@ -18,8 +19,8 @@ def gp_features(label_space: LabelSpace, scaled_labels, xp=jnp):
         return scaled_labels
     i = label_space.index("teff")
     teff = scaled_labels[..., i] * np.float32(label_space.half_width[i]) + np.float32(label_space.centre[i])
-    hot, cool = 5040.0 / label_space.upper[i], 5040.0 / label_space.lower[i]
-    theta = (5040.0 / teff - 0.5 * (hot + cool)) / (0.5 * (cool - hot))
+    hot, cool = THETA_TEMPERATURE / label_space.upper[i], THETA_TEMPERATURE / label_space.lower[i]
+    theta = (THETA_TEMPERATURE / teff - 0.5 * (hot + cool)) / (0.5 * (cool - hot))
     return xp.concatenate([scaled_labels[..., :i], theta[..., None], scaled_labels[..., i + 1 :]], axis=-1)
 
 

@@ -1,12 +1,11 @@
 """The label space of an emulator: names, units, bounds, and the test whether labels lie in the domain."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..errors import LabelError
+from ..errors import LabelError, suggestion
 
 UNITS = {"teff": "K", "logg": "dex(cm s-2)", "vmic": "km / s"}
 
@@ -74,8 +73,7 @@ class LabelSpace:
         """Raise `LabelError` if a name is not one of the labels, suggesting the nearest that is."""
         for name in names:
             if name not in self.names:
-                close = difflib.get_close_matches(str(name), self.names, n=1)
-                hint = f" Did you mean '{close[0]}'?" if close else ""
+                hint = suggestion(name, self.names)
                 raise LabelError(f"Unknown label '{name}'.{hint} The labels are: {', '.join(self.names)}.")
 
     def to_array(self, labels, xp=np):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import EmulatorError
+from ..errors import EmulatorError, suggestion
 from . import data_files
 from .space import LabelSpace
 
@@ -111,14 +111,7 @@ def window(name: "str | Window | None" = None) -> Window:
         return default_window()
     if name in WINDOWS:
         return WINDOWS[name]
-    raise EmulatorError(f"Unknown window '{name}'.{_nearest(name)} The windows are: {', '.join(WINDOWS)}.")
-
-
-def _nearest(name):
-    import difflib
-
-    close = difflib.get_close_matches(str(name), WINDOWS, n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    raise EmulatorError(f"Unknown window '{name}'.{suggestion(name, WINDOWS)} The windows are: {', '.join(WINDOWS)}.")
 
 
 def window_of(what, medium: str | None = None) -> Window | None:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ..constants import FWHM_PER_SIGMA
-from ..errors import ObservationError
+from ..errors import ObservationError, suggestion
 
 # Column names, in lower case. ESO phase 3: WAVE, FLUX, ERR, QUAL; SDSS: loglam, flux, ivar, and_mask; others as seen in
 # the wild.
@@ -107,7 +107,8 @@ def _pick(table, given, known, what, medium=None, required=True):
     if given is not None:
         if given in table:
             return given
-        raise ObservationError(f"There is no column '{given}'. The columns are: {', '.join(table)}.")
+        hint = suggestion(given, table)
+        raise ObservationError(f"There is no column '{given}'.{hint} The columns are: {', '.join(table)}.")
     found = [name for name in table if name.lower() in known]
     if len(found) > 1 and medium is not None:  # columns for both media: the caller has said which
         found = [n for n in found if medium[:3] in n.lower()] or found

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..errors import ObservationError
+from ..errors import ObservationError, suggestion
 
 FOLDER = Path(__file__).parents[1] / "data" / "examples"
 
@@ -16,7 +16,10 @@ def example_path(name: str) -> Path:
     """The file of a packaged example; `ObservationError` lists the names that exist."""
     found = [path for path in FOLDER.glob("*.fits*") if path.name.split(".")[0] == name]
     if not found:
-        raise ObservationError(f"There is no example '{name}'. The examples are: {', '.join(list_examples())}.")
+        known = list_examples()
+        raise ObservationError(
+            f"There is no example '{name}'.{suggestion(name, known)} The examples are: {', '.join(known)}."
+        )
     return found[0]
 
 

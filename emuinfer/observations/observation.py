@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..constants import FWHM_PER_SIGMA
 from ..errors import ObservationError
 from ..forward.lsf import cut_resolution, resolving_power
 from ..wavelengths.medium import check_medium, convert_medium
@@ -186,7 +187,7 @@ class Observation:
         resolution = self.resolution
         if resolution is not None:
             pixel = np.median(np.diff(self.wavelength) / self.wavelength[:-1])
-            fwhm2 = np.asarray(resolution, dtype=float) ** -2 + 8 * np.log(2) * (factor**2 - 1) / 12 * pixel**2
+            fwhm2 = np.asarray(resolution, dtype=float) ** -2 + FWHM_PER_SIGMA**2 * (factor**2 - 1) / 12 * pixel**2
             resolution = fwhm2**-0.5
             resolution = group(resolution).mean(axis=1) if resolution.ndim else float(resolution)
         notes = (*self.notes, f"rebinned by {factor}") if factor > 1 else self.notes

@@ -7,9 +7,7 @@ Every sampler is called as `sampler(log_density, initial, data, *, seed, chains,
 may have further settings of its own, and returns a `SamplerResult`.
 """
 
-import difflib
-
-from ..errors import SamplingError
+from ..errors import SamplingError, suggestion
 from ._result import Evidence, SamplerResult
 from .hmc import hmc
 from .laplace import laplace
@@ -26,8 +24,7 @@ SAMPLERS = {f.__name__: f for f in (nuts, hmc, mclmc, smc, nested, pathfinder, l
 def get_sampler(name: str):
     """The sampler function of this name. Raises `SamplingError` that lists the samplers if there is none."""
     if name not in SAMPLERS:
-        close = difflib.get_close_matches(str(name).lower(), SAMPLERS, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
+        hint = suggestion(name, SAMPLERS)
         raise SamplingError(f"Unknown sampler '{name}'.{hint} The samplers are: {', '.join(sorted(SAMPLERS))}.")
     return SAMPLERS[name]
 

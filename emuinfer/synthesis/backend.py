@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import EmuinferError
+from ..errors import EmuinferError, suggestion
 
 
 class LTEBackend:
@@ -91,4 +91,6 @@ def make_backend(name: str = "lte", **options):
         from .pysme import PySMEBackend
 
         return PySMEBackend(**options)
-    raise EmuinferError(f"Unknown synthesis backend '{name}'. Available: lte, pysme.")
+    raise EmuinferError(
+        f"Unknown synthesis backend '{name}'.{suggestion(name, ('lte', 'pysme'))} Available: lte, pysme."
+    )

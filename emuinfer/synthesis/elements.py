@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import LabelError
+from ..errors import LabelError, suggestion
 
 DATA = Path(__file__).parents[1] / "data" / "physics" / "elements.npz"
 # Elements that follow [Mg/Fe] unless they have a label of their own.
@@ -37,7 +37,8 @@ def solar_composition(name: str, label_names) -> np.ndarray:
     if name == "asplund2009":
         return data["abundance"] - 12.0
     if name != "mixed":
-        raise LabelError(f"Unknown solar composition '{name}'. Choose 'mixed' or 'asplund2009'.")
+        hint = suggestion(name, ("mixed", "asplund2009"))
+        raise LabelError(f"Unknown solar composition '{name}'.{hint} Choose 'mixed' or 'asplund2009'.")
     labelled = {n[:-3].capitalize() for n in label_names if n.endswith("_fe")}
     keep = np.isin(data["symbol"], ["H", "He", "Fe", *ALPHA, *labelled])
     return np.where(keep, data["abundance"], data["abundance_2007"]) - 12.0

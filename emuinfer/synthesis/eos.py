@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..constants import EV_OVER_K, K_BOLTZMANN, LN_SAHA
+from ..constants import EV_OVER_K, K_BOLTZMANN, LN_10, LN_SAHA, THETA_TEMPERATURE
 from .elements import element_data
 
 E_AFFINITY = 0.754195  # electron affinity of H, eV (Lykke, Murray & Lineberger 1991)
@@ -89,8 +89,8 @@ def h_minus_constant(temperature):
 
 def h2_constant(temperature):
     """n(H2) / n(H I)^2 in cm^3 (Tsuji 1973); zero above 12,000 K, where the fit ends and H2 is gone."""
-    theta = 5040.0 / temperature
-    ln_kp = jnp.log(10.0) * jnp.polyval(jnp.asarray(LOG_KP_H2, jnp.float32), jnp.maximum(theta, 0.42))
+    theta = THETA_TEMPERATURE / temperature
+    ln_kp = LN_10 * jnp.polyval(jnp.asarray(LOG_KP_H2, jnp.float32), jnp.maximum(theta, 0.42))
     return jnp.exp(jnp.log(K_BOLTZMANN * temperature) - ln_kp)
 
 

@@ -8,15 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import gamma as gamma_function
 
-from ..constants import EV_OVER_K
+from ..constants import ATOMIC_MASS, EV_OVER_K, HC, IONISATION_OF_HYDROGEN, K_BOLTZMANN, LN_10, SPEED_OF_LIGHT
 from ..errors import EmuinferError
 from ..labels.windows import window as window_by_name
 from .elements import element_data
 from .opacity import stimulated
 
 COLUMNS = ("wavelength", "element", "ion", "isotope", "e_low", "log_gf", "fdamp", "g_up", "gamma_rad")
-LIGHT = 2.99792458e5  # km/s
-AMU = 1.66053907e-24
 # Turbospectrum has its own tables of ABO widths and uses them for lines that the list gives a width near 10^-7.51 (to 4d
 # levels), by the evidence of spectra made from this list: there these factors fit, within 10 %, and 1 everywhere else.
 ABO_OVER_GIVEN = {26: 2.4, 24: 1.7, 28: 1.7}  # by atomic number, neutral atoms
@@ -100,7 +98,7 @@ def line_constants(lines: LineList, stark: bool = False) -> dict[str, np.ndarray
     z, ion = lines.element.astype(int) - 1, lines.ion.astype(int)
     chi = data["ionisation_energy"][z, ion - 1]
     ln_strength = np.log(8.85282e-13 / np.sqrt(np.pi)) + 2 * np.log(lines.wavelength) - np.log(1e8)
-    ln_strength = ln_strength + np.log(10.0) * lines.log_gf.astype(float) + np.log(_isotope_fraction(lines))
+    ln_strength = ln_strength + LN_10 * lines.log_gf.astype(float) + np.log(_isotope_fraction(lines))
     # Classical damping where the list gives no radiative width: 2.223e15 / lambda^2[Å].
     radiative = np.where(lines.gamma_rad > 1.0, lines.gamma_rad, 2.223e15 / lines.wavelength**2)
     width, exponent = _van_der_waals(lines, chi, data["mass"][z])
@@ -124,11 +122,11 @@ def _van_der_waals(lines, chi, mass):
     sigma. Negative `fdamp` gives log10 of the width, see `ABO_OVER_GIVEN`. Unsöld (1955) as in Gray (2005),
     equations 11.28 to 11.30: w = 17 v^0.6 C6^0.4.
     """
-    speed = np.sqrt(8 * 1.380649e-16 * 1e4 / np.pi / AMU * (1 / 1.008 + 1 / mass))  # cm/s
+    speed = np.sqrt(8 * K_BOLTZMANN * 1e4 / np.pi / ATOMIC_MASS * (1 / 1.008 + 1 / mass))  # cm/s
     fdamp = lines.fdamp.astype(float)
     sigma, alpha = np.floor(fdamp) * 2.8002852e-17, fdamp - np.floor(fdamp)
     abo = 2 * (4 / np.pi) ** (alpha / 2) * gamma_function(2 - alpha / 2) * speed * (speed / 1e6) ** -alpha * sigma
-    photon = 12398.42 / lines.wavelength
+    photon = HC / lines.wavelength
     charge = lines.ion.astype(float)
     lower = np.maximum(chi - lines.e_low, 0.1)
     upper = np.maximum(chi - lines.e_low - photon, 0.1)
@@ -147,8 +145,8 @@ def _stark(lines, chi):
 
     n* is the effective quantum number of the upper level. The list gives no Stark widths.
     """
-    upper = np.maximum(chi - lines.e_low - 12398.42 / lines.wavelength, 0.3)
-    return 1e-8 * np.minimum(13.598 * lines.ion.astype(float) ** 2 / upper, 25.0) ** 2.5
+    upper = np.maximum(chi - lines.e_low - HC / lines.wavelength, 0.3)
+    return 1e-8 * np.minimum(IONISATION_OF_HYDROGEN * lines.ion.astype(float) ** 2 / upper, 25.0) ** 2.5
 
 
 def line_opacity(constants, temperature, ln_population, perturbers, electrons, ln_alpha_ref, vmic, wavelength):
@@ -164,8 +162,8 @@ def line_opacity(constants, temperature, ln_population, perturbers, electrons, l
     """
     c = {k: v[:, None] for k, v in constants.items()}
     lam = wavelength[:, None]
-    thermal = 2.0 * 1.380649e-16 / AMU * 1e-10 * temperature / c["mass"]  # km^2/s^2
-    inverse_width = LIGHT / lam / jnp.sqrt(thermal + vmic**2)
+    thermal = 2.0 * K_BOLTZMANN / ATOMIC_MASS * 1e-10 * temperature / c["mass"]  # km^2/s^2
+    inverse_width = SPEED_OF_LIGHT / lam / jnp.sqrt(thermal + vmic**2)
     ln_n = jnp.take(ln_population, constants["species"], axis=1).T
     ln_amplitude = c["ln_strength"] + ln_n - c["e_low"] * EV_OVER_K / temperature - ln_alpha_ref
     amplitude = jnp.exp(ln_amplitude) * stimulated(lam, temperature) * inverse_width
@@ -175,6 +173,6 @@ def line_opacity(constants, temperature, ln_population, perturbers, electrons, l
         + jnp.exp(c["ln_vdw"] + c["vdw_exponent"] * ln_t4) * perturbers
         + c["gamma_stark"] * jnp.exp(ln_t4 / 6.0) * electrons
     )
-    # a = gamma lambda^2 / (4 pi c Delta lambda_D); c = 2.99792458e18 Å/s
-    a = gamma * (lam**2 / (4.0 * jnp.pi * 2.99792458e18)) * inverse_width
+    # a = gamma lambda^2 / (4 pi c Delta lambda_D); c in Å/s is 1e13 times that in km/s
+    a = gamma * (lam**2 / (4.0 * jnp.pi * SPEED_OF_LIGHT * 1e13)) * inverse_width
     return amplitude, a, inverse_width

@@ -6,9 +6,8 @@ Absorption coefficients are per cm; wavelengths in Å. Scattering is treated as 
 
 import jax.numpy as jnp
 
-from ..constants import K_BOLTZMANN
+from ..constants import HC_OVER_K, IONISATION_OF_HYDROGEN, K_BOLTZMANN, THETA_TEMPERATURE
 
-HC_OVER_K = 1.438776877e8  # Å K
 # John (1988, A&A 193, 189), table 2: bound-free coefficients C_1..C_6.
 HMINUS_BF = (152.519, 49.534, -118.858, 92.536, -34.194, 4.982)
 # John (1988), table 3a (wavelength > 0.3645 µm): rows n = 2..6, columns A..F.
@@ -37,7 +36,7 @@ def h_minus(wavelength, temperature, ln_ne, h1):
     free_free = 0.0
     for n, (a, b, c, d, e, f) in enumerate(HMINUS_FF, start=2):
         term = micron**2 * a + b + c / micron + d / micron**2 + e / micron**3 + f / micron**4
-        free_free = free_free + (5040.0 / temperature) ** (0.5 * (n + 1)) * term
+        free_free = free_free + (THETA_TEMPERATURE / temperature) ** (0.5 * (n + 1)) * term
     free_free = 1e-3 * free_free  # in 1e-26 cm^4 dyn^-1
     electron_pressure = jnp.exp(ln_ne) * K_BOLTZMANN * temperature
     return (bound_free + free_free) * electron_pressure * (h1 * 1e-26)
@@ -48,8 +47,8 @@ def hydrogen(wavelength, temperature, h1):
 
     Levels 3 to 5 are summed, higher ones integrated (Unsöld 1955).
     """
-    theta = 5040.0 / temperature
-    energy, rydberg = 13.598, 1.0968e-3  # eV, 1/Å
+    theta = THETA_TEMPERATURE / temperature
+    energy, rydberg = IONISATION_OF_HYDROGEN, 1.0968e-3  # eV, 1/Å
     gaunt = 0.3456 / (wavelength * rydberg) ** (1.0 / 3.0)
     total = 0.0
     for n in (3, 4, 5):

@@ -11,6 +11,7 @@ import importlib.util
 
 import numpy as np
 
+from ..constants import ATOMIC_MASS, LN_10
 from ..errors import EmuinferError
 from ..labels.space import LabelSpace
 from .atmosphere import FILE, model_atmosphere
@@ -20,7 +21,6 @@ from .setting import setting
 from .smelib import LINE_CUTOFF, Library
 
 INSTALL = 'Install it: pip install "emuinfer[pysme]".'
-AMU = 1.66053907e-24  # g
 N_ANGLES = 4  # Gaussian angles of the flux integral; within 7e-5 of 7 angles in the Sun
 NO_STARK = -30.0  # log10 of a width that is negligible; 0 would make SMElib take its own approximation
 
@@ -99,7 +99,7 @@ class PySMEBackend:
         abundance[: len(element_data()["symbol"])] = 12.0 + self._composition(row)
         layers = dict(
             rhox=model.column_mass, temp=model.temperature, xne=model.electrons, xna=model.atoms,
-            rho=model.atoms * self._composition.mean_mass(row) * AMU,
+            rho=model.atoms * self._composition.mean_mass(row) * ATOMIC_MASS,
         )  # fmt: skip
         lines, continuum = (self._weights @ x for x in self._library.intensities(star, layers, abundance))
         return lines / continuum, continuum / 1e6
@@ -140,7 +140,7 @@ def vald_columns(lines: LineList, stark: bool = False) -> dict[str, np.ndarray]:
     symbol = element_data()["symbol"]
     pairs = zip(lines.element.tolist(), lines.isotope.tolist())
     fraction = np.array([ISOTOPE_FRACTION[pair] if pair[1] else 1.0 for pair in pairs])
-    width = constants["ln_vdw"].astype(float) / np.log(10.0)
+    width = constants["ln_vdw"].astype(float) / LN_10
     electrons = np.log10(np.maximum(constants["gamma_stark"].astype(float), 10.0**NO_STARK))
     return {
         "species": np.array([f"{symbol[z - 1]} {ion}" for z, ion in zip(lines.element, lines.ion)]),

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..constants import ATOMIC_MASS, LN_10
 from . import eos, opacity
 
 REFERENCE_WAVELENGTH = 5000.0  # Å, of the optical depth scale
-LN10 = 2.302585093
 C3K_TABLE = Path(__file__).parents[1] / "data" / "physics" / "c3k_temperature.npz"
 
 
@@ -62,7 +62,7 @@ class TemperatureTable(eqx.Module):
     def __call__(self, labels, ln_tau):
         """T/Teff at `ln_tau`; `labels` (4,) in the order of `names`."""
         ln_ratio = small_network(self.parameters, (labels - self.centre) / self.half_width)
-        return jnp.exp(jnp.interp(ln_tau / LN10, self.log_tau, ln_ratio))
+        return jnp.exp(jnp.interp(ln_tau / LN_10, self.log_tau, ln_ratio))
 
 
 ANALYTIC = {"hopf": hopf, "krishna-swamy": krishna_swamy, "vernazza": vernazza}
@@ -84,7 +84,7 @@ def helium_neutral(tables, temperature, state, abundance):
 
 def density(tables, state, abundance):
     """Mass density in g cm^-3."""
-    return state["nuclei"] * (jnp.sum(abundance * tables.mass) * 1.66053907e-24)
+    return state["nuclei"] * (jnp.sum(abundance * tables.mass) * ATOMIC_MASS)
 
 
 def hydrostatic(tables, ln_tau, temperature, gravity, abundance):
@@ -114,7 +114,7 @@ def hydrostatic(tables, ln_tau, temperature, gravity, abundance):
         trial = jnp.where(kind == 1, ln_p + h * slope, ln_p)
         return (ln_p, jnp.where(kind == 1, slope, derivative), trial), ln_p
 
-    start = jnp.log(10.0) + 0.6 * jnp.log(gravity / 27500.0)
+    start = LN_10 + 0.6 * jnp.log(gravity / 27500.0)
     steps = (jnp.asarray(kind), ln_tau[layer], temperature[layer], h)
     _, ln_p = jax.lax.scan(step, (start, jnp.zeros_like(start), start), steps)
     return jnp.exp(ln_p[np.append(n_top - 1, np.arange(n_top + 1, len(kind), 2))])

@@ -5,15 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import EmuinferError
+from ..constants import LN_10
+from ..errors import EmuinferError, suggestion
 from ..labels.space import LabelSpace
 from . import eos, line_windows, opacity, structure, transfer
 from .elements import abundance_matrix
 from .elements import solar_composition as solar_composition_of
 from .lines import LineList, line_constants, line_opacity
 from .setting import setting
-
-LN10 = 2.302585093
 
 
 class LTESynthesizer(eqx.Module):
@@ -59,7 +58,8 @@ class LTESynthesizer(eqx.Module):
         choices = ("c3k", *structure.ANALYTIC)
         if temperature_structure not in choices:
             raise EmuinferError(
-                f"Unknown temperature structure '{temperature_structure}'. Choose one of: {', '.join(choices)}."
+                f"Unknown temperature structure '{temperature_structure}'.{suggestion(temperature_structure, choices)} "
+                f"Choose one of: {', '.join(choices)}."
             )
         beyond = np.maximum(np.maximum(wavelength[0] - lines.wavelength, lines.wavelength - wavelength[-1]), 0.0)
         lines = lines[lines.reach > beyond]
@@ -73,7 +73,7 @@ class LTESynthesizer(eqx.Module):
         self.line_wavelength = jnp.asarray(lines.wavelength, jnp.float32)
         self.log_solar = jnp.asarray(solar_composition_of(solar_composition, labels.names), jnp.float32)
         self.abundance_of_labels = jnp.asarray(abundance_matrix(labels.names), jnp.float32)
-        self.ln_tau = jnp.asarray(structure.depth_grid(n_depth) * LN10, jnp.float32)
+        self.ln_tau = jnp.asarray(structure.depth_grid(n_depth) * LN_10, jnp.float32)
         nodes = np.linspace(wavelength[0], wavelength[-1], 6)
         self.continuum_nodes = jnp.asarray(nodes, jnp.float32)
         self.continuum_weights = jnp.asarray(_interpolation(nodes, wavelength), jnp.float32)
@@ -81,7 +81,7 @@ class LTESynthesizer(eqx.Module):
 
     def abundances(self, labels):
         """N_X/N_H of the 92 elements."""
-        return jnp.exp(LN10 * (self.log_solar + labels @ self.abundance_of_labels))
+        return jnp.exp(LN_10 * (self.log_solar + labels @ self.abundance_of_labels))
 
     def temperature(self, labels):
         """Temperature of each layer in K."""
@@ -102,7 +102,7 @@ class LTESynthesizer(eqx.Module):
         """
         labels = self.labels.to_array(labels, jnp).astype(jnp.float32)
         abundance, temperature = self.abundances(labels), self.temperature(labels)
-        gravity = jnp.exp(LN10 * labels[self.labels.index("logg")])
+        gravity = jnp.exp(LN_10 * labels[self.labels.index("logg")])
         pressure = structure.hydrostatic(self.tables, self.ln_tau, temperature, gravity, abundance)
         _, state, alpha = structure.opacity_5000(self.tables, temperature, pressure, abundance)
         return {
@@ -117,7 +117,7 @@ class LTESynthesizer(eqx.Module):
         t, ln_ne = atmosphere["temperature"], atmosphere["ln_ne"]
         fractions = eos.ionisation_fractions(self.tables.ln_saha(t), ln_ne[:, None])
         ln_fraction = jnp.log(jnp.maximum(fractions[..., :2], 1e-37)) - self.tables.ln_partition(t)[..., :2]
-        ln_abundance = LN10 * (self.log_solar + labels @ self.abundance_of_labels)
+        ln_abundance = LN_10 * (self.log_solar + labels @ self.abundance_of_labels)
         ln_population = ln_fraction + ln_abundance[:, None] + jnp.log(atmosphere["nuclei"])[:, None, None]
         # Polarisabilities relative to H I give the weights of He I and H2 (Unsöld 1955).
         perturbers = atmosphere["h1"] + 0.42 * atmosphere["he1"] + 0.85 * atmosphere["h2"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..errors import ObservationError
+from ..errors import ObservationError, suggestion
 
 MEDIA = ("air", "vacuum")
 
@@ -16,7 +16,8 @@ def check_medium(medium: str | None, what: str = "The spectrum") -> str:
             "(Optical spectra from the ground are mostly in air; SDSS and spacecraft data are mostly in vacuum.)"
         )
     if medium not in MEDIA:
-        raise ObservationError(f"Unknown medium {medium!r}; the known media are: 'air', 'vacuum'.")
+        hint = suggestion(medium, MEDIA)
+        raise ObservationError(f"Unknown medium {medium!r}; the known media are: 'air', 'vacuum'.{hint}")
     return medium
 
 

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ...errors import EmulatorError
+from ...errors import EmulatorError, suggestion
 from ...labels.features import monomial_values, monomials
 from ...labels.space import LabelSpace
 from ...wavelengths.pixels import PixelGrid
@@ -87,7 +87,8 @@ class PerPixelMLP(PixelEmulator):
 
     def __init__(self, label_space, grid, medium, hidden=(300, 300), activation="leaky_relu", *, key):
         if activation not in ACTIVATIONS:
-            raise EmulatorError(f"Unknown activation '{activation}'. Choose one of: {', '.join(ACTIVATIONS)}.")
+            hint = suggestion(activation, ACTIVATIONS)
+            raise EmulatorError(f"Unknown activation '{activation}'.{hint} Choose one of: {', '.join(ACTIVATIONS)}.")
         self.layers = dense_layers(key, (len(label_space), *hidden, grid.n))
         self.label_space, self.medium, self.grid = label_space, medium, grid
         self.wavelength_range = grid.range

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from ...constants import FWHM_PER_SIGMA
 from ...errors import TrainingError
-from .evaluate import REGIONS, SIGMA_PER_FWHM, convolve, region_masks
+from .evaluate import REGIONS, convolve, region_masks
 
 LEVELS = (0.68, 0.95)
 FEWEST = 8  # spectra
@@ -56,7 +57,7 @@ def predicted_error(uncertainty, labels, flux, wavelength, *, resolution=None):
     """
     scaled = np.asarray(uncertainty.label_space.scale(np.asarray(labels)), np.float32)
     pixel = (wavelength[-1] - wavelength[0]) / (len(wavelength) - 1)
-    sigma = 0.0 if resolution is None else np.mean(wavelength) / resolution * SIGMA_PER_FWHM
+    sigma = 0.0 if resolution is None else np.mean(wavelength) / resolution / FWHM_PER_SIGMA
     for row, spectrum in zip(scaled, flux):
         sd, factors = (np.asarray(a, np.float64) for a in uncertainty.at(row, wavelength, spectrum))
         if resolution is not None:

@@ -5,11 +5,10 @@ Any `Emulator` will do. A slow one is called once: `predict` it and hand the res
 
 import numpy as np
 
+from ...constants import FWHM_PER_SIGMA
 from ...errors import TrainingError
 from ...files import read_arrays, write_arrays
 from ..components import principal_components
-
-SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
 
 # Edges between the regions in which errors are told apart, by label.
 REGIONS = {"teff": (5000.0, 6000.0), "fe_h": (-2.0, -1.0), "logg": (2.0, 3.5)}
@@ -30,7 +29,7 @@ def convolve(flux, wavelength, resolution: float):
     step = (wavelength[-1] - wavelength[0]) / (len(wavelength) - 1)
     if np.abs(np.diff(wavelength) - step).max() > 1e-3 * step:
         raise TrainingError("Errors after convolution need equally spaced wavelengths. Resample the spectra first.")
-    sigma = wavelength / resolution * SIGMA_PER_FWHM / step
+    sigma = wavelength / resolution / FWHM_PER_SIGMA / step
     reach = int(np.ceil(5.0 * sigma.max()))
     n = len(wavelength) - 2 * reach
     if n < 1:

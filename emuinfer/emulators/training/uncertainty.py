@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...constants import FWHM_PER_SIGMA
 from ...errors import TrainingError
 from ...files import read_arrays, write_arrays
 from ...labels.features import label_terms
@@ -23,7 +24,7 @@ from ...wavelengths.pixels import PixelGrid
 from ..components import principal_components
 from ..uncertainty import EmulatorUncertainty, correlation_integral, sensitivity
 from .coverage import LEVELS, check_residuals, coverage, whitened_distance, whitened_projection
-from .evaluate import SIGMA_PER_FWHM, predict
+from .evaluate import predict
 
 LAGS = 200  # stored pixels over which the correlation of the errors is kept
 REFERENCE = 40_000  # resolving power at which the dependence of the correlation on the labels is learned
@@ -90,7 +91,7 @@ def fit_uncertainty(
     shapes = [_shape(x, slope, terms, fold != k, rank) for k in range(folds)]
     # One spectrum after another, as often as needed: the factors of all at once would fill the memory.
     errors = lambda row: shapes[fold[row]].errors(terms[row], slope[row])
-    sigma = np.mean(wavelength) / REFERENCE * SIGMA_PER_FWHM
+    sigma = np.mean(wavelength) / REFERENCE / FWHM_PER_SIGMA
     correlation = _correlation(residuals, errors, grid.step, sigma)
     level, stretch = _levels_and_stretch(residuals, errors, correlation, terms, grid.step, sigma)
     coherence = np.maximum(np.exp(terms @ stretch) * (2.0 * correlation.sum() - 1.0), 1.0)
