@@ -184,7 +184,9 @@ class _Problem(eqx.Module):
         )  # the operator is linear in 1 − flux
         x = (self.log_wavelength - centre) / half
         inside = jax.nn.sigmoid((1 - x) / EDGE) * jax.nn.sigmoid((1 + x) / EDGE)
-        terms = jnp.cos(jnp.arange(self.terms)[:, None] * jnp.arccos(jnp.clip(x, -0.999, 0.999))) * flux
+        terms = (
+            jnp.cos(jnp.arange(self.terms, dtype=jnp.float32)[:, None] * jnp.arccos(jnp.clip(x, -0.999, 0.999))) * flux
+        )
         rows = jnp.concatenate([by_label, by_rv[None], by_width[None], terms]) * jnp.sqrt(inside)
         prior = jnp.concatenate([self.prior, jnp.zeros(2), jnp.ones(self.terms)])
         step = jnp.exp(self.middle + self.log_wavelength) / (FINE * self.resolutions[1])

@@ -220,7 +220,7 @@ def _information(spectrum, values_at, data, z):
         rows, terms = data.correlation(rows.T).T, data.correlation(terms)
     cross = terms @ (ivar[:, None] * rows)
     block = (terms * ivar) @ terms.T + jnp.diag(1 / continuum.sd**2)
-    used = (data.weight > 0)[:, None]
+    used = (data.weight > 0)[:, None].astype(by_variance.dtype)
     noise = 0.5 * by_variance.T @ (used * by_variance)
     return rows.T @ (ivar[:, None] * rows) - cross.T @ jnp.linalg.solve(block, cross) + noise
 

@@ -79,7 +79,8 @@ def make_step(static, optimiser, config: TrainConfig):
         updates, opt_state = optimiser.update(grads, state.optimiser, state.params)
         params = eqx.apply_updates(state.params, updates)
         # Early on the average follows the weights closely, later it remembers about 1/(1 - average) steps.
-        keep = jnp.minimum(config.average, (1.0 + state.step) / (10.0 + state.step))
+        number = jnp.asarray(state.step, jnp.float32)
+        keep = jnp.minimum(config.average, (1.0 + number) / (10.0 + number))
         average = jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, state.average, params)
         return TrainState(params, average, opt_state, state.step + 1), loss, mae
 
