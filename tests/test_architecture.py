@@ -80,7 +80,6 @@ CIRCLES = {
 }
 PRIVATE_NAMES = {
     "emuinfer/cli/grid.py: emuinfer.grids.generate._option",
-    "emuinfer/emulators/training/uncertainty.py: emuinfer.emulators.storage._find",
     "emuinfer/survey/batch.py: emuinfer.samplers.optimise._ascend",
 }
 

@@ -148,6 +148,12 @@ def test_offline(away, tmp_path, monkeypatch):
         away.file("other.json")
 
 
+def test_a_cache_that_cannot_be_written_to(away, tmp_path):
+    (tmp_path / "cache").write_text("a file in place of the folder")
+    with pytest.raises(EmulatorError, match="weights.lock could not be written"):
+        away.file("green-1.safetensors")
+
+
 def test_a_folder_of_the_user(away, tmp_path, monkeypatch):
     monkeypatch.setenv("EMUINFER_WEIGHTS", f"{tmp_path / 'empty'}:{tmp_path / 'site'}")
     offline = dataclasses.replace(away, url="")

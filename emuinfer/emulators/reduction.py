@@ -16,7 +16,7 @@ from ..wavelengths.uniform import log_grid
 from .base import Emulator, depth_from_flux, flux_from_depth
 from .components import fit_coefficients, principal_components
 from .reduced import ReducedEmulator, ReductionConfig
-from .storage import ZOO, emulator_hash, load_emulator, save_emulator
+from .storage import emulator_hash, load_emulator, save_emulator, weight_folders
 
 CHUNK = 50  # spectra between two saves of an unfinished reduction
 
@@ -39,7 +39,7 @@ def reduce_emulator(
     """A surrogate of `emulator` for samplers, built once and then read from disk.
 
     The surrogate lives in the star's rest frame at native detail, so that one reduction serves every instrument: line
-    spread function, rotation and Doppler shift are applied afterwards, by `emuinfer.spectra.SpectrumOperator`.
+    spread function, rotation and Doppler shift are applied afterwards, by `emuinfer.forward.operator.SpectrumOperator`.
 
     **Arguments:**
 
@@ -76,7 +76,8 @@ def reduce_emulator(
 
 
 def _load_reduction(key) -> ReducedEmulator | None:
-    for stem in (ZOO / "reductions" / f"reduced-{key}", cache_directory() / f"reduced-{key}"):
+    name = f"reduced-{key}"
+    for stem in (*(folder / "reductions" / name for folder in weight_folders()), cache_directory() / name):
         if stem.with_name(stem.name + ".json").exists():
             with contextlib.suppress(EmulatorError):  # a damaged cache entry is built anew
                 return load_emulator(stem)

@@ -11,12 +11,14 @@ import numpy as np
 
 from ..errors import EmulatorError, suggestion
 from ..files import write_bytes
+from ..labels import data_files
 from ..labels.space import LabelSpace
+from ..labels.windows import WINDOWS, default_window, window_of_emulator
 from .base import Emulator
 
 FORMAT = "emuinfer-emulator"
 VERSION = 1
-ZOO = Path(__file__).resolve().parents[1] / "data" / "weights"
+ZOO = data_files.DATA / "weights"
 
 
 # Where the classes of emulators are, by the name that cards give them; a module is loaded when a card names its kind.
@@ -113,13 +115,23 @@ def _smallest(array):
     return array
 
 
+def weight_folders() -> list[Path]:
+    """Folders of emulators and, below each in `reductions`, of their reductions.
+
+    The package's, those of `EMUINFER_WEIGHTS` and of data packages, and that of fetched files.
+    """
+    return [ZOO, *data_files.user_folders(), data_files.fetched_folder()]
+
+
 def list_emulators() -> list[str]:
-    """Names of the emulators that ship with the package."""
+    """Names of the emulators that ship with the package, lie in a folder of `EMUINFER_WEIGHTS` or in a data package, or can
+    be fetched."""
     names = []
-    for card in sorted(ZOO.glob("*.json")):
-        if card.with_suffix(".safetensors").exists():
-            names.append(card.stem)
-    return names
+    for folder in (ZOO, *data_files.user_folders()):
+        cards = sorted(folder.glob("*.json"))
+        names += [card.stem for card in cards if card.with_suffix(".safetensors").exists()]
+    names += [w.emulator for w in WINDOWS.values() if f"{w.emulator}.json" in dict(w.files)]
+    return list(dict.fromkeys(names))
 
 
 def _stem(path) -> Path:
@@ -127,23 +139,40 @@ def _stem(path) -> Path:
     return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
 
 
-def _find(name_or_path) -> Path:
-    stem = _stem(name_or_path)
+def find_stem(name_or_path=None, *, card_only: bool = False) -> Path:
+    """The path, without suffix, of the files of an emulator: of a file, or of a name of `list_emulators`.
+
+    The default window's emulator where nothing is given. What is not on this machine is fetched: all of the window's files,
+    or with `card_only` no more than the card. **Raises:** `EmulatorError` on unknown names, and where that fails.
+    """
+    name = str(default_window().emulator if name_or_path is None else name_or_path)
+    stem = _stem(name)
     if stem.with_name(stem.name + ".json").exists():
         return stem
-    name = str(name_or_path)
-    if name in list_emulators():
-        return ZOO / name
-    shipped = list_emulators()
+    for folder in (ZOO, *data_files.user_folders()):
+        if (folder / f"{name}.json").exists() and (folder / f"{name}.safetensors").exists():
+            return folder / name
+    known = list_emulators()
+    if name in known:
+        return _fetch(window_of_emulator(name), card_only)
     raise EmulatorError(
-        f"No emulator '{name}'.{suggestion(name, shipped)} Shipped emulators: {', '.join(shipped) or 'none'}; or give the path of a "
-        "card (NAME.json with NAME.safetensors beside it)."
+        f"No emulator '{name}'.{suggestion(name, known)} Shipped emulators: {', '.join(known) or 'none'}; or give the path "
+        "of a card (NAME.json with NAME.safetensors beside it)."
     )
 
 
-def load_card(name_or_path) -> dict:
-    """The JSON card of a shipped emulator or of a file, as a dict."""
-    file = _find(name_or_path)
+def _fetch(window, card_only) -> Path:
+    card = window.file(f"{window.emulator}.json")
+    if not card_only:
+        for name, _ in window.files:
+            if name not in (window.line_list, window.line_errors):
+                window.file(name)
+    return _stem(card)
+
+
+def load_card(name_or_path=None) -> dict:
+    """The JSON card of an emulator, by name or path as in `load_emulator`, as a dict."""
+    file = find_stem(name_or_path, card_only=True)
     file = file.with_name(file.name + ".json")
     try:
         card = json.loads(file.read_text())
@@ -160,15 +189,17 @@ def load_card(name_or_path) -> dict:
     return card
 
 
-def load_emulator(name_or_path) -> Emulator:
-    """A shipped emulator by name, or one saved by `save_emulator` by path.
+def load_emulator(name_or_path=None) -> Emulator:
+    """An emulator by a name of `list_emulators`, or one saved by `save_emulator` by path; without either, the first window's.
 
-    Raises `EmulatorError` on unknown names (listing those that exist), and on damaged, foreign or mismatched files.
+    The weights of windows that do not ship with the package are fetched when they are first loaded. Raises
+    `EmulatorError` on unknown names (listing those that exist), on damaged, foreign or mismatched files, and where weights
+    cannot be fetched.
     """
     from safetensors.numpy import load
 
-    card = load_card(name_or_path)
-    stem = _find(name_or_path)
+    stem = find_stem(name_or_path)
+    card = load_card(stem)
     file = stem.with_name(stem.name + ".safetensors")
     if not file.exists():
         raise EmulatorError(f"The weights {file} are missing beside their card. Fetch or save the emulator again.")

@@ -26,7 +26,7 @@ from ..labels.features import label_terms
 from ..labels.space import LabelSpace
 from ..wavelengths.pixels import PixelGrid
 from .base import Emulator
-from .storage import ZOO, _find, emulator_hash
+from .storage import emulator_hash, find_stem, weight_folders
 
 FORMAT = "emuinfer-uncertainty"
 VERSION = 1
@@ -217,38 +217,50 @@ def load_uncertainty(name_or_path, *, emulator: Emulator | None = None) -> Emula
     Raises `EmulatorError` where there is none, where a file is damaged, and, with `emulator`, where it was learned on
     another one.
     """
-    from safetensors.numpy import load
-
-    file, card_file = uncertainty_files(_find(name_or_path))
+    file, card_file = uncertainty_files(find_stem(name_or_path))
     if not (file.exists() and card_file.exists()):
         raise EmulatorError(f"'{name_or_path}' has no uncertainty: {file.name} and {card_file.name} are not beside it.")
+    uncertainty, own = _read(file, card_file)
+    if emulator is not None and emulator_hash(emulator) != own:
+        raise EmulatorError(f"{file} was learned on another emulator ({own}). Learn it again.")
+    return uncertainty
+
+
+def _read_card(file) -> dict:
     try:
-        card = json.loads(card_file.read_text())
+        card = json.loads(file.read_text())
     except ValueError as error:
-        raise EmulatorError(f"{card_file} is not readable ({error}). Fetch or save it again.") from error
+        raise EmulatorError(f"{file} is not readable ({error}). Fetch or save it again.") from error
     if card.get("format") != FORMAT or card.get("format_version", 0) > VERSION:
-        raise EmulatorError(f"{card_file} is no card of an uncertainty up to version {VERSION}. Update emuinfer.")
+        raise EmulatorError(f"{file} is no card of an uncertainty up to version {VERSION}. Update emuinfer.")
+    return card
+
+
+def _read(file, card_file) -> tuple[EmulatorUncertainty, str | None]:
+    """The uncertainty in `file` and the hash of the emulator that it was learned on."""
+    from safetensors.numpy import load
+
+    card = _read_card(card_file)
     blob = file.read_bytes()
     if hashlib.sha256(blob).hexdigest() != card.get("sha256"):
         raise EmulatorError(f"{file} is damaged or belongs to another card (SHA-256 differs). Fetch or save it again.")
-    if emulator is not None and emulator_hash(emulator) != card.get("emulator_hash"):
-        raise EmulatorError(f"{file} was learned on another emulator ({card.get('emulator_hash')}). Learn it again.")
     try:
         arrays = {name: jnp.asarray(a, jnp.float32) for name, a in load(blob).items()}
         numbers = {k: card[k] for k in ("medium", "epsilon", "degrees_of_freedom", "factor_degrees_of_freedom")}
         space, grid = LabelSpace.from_json(card["labels"]), PixelGrid(**card["grid"])
-        return EmulatorUncertainty(**{n: arrays[n] for n in ARRAYS}, label_space=space, grid=grid, **numbers)
+        uncertainty = EmulatorUncertainty(**{n: arrays[n] for n in ARRAYS}, label_space=space, grid=grid, **numbers)
+        return uncertainty, card.get("emulator_hash")
     except (KeyError, TypeError) as error:
         raise EmulatorError(f"{card_file} or {file.name} lacks {error}. Fetch or save them again.") from error
 
 
 def shipped_uncertainty(emulator: Emulator) -> EmulatorUncertainty | None:
-    """The uncertainty among the shipped ones that was learned on this very emulator, or None."""
-    cards = sorted(ZOO.glob("*-uncertainty.card.json"))
+    """The uncertainty that was learned on this very emulator, among those of `weight_folders`; or None."""
+    cards = [card for folder in weight_folders() for card in sorted(folder.glob("*-uncertainty.card.json"))]
     if not cards:
         return None
     own = emulator_hash(emulator)
     for card in cards:
-        if json.loads(card.read_text()).get("emulator_hash") == own:
-            return load_uncertainty(ZOO / card.name.removesuffix("-uncertainty.card.json"))
+        if _read_card(card).get("emulator_hash") == own:
+            return _read(*uncertainty_files(card.with_name(card.name.removesuffix("-uncertainty.card.json"))))[0]
     return None

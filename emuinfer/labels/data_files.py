@@ -83,18 +83,24 @@ def _fetched(name, sha256, url, owner) -> Path:
         f"To install it by hand, bring it (SHA-256 {sha256}) to this machine under the name {name}, and name its folder in "
         "the environment variable EMUINFER_WEIGHTS."
     )
+    import pooch
+
+    path = fetched_folder() / name
+    if path.is_file() and pooch.file_hash(path) == sha256:
+        return path
     if not url:
         raise EmulatorError(
             f"The file {name} of {owner} is not in this installation, and no URL is known for it. Give that of its folder "
             f"in EMUINFER_DATA_URL. {by_hand}"
         )
-    import pooch
-
     source = f"{url.rstrip('/')}/{name}"
+    waiting = f"Another process is fetching weights: waiting for it before {name}."
     downloader = _copy if source.startswith("file:") else pooch.HTTPDownloader(progressbar=sys.stderr.isatty())
     try:
-        with lock(fetched_folder()):  # a second process waits, and then finds the file
+        with lock(fetched_folder(), waiting=waiting, error=EmulatorError):  # a second process waits, and then finds it
             return Path(pooch.retrieve(source, f"sha256:{sha256}", name, path=fetched_folder(), downloader=downloader))
+    except EmulatorError:  # of the lock
+        raise
     except OSError as error:  # among them all that a connection may raise
         raise EmulatorError(
             f"The file {name} of {owner} could not be fetched from {source} ({error}). {by_hand}"

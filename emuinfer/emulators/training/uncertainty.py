@@ -289,7 +289,7 @@ def main(argv=None):
     from ...grids.split import flagship_split
     from ...labels.windows import OPTICAL_FGK
     from .. import load_emulator
-    from ..storage import _find
+    from ..storage import find_stem
     from ..uncertainty import save_uncertainty
     from .gaussian_process import fit_logit_gp
 
@@ -344,7 +344,7 @@ def main(argv=None):
         "limits": "The error with respect to the realistic grid, not that of the grid with respect to stars.",
         "date": datetime.date.today().isoformat(),
     }
-    print(save_uncertainty(uncertainty, _find(args.emulator), emulator=emulator, card=card))
+    print(save_uncertainty(uncertainty, find_stem(args.emulator), emulator=emulator, card=card))
     print(json.dumps(table, indent=1))
 
 
