@@ -9,7 +9,7 @@ from ..constants import SPEED_OF_LIGHT
 from ..errors import GridError, LabelError, SamplingError
 from ..files import written_hdf5
 from ..forward.operator import SpectrumOperator
-from ..wavelengths.uniform import VelocityGrid
+from ..wavelengths.uniform import VelocityGrid, log_pixels, log_uniform
 
 REACH = 45.0  # km/s of source spectrum beyond each pixel that its kernels may need
 TILT = 0.1  # standard deviation of the first Chebyshev coefficient of a continuum; the k-th has TILT / k
@@ -197,8 +197,7 @@ def observe(grid, rows, emulator, mock: Mock, priors: dict, path: Path) -> dict:
     """
 
     lo, hi = pixel_range(grid, emulator, mock)
-    step = 1 / (mock.resolution * mock.pixels_per_fwhm)
-    wavelength = lo * np.exp(step * np.arange(int(np.log(hi / lo) / step) + 1))
+    wavelength = log_pixels(lo, hi, mock.resolution, mock.pixels_per_fwhm)
     labels = emulator.label_space.to_dict(labels_of(grid, rows, emulator.label_space))
     truth = {**labels, **nuisance_draws(mock, priors, len(rows))}
     clean = _through_instrument(grid, rows, wavelength, mock, truth)
@@ -224,7 +223,7 @@ def _through_instrument(grid, rows, wavelength, mock, truth):
 
     a, b = grid.wavelength[[0, -1]]
     count = int(1.5 * np.log(b / a) / np.min(np.diff(np.log(grid.wavelength)))) + 2
-    fine = VelocityGrid.from_wavelength(np.exp(np.linspace(np.log(a), np.log(b), count)))
+    fine = VelocityGrid.from_wavelength(log_uniform(a, b, count))
     operator = SpectrumOperator(fine, wavelength, mock.resolution)
     see = eqx.filter_jit(lambda op, f, rv, vbroad, vsini: op(f, rv, vbroad, vsini))
     at = np.clip(fine.wavelength, a, b)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..labels.space import LabelSpace
+from ..wavelengths.interpolation import four_points
+from ..wavelengths.uniform import log_uniform
 from .base import Emulator, flux_from_depth
 from .network import apply_layers, dense_layers
 
@@ -38,7 +40,7 @@ class ReductionConfig:
 
     @property
     def wavelength(self) -> np.ndarray:
-        return np.exp(np.linspace(np.log(self.lo), np.log(self.hi), self.n_wave))
+        return log_uniform(self.lo, self.hi, self.n_wave)
 
 
 class ReducedEmulator(Emulator):
@@ -73,14 +75,8 @@ class ReducedEmulator(Emulator):
         """Nodes and weights of four-point Lagrange interpolation on the grid, in float64 on the host."""
         c = self.config
         step = np.log(c.hi / c.lo) / (c.n_wave - 1)
-        position = np.log(np.asarray(wavelength, np.float64) / c.lo) / step
-        first = np.clip(np.floor(position).astype(int) - 1, 0, c.n_wave - 4)
-        t = (position - first)[:, None]
-        nodes = np.arange(4)
-        weights = np.stack(
-            [np.prod([(t[:, 0] - m) / (k - m) for m in nodes if m != k], axis=0) for k in nodes], axis=-1
-        )
-        return jnp.asarray(first[:, None] + nodes, jnp.int32), jnp.asarray(weights, jnp.float32)
+        index, weights = four_points(np.log(np.asarray(wavelength, np.float64) / c.lo) / step, c.n_wave)
+        return jnp.asarray(index), jnp.asarray(weights)
 
     def flux(self, scaled_labels, query) -> jax.Array:
         index, weights = query

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..constants import LN_10
+from ..wavelengths.interpolation import lagrange_weights
 
 
 class WavelengthQuery(eqx.Module):
@@ -65,12 +66,5 @@ def interpolate(table: jax.Array, query: WavelengthQuery) -> jax.Array:
         return table[query.index]
     first = jnp.clip(query.index - 1, 0, table.shape[0] - 4)
     t = query.fraction + (query.index - first).astype(jnp.float32)
-    weights = jnp.stack(
-        [
-            -(t - 1) * (t - 2) * (t - 3) / 6,
-            t * (t - 2) * (t - 3) / 2,
-            -t * (t - 1) * (t - 3) / 2,
-            t * (t - 1) * (t - 2) / 6,
-        ]
-    )
-    return sum(weights[k][:, None] * table[first + k] for k in range(4))
+    weights = lagrange_weights(range(4), t)
+    return sum(weight[:, None] * table[first + k] for k, weight in enumerate(weights))

@@ -8,6 +8,7 @@ import numpy as np
 from ..constants import LN_10
 from ..errors import EmuinferError, suggestion
 from ..labels.space import LabelSpace
+from ..wavelengths.interpolation import lagrange_weights
 from . import eos, line_windows, opacity, structure, transfer
 from .elements import abundance_matrix
 from .elements import solar_composition as solar_composition_of
@@ -76,7 +77,7 @@ class LTESynthesizer(eqx.Module):
         self.ln_tau = jnp.asarray(structure.depth_grid(n_depth) * LN_10, jnp.float32)
         nodes = np.linspace(wavelength[0], wavelength[-1], 6)
         self.continuum_nodes = jnp.asarray(nodes, jnp.float32)
-        self.continuum_weights = jnp.asarray(_interpolation(nodes, wavelength), jnp.float32)
+        self.continuum_weights = jnp.asarray(np.stack(lagrange_weights(nodes, wavelength), -1), jnp.float32)
         self.temperature_table = structure.TemperatureTable() if temperature_structure == "c3k" else None
 
     def abundances(self, labels):
@@ -140,12 +141,3 @@ class LTESynthesizer(eqx.Module):
         total = self.continuum_weights @ ratio + line_ratio
         flux = transfer.emergent_flux(transfer.optical_depth(self.ln_tau, total), source)
         return flux / continuum, continuum
-
-
-def _interpolation(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Matrix (n_points, n_nodes) of Lagrange interpolation through all nodes (few, for smooth functions)."""
-    matrix = np.ones((len(points), len(nodes)))
-    for j, node in enumerate(nodes):
-        for other in np.delete(nodes, j):
-            matrix[:, j] *= (points - other) / (node - other)
-    return matrix

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmulatorError
+from .interpolation import four_points
 
 
 class PixelQuery(eqx.Module):
@@ -50,19 +51,8 @@ class PixelGrid:
         return (self.start, self.start + self.step * (self.n - 1))
 
     def query(self, wavelength) -> PixelQuery:
-        """Indices and weights of four-point Lagrange interpolation (Abramowitz & Stegun 25.2.13), exact at pixels."""
+        """Indices and weights of four-point Lagrange interpolation, exact at pixels."""
         position = (np.asarray(wavelength, np.float64) - self.start) / self.step
         position = np.where(np.abs(position - np.round(position)) < 1e-6, np.round(position), position)
-        first = np.clip(np.floor(position) - 1, 0, self.n - 4)
-        t = position - first
-        weights = np.stack(
-            [
-                -(t - 1) * (t - 2) * (t - 3) / 6,
-                t * (t - 2) * (t - 3) / 2,
-                -t * (t - 1) * (t - 3) / 2,
-                t * (t - 1) * (t - 2) / 6,
-            ],
-            axis=-1,
-        )
-        index = first.astype(np.int32)[:, None] + np.arange(4, dtype=np.int32)
-        return PixelQuery(jnp.asarray(index), jnp.asarray(weights, jnp.float32))
+        index, weights = four_points(position, self.n)
+        return PixelQuery(jnp.asarray(index), jnp.asarray(weights))

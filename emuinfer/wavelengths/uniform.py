@@ -37,6 +37,11 @@ class VelocityGrid:
         return cls(wavelength, step)
 
 
+def log_uniform(lo: float, hi: float, n: int) -> np.ndarray:
+    """`n` wavelengths uniform in ln(wavelength), `lo` and `hi` (Å) included."""
+    return np.exp(np.linspace(np.log(lo), np.log(hi), n))
+
+
 def velocity_grid(lo: float, hi: float, step_kms: float) -> VelocityGrid:
     """A grid from `lo` to `hi` (Å, both included), uniform in ln(wavelength), with steps of at most `step_kms`."""
     if not (0 < lo < hi and step_kms > 0):
@@ -54,6 +59,13 @@ def shift_wavelength(wavelength, rv: float) -> np.ndarray:
 
 
 def log_grid(lo: float, hi: float, step_kms: float) -> np.ndarray:
-    """Wavelengths uniform in ln(wavelength) that span [lo, hi] Å with a step of at most `step_kms`."""
-    n = int(np.ceil(np.log(hi / lo) * SPEED_OF_LIGHT / step_kms)) + 1
-    return np.exp(np.linspace(np.log(lo), np.log(hi), n))
+    """The wavelengths of `velocity_grid(lo, hi, step_kms)`."""
+    return velocity_grid(lo, hi, step_kms).wavelength
+
+
+def log_pixels(lo: float, hi: float, resolution: float, pixels_per_fwhm: float) -> np.ndarray:
+    """Pixels of a spectrograph, `(n_pix,)`: uniform in ln(wavelength) from `lo` to at most `hi` (Å), `pixels_per_fwhm` of
+    them to a full width of its line spread function of resolving power λ / FWHM = `resolution`."""
+    step = 1.0 / (resolution * pixels_per_fwhm)
+    count = int(np.floor(np.log(hi / lo) / step + 1e-9)) + 1
+    return lo * np.exp(step * np.arange(count))
