@@ -2,7 +2,7 @@
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # Public name -> module that defines it; imported on first use so that `import emuinfer` stays light.
 _LAZY = {
