@@ -15,8 +15,9 @@ _LAZY = {
     "save_emulator": ".emulators",
     "list_emulators": ".emulators",
     "reduce_emulator": ".emulators",
-    "StellarSpectrum": ".likelihoods",
-    "JointSpectrum": ".likelihoods.joint",
+    "StellarModel": ".likelihoods",
+    "JointModel": ".likelihoods",
+    "SamplingConfig": ".inference",
     "sample": ".inference",
     "fit_many": ".survey",
     "check_coverage": ".calibration",
@@ -30,10 +31,18 @@ _LAZY = {
     "EmuinferError": ".errors",
 }
 
+# Names of the release before -> names of today.
+_OLD = {"StellarSpectrum": "StellarModel", "JointSpectrum": "JointModel"}
+
 __all__ = ["__version__", *_LAZY]
 
 
 def __getattr__(name):
+    if name in _OLD:
+        from .deprecation import warn_old
+
+        warn_old(f"emuinfer.{name}", f"emuinfer.{_OLD[name]}")
+        return __getattr__(_OLD[name])
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module 'emuinfer' has no attribute '{name}'")

@@ -57,8 +57,6 @@ LINES_OF_A_FUNCTION = 80
 # What is still to be mended. Nothing is added here; whoever mends one takes it out.
 LONG_FILES = {
     "emuinfer/emulators/training/uncertainty.py",
-    "emuinfer/inference/sample.py",
-    "emuinfer/likelihoods/stellar.py",
     "tests/test_cli.py",
     "tests/test_grids_import.py",
 }
@@ -68,19 +66,16 @@ LONG_FUNCTIONS = {
     "emuinfer/cli/fit_many.py: fit_many",
     "emuinfer/cli/pretrain.py: pretrain",
     "emuinfer/cli/train.py: train",
-    "emuinfer/inference/sample.py: sample",
     "emuinfer/samplers/mclmc.py: mclmc",
     "emuinfer/samplers/nested.py: nested",
     "emuinfer/samplers/pathfinder.py: pathfinder",
-    "emuinfer/survey/fit_many.py: fit_many",
+    "emuinfer/survey/run.py: fit_many",
 }
 CIRCLES = {
     frozenset({"emuinfer.grids.import_spectra", "emuinfer.grids.import_readers"}),
-    frozenset({"emuinfer.survey.fit_many", "emuinfer.survey.workers"}),
 }
 PRIVATE_NAMES = {
     "emuinfer/cli/grid.py: emuinfer.grids.generate._option",
-    "emuinfer/survey/batch.py: emuinfer.samplers.optimise._ascend",
 }
 
 Import = collections.namedtuple("Import", "path source target line")  # of modules, by their dotted names

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from tiny import RANGE, RV, SPACE, TRUTH, VBROAD, Lines, line_emulator, observe, reduced_lines
 
-from emuinfer import LabelSpace, StellarSpectrum
+from emuinfer import LabelSpace, StellarModel
 from emuinfer.emulators import ReducedEmulator
 from emuinfer.emulators.reduced import ReductionConfig
 from emuinfer.errors import EmuinferError, LabelError
@@ -26,7 +26,7 @@ def reduced(tiny_emulator):
 
 @pytest.fixture(scope="module")
 def model(reduced):
-    return StellarSpectrum(
+    return StellarModel(
         reduced,
         observe(reduced, snr=300, seed=2, grid=reduced.config.wavelength),
         progress=False,
@@ -61,16 +61,17 @@ def test_table_and_text(bounds):
 def test_agrees_with_finite_differences(model, bounds):
     """The information of the free parameters, by central differences of the flux."""
     steps = {"teff": 20.0, "fe_h": 0.02, "mg_fe": 0.02, "rv": 0.2, "vbroad": 0.2}
-    flux_of = eqx.filter_jit(lambda v, d: model.normalised_flux(v, d))
-    flux = lambda values: np.asarray(flux_of({n: jnp.float32(v) for n, v in values.items()}, model.data), float)
+    data = model.likelihood
+    flux_of = eqx.filter_jit(lambda v, d: d.normalised_flux(v))
+    flux = lambda values: np.asarray(flux_of({n: jnp.float32(v) for n, v in values.items()}, data), float)
     centre = {**TRUTH, **AT}
-    terms = np.asarray(model.data.continuum.basis[: model.data.continuum.n_terms], float)
+    terms = np.asarray(data.continuum.basis[: data.continuum.n_terms], float)
     continuum = np.array([bounds.labels[f"continuum[{i}]"] for i in range(len(terms))]) @ terms
     rows = [
         continuum * (flux({**centre, n: centre[n] + h}) - flux({**centre, n: centre[n] - h})) / (2 * h)
         for n, h in steps.items()
     ]
-    jacobian = np.concatenate([rows, terms * flux(centre)]) / np.sqrt(np.asarray(model.data.variance, float))
+    jacobian = np.concatenate([rows, terms * flux(centre)]) / np.sqrt(np.asarray(data.noise.variance, float))
     fisher = jacobian @ jacobian.T + np.diag([0.0] * 4 + [1 / 10.0**2] + [1.0] * len(terms))
     np.testing.assert_allclose(np.sqrt(np.diag(np.linalg.inv(fisher))), list(bounds.marginal.values()), rtol=0.01)
 
@@ -114,7 +115,7 @@ def test_line_depth_of_one_pixel_wide_noise():
 
 def test_priors_add_information(reduced, model, bounds):
     sharp = bounds.marginal["teff"] / 2
-    with_prior = StellarSpectrum(
+    with_prior = StellarModel(
         reduced,
         model.observation,
         progress=False,
@@ -159,9 +160,9 @@ def test_degenerate_combinations_are_named():
         lambda e: (e.slope, e.bend), lines, (lines.slope.at[:, 2].set(0.5 * lines.slope[:, 1]), 0 * lines.bend)
     )
     reduced = reduced_lines(lines, n_train=40, n_test=2, components=4, hidden=4, steps=120)
-    model = StellarSpectrum(reduced, observe(same), progress=False, rv_range=(-60, 60))
-    data = model.with_emulator(_OnGrid(same, same.prepare(np.clip(reduced.config.wavelength, *RANGE))))
-    object.__setattr__(model, "data", data)
+    model = StellarModel(reduced, observe(same), progress=False, rv_range=(-60, 60))
+    full = _OnGrid(same, same.prepare(np.clip(reduced.config.wavelength, *RANGE)))
+    model.likelihood = model.likelihood.with_emulators((full,))
     with pytest.raises(
         EmuinferError, match=r"singular.*combination [+-]0\.\d+ (fe_h|mg_fe) [+-]0\.\d+ (fe_h|mg_fe) \("
     ):
@@ -202,7 +203,7 @@ def test_a_sampler_finds_the_bound(model, bounds):
     start = {n: jnp.float32(bounds.labels[n]) for n in model.names}
     kernel = NUTS(model, init_strategy=init_to_value(values=start), dense_mass=True, max_tree_depth=5)
     mcmc = MCMC(kernel, num_warmup=150, num_samples=500, progress_bar=False)
-    mcmc.run(jax.random.key(3), model.data)
+    mcmc.run(jax.random.key(3), model.likelihood)
     draws = mcmc.get_samples()
     for name in model.names:
         x = np.asarray(draws[name], float)

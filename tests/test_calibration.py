@@ -12,9 +12,9 @@ from emuinfer.calibration.statistics import ALL, DRAWS, ecdf_band, histogram_ban
 from emuinfer.emulators.uncertainty import EmulatorUncertainty, sensitivity
 from emuinfer.errors import GridError, LabelError, SamplingError
 from emuinfer.grids import Grid
+from emuinfer.inference import SamplingConfig
 from emuinfer.labels import sobol_design
 from emuinfer.labels.features import label_terms
-from emuinfer.survey.fit_many import Settings
 from emuinfer.wavelengths.pixels import PixelGrid
 
 STARS = 96
@@ -25,7 +25,7 @@ OPTIONS = {
     "rv_range": (-5.0, 5.0),
     "batch": 48,
     "progress": False,
-    "settings": Settings(warmup=75, draws=400, local=80, test=20, components=8, verify=0),
+    "config": SamplingConfig(warmup=75, draws=400, local=80, test=20, components=8, verify=0),
 }
 
 
@@ -161,13 +161,13 @@ def test_bad_input(tiny_emulator, spectra, tmp_path):
 @pytest.mark.parametrize("broadening", ["vbroad", "vsini", "both", "none"])
 def test_mocks_are_drawn_from_the_priors_of_the_fit(tiny_emulator, tiny_observation, monkeypatch, broadening):
     """Whatever default priors a model has: those of the broadening are also those of the true values."""
-    from emuinfer import StellarSpectrum
+    from emuinfer import StellarModel
     from emuinfer.calibration.mock import Mock, nuisance_draws
     from emuinfer.likelihoods import priors
 
     monkeypatch.setattr(priors, "WIDTHS", {"vbroad": 2.5, "vsini": 70.0})
     options = {"broadening": broadening, "rv_range": (-60, 60), "progress": False}
-    model = StellarSpectrum(tiny_emulator, tiny_observation, **options)
+    model = StellarModel(tiny_emulator, tiny_observation, **options)
     draws = nuisance_draws(Mock(30_000, 2.5, (100.0,), broadening), {}, 4000)
     assert set(draws) == set(model.nuisance_priors) - {"log10_jitter"}
     for name in set(draws) - {"rv"}:
@@ -249,7 +249,7 @@ def test_command_line(cli, perfect, tmp_path, monkeypatch):
     arguments, options = calls[0]
     assert arguments == ("tiny", "grid.h5", tmp_path / "out")
     assert options["rows"] == slice(2, 6) and options["emulator_error"] is None and list(options["snr"]) == [50, 80]
-    assert options["settings"].draws == 70 and not options["progress"] and options["resolution"] == 30000
+    assert options["config"].draws == 70 and not options["progress"] and options["resolution"] == 30000
     cli(*common, "--rows", "flagship", "--pixels-per-fwhm", 3, "--fix", "vbroad=4", "--not-robust")
     assert (
         calls[1][1]["rows"] == "flagship"
@@ -274,7 +274,7 @@ def test_every_argument_has_an_option(cli):
     from emuinfer.cli.coverage import coverage
 
     given = set(inspect.signature(check_coverage).parameters) - {"uncertainty"}
-    spelt = {"priors": "fix", "settings": "chains", "progress": "quiet"}
+    spelt = {"priors": "fix", "config": "chains", "progress": "quiet"}
     options = set(inspect.signature(coverage).parameters) - {"sampling"}
     assert {spelt.get(name, name) for name in given} | {"warmup", "draws"} == options
 

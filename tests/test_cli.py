@@ -80,7 +80,7 @@ def fitted(cli, tiny_path, star_file, tmp_path_factory):
 def test_fit_writes_its_results(fitted):
     from astropy.table import Table
 
-    from emuinfer.posteriors.posterior import load_posterior
+    from emuinfer.posteriors import load_posterior
 
     folder, _ = fitted
     star = folder / "star"
@@ -104,7 +104,7 @@ def test_summary_says_where_it_comes_from(fitted, tiny_emulator, tiny_observatio
     from astropy.table import Table
 
     from emuinfer.emulators import emulator_hash
-    from emuinfer.posteriors.posterior import load_posterior
+    from emuinfer.posteriors import load_posterior
 
     folder, _ = fitted
     meta = Table.read(folder / "star" / "summary.ecsv", format="ascii.ecsv").meta

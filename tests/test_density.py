@@ -11,7 +11,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer.util import initialize_model
 
 from emuinfer.errors import LabelError
-from emuinfer.likelihoods import JointSpectrum, StellarSpectrum
+from emuinfer.likelihoods import JointModel, StellarModel
 from emuinfer.likelihoods.density import Unconstrained
 
 PRIORS = {
@@ -26,14 +26,14 @@ PRIORS = {
 }
 
 
-class WithParallax(StellarSpectrum):
+class WithParallax(StellarModel):
     def __call__(self, data=None):
         values = super().__call__(data)
         numpyro.factor("parallax", dist.Normal(5600.0, 100.0).log_prob(values["teff"] + 300 * values["fe_h"]))
         return values
 
 
-class WithDistance(StellarSpectrum):
+class WithDistance(StellarModel):
     def __call__(self, data=None):
         numpyro.sample("distance", dist.Normal(100.0, 1.0))
         return super().__call__(data)
@@ -43,14 +43,15 @@ def compare(model):
     """The two densities at random positions differ by the Jacobian of the linear part, a constant."""
     density = Unconstrained(model)
     potential = initialize_model(
-        jax.random.key(0), model, model_args=(model.data,), dynamic_args=True, validate_grad=False
-    ).potential_fn(model.data)
+        jax.random.key(0), model, model_args=(model.likelihood,), dynamic_args=True, validate_grad=False
+    ).potential_fn(model.likelihood)
     priors = {**model.priors, **model.nuisance_priors}
     constant = sum(np.log(g.unit).sum() for g in density._groups)
+    constant -= sum(float(part.constant) for part in model.likelihood.arms)
     for z in np.random.default_rng(0).normal(size=(4, density.dim)).astype(np.float32):
         values = density.constrain(jnp.asarray(z))
         theirs = -potential({n: biject_to(priors[n].support).inv(v) for n, v in values.items()})
-        assert float(density.log_density(jnp.asarray(z), model.data)) == pytest.approx(
+        assert float(density.log_density(jnp.asarray(z), model.likelihood)) == pytest.approx(
             float(theirs) + constant, rel=1e-5, abs=0.02
         )
         back = density.unconstrain({n: np.array([v]) for n, v in values.items()})
@@ -59,12 +60,12 @@ def compare(model):
 
 @pytest.mark.parametrize("priors", PRIORS.values(), ids=PRIORS)
 def test_is_numpyros(tiny_emulator, tiny_observation, priors):
-    compare(StellarSpectrum(tiny_emulator, tiny_observation, rv_range=(-50, 50), priors=priors, progress=False))
+    compare(StellarModel(tiny_emulator, tiny_observation, rv_range=(-50, 50), priors=priors, progress=False))
 
 
 def test_several_arms(tiny_emulator, tiny_observation):
     other = tiny.observe(tiny_emulator, seed=2, grid=tiny_emulator.config.wavelength)
-    compare(JointSpectrum.of(tiny_emulator, [tiny_observation, other], rv_range=(-50, 50), progress=False))
+    compare(JointModel.of(tiny_emulator, [tiny_observation, other], rv_range=(-50, 50), progress=False))
 
 
 def test_what_a_subclass_adds_counts(tiny_emulator, tiny_observation):

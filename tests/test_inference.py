@@ -7,16 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from tiny import RV, TRUTH, VBROAD, line_emulator, observe, reduced_lines
+from tiny import RV, TRUTH, VBROAD, line_emulator, local_surrogate, observe, reduced_lines
 
-from emuinfer import Observation, StellarSpectrum, sample
+from emuinfer import Observation, StellarModel, sample
 from emuinfer.emulators import emulator_hash
 from emuinfer.errors import LabelError
 from emuinfer.forecast.cramer_rao import cramer_rao
-from emuinfer.inference import sample as inference
-from emuinfer.inference.sample import Unconstrained, find_optimum, local_surrogate
-from emuinfer.inference.verify import importance_check
-from emuinfer.posteriors.posterior import draws_of, load_posterior, save_posterior, summary_table
+from emuinfer.inference import find_optimum, fit, importance_check
+from emuinfer.likelihoods import Unconstrained
+from emuinfer.posteriors import draws_of, load_posterior, save_posterior, summary_table
 
 FAKE = 6187.0  # Å, where the data have a line that the emulator lacks
 SHORT = {"chains": 4, "progress": False, "verify": 40, "predictive": 4}
@@ -46,7 +45,7 @@ def model(full):
     reduced = reduced_lines(full, n_train=200, components=10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("emuinfer.likelihoods.stellar.reduce_emulator", lambda emulator, progress: reduced)
-        return StellarSpectrum(full, observation, progress=False, rv_range=(-60, 60))
+        return StellarModel(full, observation, progress=False, rv_range=(-60, 60))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def run(model):
     """`run(...)` samples the model; what has been compiled for it once is used again."""
     density = Unconstrained(model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "Unconstrained", lambda m: density if m is model else Unconstrained(m))
+        patch.setattr(fit, "Unconstrained", lambda m: density if m is model else Unconstrained(m))
         yield lambda **options: sample(model, **{**SHORT, **options})
 
 
@@ -93,7 +92,7 @@ def test_fake_line_is_down_weighted_and_masked_pixels_unused(posterior):
 def test_posterior_predictive_follows_the_data(posterior):
     flux, facts = posterior.observed_data["flux"].values, posterior.constant_data
     model = posterior.posterior_predictive["model_flux"].values
-    assert model.shape == (1, 4, len(flux))
+    assert model.shape == (4, 1, len(flux))
     used = facts["weight"].values > 0.3
     pull = (flux - model[0, 0])[used] / facts["uncertainty"].values[used]
     assert pull.std() == pytest.approx(0.95, abs=0.25)
@@ -136,23 +135,24 @@ def gaussian_draws(model, n=300, seed=0):
 def test_start_saves_the_search(posterior, model):
     """From values near the posterior the optimum is the same as from a search of the domain."""
     near = {n: float(draws_of(posterior, n).mean()) for n in model.names}
-    fit = find_optimum(model, start=near, progress=False)
+    found = find_optimum(model, start=near, progress=False)
     for name in ("teff", "fe_h", "mg_fe", "rv", "vbroad"):
-        assert abs(fit.values[name] - near[name]) < 0.5 * draws_of(posterior, name).std(), name
+        assert abs(found.values[name] - near[name]) < 0.5 * draws_of(posterior, name).std(), name
     with pytest.raises(LabelError, match="no value for rv"):
         find_optimum(model, start={n: v for n, v in near.items() if n != "rv"}, progress=False)
 
 
 def test_importance_check_tells_good_from_bad(full, model):
     values = gaussian_draws(model)
-    local = model.with_emulator(local_surrogate(model, values, model.data))
-    good = importance_check(model, local, values, n=200, progress=False)
+    exact = model.likelihood.with_emulators(model.full_on_grid())
+    surrogate = local_surrogate(model, values)
+    good = importance_check(exact, model.likelihood.localised((surrogate,)), values, n=200, progress=False)
     assert good.flag == "ok" and good.ess > 150
-    same = importance_check(model, model.with_emulator(model.full_on_grid()), values, n=30, progress=False)
+    same = importance_check(exact, exact, values, n=30, progress=False)
     assert same.k_hat == 0 and same.ess == 30
     # A surrogate whose lines respond half again as much to the labels: its posterior is another one.
-    wrong = eqx.tree_at(lambda e: e.coefficients, local.emulator, local.emulator.coefficients.at[1:4].multiply(1.5))
-    bad = importance_check(model, eqx.tree_at(lambda d: d.emulator, model.data, wrong), values, n=200, progress=False)
+    wrong = eqx.tree_at(lambda e: e.coefficients, surrogate, surrogate.coefficients.at[1:4].multiply(1.5))
+    bad = importance_check(exact, model.likelihood.localised((wrong,)), values, n=200, progress=False)
     assert bad.flag == "fail" and "full emulator" in bad.message
 
 
@@ -171,11 +171,11 @@ def test_gaussian_prior_in_kelvin_is_found(full):
     """A prior on the whole real line, in units far from 1, must not hold the optimiser back."""
     reduced = reduced_lines(full, n_train=200, components=10)
     priors = {"teff": dist.Normal(5200.0, 20.0), "log10_jitter": -3.0, "vbroad": VBROAD}
-    model = StellarSpectrum(
+    model = StellarModel(
         reduced, observe(full, snr=30, seed=6), progress=False, rv_range=(-60, 60), priors=priors, robust=False
     )
-    fit = find_optimum(model, progress=False)
+    found = find_optimum(model, progress=False)
     # Linear Gaussian theory: the prior pulls by its share of the information.
     share = cramer_rao(model, TRUTH).covariance[0, 0] / 20**2
     assert 0.8 < share < 1
-    assert fit.values["teff"] == pytest.approx(TRUTH["teff"] + share * (5200 - TRUTH["teff"]), abs=20)
+    assert found.values["teff"] == pytest.approx(TRUTH["teff"] + share * (5200 - TRUTH["teff"]), abs=20)

@@ -8,10 +8,10 @@ import numpyro.distributions as dist
 import pytest
 from tiny import RANGE, RESOLUTION, RV, TRUTH, VBROAD, observe
 
-from emuinfer import Observation, StellarSpectrum, sample
+from emuinfer import Observation, StellarModel, sample
 from emuinfer.errors import LabelError, ObservationError
-from emuinfer.likelihoods.joint import JointSpectrum
-from emuinfer.posteriors.posterior import draws_of
+from emuinfer.likelihoods import JointModel
+from emuinfer.posteriors import draws_of
 
 OFFSET = 2.5  # km/s
 OPTIONS = {"progress": False, "rv_range": (-60, 60), "line_errors": None}
@@ -40,23 +40,21 @@ def arms(tiny_emulator):
 
 @pytest.fixture(scope="module")
 def joint(tiny_emulator, arms):
-    return JointSpectrum.of(tiny_emulator, arms, **OPTIONS)
+    return JointModel.of(tiny_emulator, arms, **OPTIONS)
 
 
 def test_names_units_and_priors(joint, tiny_emulator, arms):
     assert joint.names == ("teff", "fe_h", "mg_fe", "rv", "vbroad", "log10_jitter_1", "rv_offset_2", "log10_jitter_2")
     assert joint.units["rv_offset_2"] == "km / s" and joint.units["teff"] == "K"
-    fixed = JointSpectrum(
-        joint.arms, priors={"rv_offset_2": OFFSET, "log10_jitter_1": -3.0, "teff": dist.Normal(5600, 9)}
-    )
+    fixed = JointModel(joint.arms, priors={"rv_offset_2": OFFSET, "log10_jitter_1": -3.0, "teff": dist.Normal(5600, 9)})
     assert set(fixed.names) == {*NAMES, "log10_jitter_2"} and isinstance(fixed.priors["teff"], dist.Normal)
     with pytest.raises(LabelError, match="no parameter rv_offset_1"):
-        JointSpectrum(joint.arms, priors={"rv_offset_1": 1.0})
-    other = StellarSpectrum(tiny_emulator, arms[1], broadening="none", **OPTIONS)
+        JointModel(joint.arms, priors={"rv_offset_1": 1.0})
+    other = StellarModel(tiny_emulator, arms[1], broadening="none", **OPTIONS)
     with pytest.raises(LabelError, match="Arm 2 has broadening='none'"):
-        JointSpectrum([joint.arms[0], other])
+        JointModel([joint.arms[0], other])
     with pytest.raises(ObservationError, match="one arm or more"):
-        JointSpectrum([])
+        JointModel([])
 
 
 def test_log_density_is_the_sum_of_the_arms_and_the_priors(joint):
@@ -71,7 +69,7 @@ def test_log_density_is_the_sum_of_the_arms_and_the_priors(joint):
     first = {n: f32[n] for n in NAMES}
     for arm, rv, jitter in ((joint.arms[0], RV, -2.5), (joint.arms[1], RV + 2.0, -3.0)):
         one = {**first, "rv": jnp.float32(rv), "log10_jitter": jnp.float32(jitter)}
-        total += float(eqx.filter_jit(arm.log_likelihood)(one, arm.data)[0])
+        total += float(eqx.filter_jit(arm.likelihood.log_likelihood)(one)) + float(arm.likelihood.constant)
         total += float(arm.nuisance_priors["log10_jitter"].log_prob(jitter))
     for name in NAMES:
         prior = joint.priors.get(name, joint.nuisance_priors.get(name))
@@ -86,10 +84,10 @@ def test_two_exposures_are_one_of_their_mean(tiny_emulator):
     """
     mean = observe(tiny_emulator, grid=tiny_emulator.config.wavelength, seed=4)
     half = mean.uncertainty * np.random.default_rng(8).standard_normal(len(mean))
-    one = StellarSpectrum(tiny_emulator, mean, priors={"log10_jitter": -4.0}, **OPTIONS)
+    one = StellarModel(tiny_emulator, mean, priors={"log10_jitter": -4.0}, **OPTIONS)
     exposures = [copy(mean, mean.flux + sign * half, np.sqrt(2)) for sign in (1, -1)]
     fixed = {"log10_jitter_1": -4.0, "log10_jitter_2": -4.0, "rv_offset_2": 0.0}
-    two = JointSpectrum.of(tiny_emulator, exposures, priors=fixed, **OPTIONS)
+    two = JointModel.of(tiny_emulator, exposures, priors=fixed, **OPTIONS)
     assert set(one.names) == set(two.names) == set(NAMES)
     truth = {**TRUTH, "rv": RV, "vbroad": VBROAD}
     width = {"teff": 25.0, "fe_h": 0.01, "mg_fe": 0.02, "rv": 0.06, "vbroad": 0.1}
@@ -98,7 +96,7 @@ def test_two_exposures_are_one_of_their_mean(tiny_emulator):
     found = []
     for model in (one, two):
         data = with_errors(model, truth)
-        value = eqx.filter_jit(lambda v, d, m=model: m.log_likelihood(v, d)[0])
+        value = eqx.filter_jit(lambda v, d: d.log_likelihood(v))
         found.append(
             np.array([float(value(model.complete({k: jnp.float32(x) for k, x in v.items()}), data)) for v in points])
         )
@@ -109,24 +107,25 @@ def test_two_exposures_are_one_of_their_mean(tiny_emulator):
 
 def with_errors(model, values):
     values = model.complete({k: jnp.float32(v) for k, v in values.items()})
-    return model.joined([spectrum.with_model_errors(of(values), own) for spectrum, of, own in model.parts(model.data)])
+    return eqx.filter_jit(lambda v, d: d.with_model_errors(v))(values, model.likelihood)
 
 
 def test_errors_of_the_model_do_not_average_out(tiny_emulator):
     """With exposures that see the same lines, information on a flux is 1 / (1 / S + m), S that of all exposures."""
     mean = observe(tiny_emulator, grid=tiny_emulator.config.wavelength, seed=4)
-    joint = JointSpectrum.of(tiny_emulator, [copy(mean, mean.flux), copy(mean, mean.flux, 2.0)], **OPTIONS)
+    joint = JointModel.of(tiny_emulator, [copy(mean, mean.flux), copy(mean, mean.flux, 2.0)], **OPTIONS)
     m = 1e-4
     information = 0.0
-    for arm in joint.data.arms:
-        variance = np.asarray(arm.variance / arm.level**2, float)
-        information = information + 1 / (variance + m * np.asarray(arm.share, float))
-    variance = np.asarray(joint.data.arms[0].variance / joint.data.arms[0].level ** 2, float)
+    for noise in (arm.noise for arm in joint.likelihood.arms):
+        variance = np.asarray(noise.variance / noise.level**2, float)
+        information = information + 1 / (variance + m * np.asarray(noise.share, float))
+    noise = joint.likelihood.arms[0].noise
+    variance = np.asarray(noise.variance / noise.level**2, float)
     np.testing.assert_allclose(information, 1 / (1 / (1.25 / variance) + m), rtol=0.02)
 
 
 def test_arms_that_do_not_overlap_keep_their_errors(joint):
-    share = np.asarray(joint.data.arms[0].share)
+    share = np.asarray(joint.likelihood.arms[0].noise.share)
     blue = joint.arms[0].wavelength < 6185.5
     assert (share[blue] == 1).all() and share[joint.arms[0].wavelength > 6187].min() > 1.5
 

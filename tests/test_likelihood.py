@@ -1,4 +1,4 @@
-"""`StellarSpectrum`: likelihood, priors, outlier weights, local surrogates."""
+"""`StellarModel`: likelihood, priors, outlier weights, local surrogates."""
 
 import os
 import subprocess
@@ -13,11 +13,10 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from scipy.stats import multivariate_normal
-from tiny import RANGE, RV, SPACE, TRUTH, VBROAD, line_emulator, observe, reduced_lines
+from tiny import RANGE, RV, SPACE, TRUTH, VBROAD, line_emulator, local_surrogate, observe, reduced_lines
 
-from emuinfer import Observation, StellarSpectrum
+from emuinfer import Observation, StellarModel
 from emuinfer.errors import LabelError, ObservationError
-from emuinfer.inference.sample import local_surrogate
 
 AT_TRUTH = {**TRUTH, "rv": RV, "vbroad": VBROAD, "log10_jitter": -4.0}
 
@@ -38,7 +37,7 @@ def observation(full):
 
 
 def make(emulator, observation, **options):
-    return StellarSpectrum(emulator, observation, **{"progress": False, "rv_range": (-60, 60), **options})
+    return StellarModel(emulator, observation, **{"progress": False, "rv_range": (-60, 60), **options})
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +50,17 @@ def f32(values):
 
 
 @eqx.filter_jit
-def log_likelihood(model, values, data):
-    return model.log_likelihood(values, data)[0]
+def log_likelihood(likelihood, values):
+    return likelihood.log_likelihood(values)
 
 
-def at(model, values=AT_TRUTH, data=None):
-    return float(log_likelihood(model, f32(values), model.data if data is None else data))
+@eqx.filter_jit
+def outlier_weights(likelihood, values):
+    return likelihood.with_weights(values).noise.weight
+
+
+def at(model, values=AT_TRUTH, likelihood=None):
+    return float(log_likelihood(model.likelihood if likelihood is None else likelihood, f32(values)))
 
 
 def test_reduction_is_close(reduced):
@@ -70,11 +74,11 @@ def test_first_velocity_is_found(model):
 def test_likelihood_is_the_dense_gaussian_one(model):
     """The continuum integrated out analytically is a Gaussian with covariance C + A S Aᵀ."""
     values = {**AT_TRUTH, "log10_jitter": -2.0}
-    data = model.data
-    flux = np.asarray(eqx.filter_jit(model.normalised_flux)(f32(values), data), float)
+    data, noise = model.likelihood, model.likelihood.noise
+    flux = np.asarray(eqx.filter_jit(data.normalised_flux)(f32(values)), float)
     design = (flux * np.asarray(data.continuum.basis[: data.continuum.n_terms], float)).T
-    noise = np.asarray(data.variance, float) + (1e-2 * np.asarray(data.level, float)) ** 2
-    covariance = np.diag(noise) + design @ np.diag(np.asarray(data.continuum.sd, float) ** 2) @ design.T
+    variance = np.asarray(noise.variance, float) + (1e-2 * np.asarray(noise.level, float)) ** 2
+    covariance = np.diag(variance) + design @ np.diag(np.asarray(data.continuum.sd, float) ** 2) @ design.T
     dense = multivariate_normal(design @ np.asarray(data.continuum.mean, float), covariance).logpdf(
         np.asarray(data.flux, float)
     )
@@ -82,14 +86,13 @@ def test_likelihood_is_the_dense_gaussian_one(model):
 
 
 def test_model_at_the_truth_fits_to_the_noise(model):
-    residual = np.asarray(model.data.flux) - _model_flux(model, AT_TRUTH)
-    chi2 = np.mean(residual**2 / np.asarray(model.data.variance))
+    residual = np.asarray(model.likelihood.flux) - _model_flux(model, AT_TRUTH)
+    chi2 = np.mean(residual**2 / np.asarray(model.likelihood.noise.variance))
     assert chi2 == pytest.approx(1, abs=4 * np.sqrt(2 / len(residual)))
 
 
 def _model_flux(model, values):
-    _, coefficients = eqx.filter_jit(model.log_likelihood)(f32(values), model.data)
-    return np.asarray(model.normalised_flux(f32(values), model.data) * model.data.continuum(coefficients))
+    return np.asarray(eqx.filter_jit(model.likelihood.model_flux)(f32(values)))
 
 
 def test_the_unit_of_the_flux_and_the_medium_do_not_matter(reduced, observation, model):
@@ -122,8 +125,8 @@ def test_masked_pixels_carry_no_information(reduced, observation):
     )
     plain = rebuild(observation.flux)
     spoilt = rebuild(np.where(mask, np.where(np.arange(len(mask)) % 2, np.nan, 1e9), observation.flux))
-    both = eqx.filter_jit(jax.value_and_grad(lambda v, d: plain.log_likelihood(v, d)[0]))
-    (one, slope), (other, spoilt_slope) = both(f32(AT_TRUTH), plain.data), both(f32(AT_TRUTH), spoilt.data)
+    both = eqx.filter_jit(jax.value_and_grad(lambda v, d: d.log_likelihood(v)))
+    (one, slope), (other, spoilt_slope) = both(f32(AT_TRUTH), plain.likelihood), both(f32(AT_TRUTH), spoilt.likelihood)
     assert float(one) == pytest.approx(float(other), abs=1e-3)
     for name in slope:
         assert float(slope[name]) == pytest.approx(float(spoilt_slope[name]), rel=1e-3, abs=1e-3)
@@ -138,7 +141,7 @@ def test_numpyro_sees_priors_and_likelihood(model):
     value = jax.jit(lambda v: log_density(model, (), {}, v)[0])(f32(values))
     prior = -np.log([2000, 2.0, 0.9, 40]).sum() + halfnorm(scale=10.0).logpdf(VBROAD)
     prior += halfnorm(scale=0.02).logpdf(1e-3) + np.log(1e-3 * np.log(10))
-    assert float(value) == pytest.approx(prior + at(model, values), abs=0.02)
+    assert float(value) == pytest.approx(prior + at(model, values) + float(model.likelihood.constant), abs=0.02)
     assert set(model.names) == {"teff", "fe_h", "mg_fe", "rv", "vbroad", "log10_jitter"}
 
 
@@ -193,16 +196,16 @@ def test_outlier_weights(full, reduced):
         clip=None,
     )
     model = make(reduced, spoilt)
-    weight = np.asarray(model.reweight(AT_TRUTH, model.data))
+    weight = np.asarray(outlier_weights(model.likelihood, f32(AT_TRUTH)))
     hit = np.exp(-0.5 * ((model.wavelength - 6187.0) / 0.12) ** 2) > 0.5
     assert weight[hit].max() < 0.05
     away = np.abs(model.wavelength - 6187.0) > 1
     assert weight[away].min() > 0.2 and 0.85 < weight[away].mean() <= 1
     # Weights settle: they do not sink from round to round.
-    data = model.data
+    data = model.likelihood
     for _ in range(4):
-        last, data = weight, eqx.tree_at(lambda d: d.weight, data, jnp.asarray(weight))
-        weight = np.asarray(model.reweight(AT_TRUTH, data))
+        last, data = weight, data.with_noise(data.noise.with_weight(jnp.asarray(weight)))
+        weight = np.asarray(outlier_weights(data, f32(AT_TRUTH)))
     np.testing.assert_allclose(weight[away], last[away], atol=0.02)
 
 
@@ -214,18 +217,19 @@ def test_local_surrogate_equals_full_around_the_star(full, observation, monkeypa
     rng = np.random.default_rng(0)
     width = {"teff": 20.0, "fe_h": 0.02, "mg_fe": 0.02, "rv": 0.1, "vbroad": 0.2}
     draws = {n: AT_TRUTH[n] + w * rng.standard_normal(160) for n, w in width.items()}
-    surrogate = local_surrogate(model, {**draws, "log10_jitter": np.full(160, -3.0)}, model.data)
-    local, exact = model.with_emulator(surrogate), model.with_emulator(model.full_on_grid())
+    surrogate = local_surrogate(model, {**draws, "log10_jitter": np.full(160, -3.0)})
+    local = model.likelihood.localised((surrogate,))
+    exact = model.likelihood.with_emulators(model.full_on_grid())
 
     @eqx.filter_jit
     def look(x, data):
         values = lambda x: {**AT_TRUTH, **{n: AT_TRUTH[n] + width[n] * x[i] for i, n in enumerate(width)}}
-        return jax.linearize(lambda x: model.normalised_flux(values(x), data), x)[0], jax.jacfwd(
-            lambda x: model.normalised_flux(values(x), data)
+        return jax.linearize(lambda x: data.normalised_flux(values(x)), x)[0], jax.jacfwd(
+            lambda x: data.normalised_flux(values(x))
         )(x)
 
     x = jnp.array([1.0, -0.7, 0.8, -0.5, 0.9])
-    (flux, slope), (flux_full, slope_full), (flux_poor, _) = (look(x, d) for d in (local, exact, model.data))
+    (flux, slope), (flux_full, slope_full), (flux_poor, _) = (look(x, d) for d in (local, exact, model.likelihood))
     assert np.abs(flux_poor - flux_full).max() > 1e-3
     np.testing.assert_allclose(flux, flux_full, atol=1e-4)
     assert 0 < np.asarray(surrogate.error).max() < 5e-4
@@ -235,12 +239,12 @@ def test_local_surrogate_equals_full_around_the_star(full, observation, monkeypa
 def test_full_emulator_on_the_grid(full, reduced, observation, monkeypatch):
     monkeypatch.setattr("emuinfer.likelihoods.stellar.reduce_emulator", lambda emulator, progress: reduced)
     model = make(full, observation)
-    data = model.with_emulator(model.full_on_grid())
+    data = model.likelihood.with_emulators(model.full_on_grid())
     scaled = jnp.asarray(SPACE.scale(SPACE.to_array(TRUTH)), jnp.float32)
     np.testing.assert_allclose(
-        data.emulator.grid_flux(scaled), full(TRUTH, np.clip(reduced.config.wavelength, *RANGE)), atol=1e-6
+        data.forward.emulator.grid_flux(scaled), full(TRUTH, np.clip(reduced.config.wavelength, *RANGE)), atol=1e-6
     )
-    assert at(model, data=data) == pytest.approx(at(model), abs=2)
+    assert at(model, likelihood=data) == pytest.approx(at(model), abs=2)
 
 
 def test_two_processes_may_reduce_the_same_emulator(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 import emuinfer as ei
 from emuinfer.forward.continuum import Continuum
-from emuinfer.inference.sample import find_optimum
+from emuinfer.inference import find_optimum
 from emuinfer.likelihoods.compressed import HIGHEST, LOWEST, NODES, _spline_inverse, nodes, spline
 
 
@@ -47,14 +47,14 @@ def test_factors_against_a_dense_covariance():
 
 
 def test_compressed_is_the_likelihood_of_the_pixels(tiny_emulator, tiny_observation):
-    model = ei.StellarSpectrum(tiny_emulator, tiny_observation, line_errors=None, progress=False)
+    model = ei.StellarModel(tiny_emulator, tiny_observation, line_errors=None, progress=False)
     fit = find_optimum(model, progress=False)
     rng = np.random.default_rng(1)
     pixels, star = [], []
     for _ in range(20):
         z = jnp.asarray(fit.z + rng.normal(0, 0.02, len(fit.z)), jnp.float32)
-        pixels.append(float(fit.density.log_density(z, fit.data)))
-        star.append(float(fit.density.log_density(z, fit.star)))
+        pixels.append(float(fit.density.log_density(z, fit.likelihood)))
+        star.append(float(fit.density.log_density(z, fit.compressed)))
     pixels, star = np.array(pixels), np.array(star)
     best = pixels.argmax()
     drop = pixels[best] - pixels

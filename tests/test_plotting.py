@@ -101,10 +101,10 @@ def test_label_text(name, text):
 
 def test_every_sampled_parameter_has_a_text(tiny_emulator, tiny_observation):
     """No parameter of a model of one or two arms is written with underscores or as a plain word."""
-    from emuinfer.likelihoods.joint import JointSpectrum
+    from emuinfer.likelihoods.joint import JointModel
 
     options = {"progress": False, "rv_range": (-60, 60), "broadening": "both"}
-    joint = JointSpectrum.of(tiny_emulator, [tiny_observation, tiny_observation], **options)
+    joint = JointModel.of(tiny_emulator, [tiny_observation, tiny_observation], **options)
     names = {n for arm in joint.arms for n in arm.names} | set(joint.names)
     assert {"log10_jitter", "log10_jitter_2", "rv_offset_2", "vsini"} < names
     assert [n for n in names if label_text(n) == n.replace("_", " ")] == []

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from emuinfer.errors import EmuinferError
-from emuinfer.posteriors.library import import_arviz
-from emuinfer.posteriors.posterior import (
+from emuinfer.posteriors import (
     build_posterior,
     diagnose,
     load_posterior,
@@ -19,6 +18,7 @@ from emuinfer.posteriors.posterior import (
     summary_table,
     verify_flag,
 )
+from emuinfer.posteriors.library import import_arviz
 
 az = import_arviz()
 
@@ -207,7 +207,7 @@ def test_arviz_announces_nothing_in_the_middle_of_a_fit(tmp_path):
     """On a day without an import of ArviZ yet (a fresh cache), building and diagnosing a posterior prints nothing."""
     program = """
 import numpy as np
-from emuinfer.posteriors.posterior import build_posterior, diagnose
+from emuinfer.posteriors import build_posterior, diagnose
 draws = np.random.default_rng(0).normal(size=(4, 500))
 print(diagnose(build_posterior({"teff": draws}, {"lp": draws}, observed_data={"flux": np.ones(3)})))
 """

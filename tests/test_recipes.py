@@ -70,12 +70,11 @@ def test_the_example_is_cut_to_the_window(tmp_path):
 def test_line_errors_are_residuals_over_depths(tmp_path, monkeypatch):
     wavelength = np.linspace(5150.0, 5160.0, 2000)
     depth = 0.1 + 0.5 * np.exp(-0.5 * ((wavelength - 5155) / 0.3) ** 2)
-    model = types.SimpleNamespace(wavelength=wavelength, residual_and_depth=lambda values, data: (0.2 * depth, depth))
+    model = types.SimpleNamespace(wavelength=wavelength)
+    monkeypatch.setattr(line_errors, "residual_and_depth", lambda fit: (0.2 * depth, depth))
     monkeypatch.setattr(line_errors, "load_emulator", lambda name: types.SimpleNamespace(medium="air"))
-    monkeypatch.setattr(line_errors, "StellarSpectrum", lambda *arguments, **options: model)
-    monkeypatch.setattr(
-        line_errors, "find_optimum", lambda model: types.SimpleNamespace(values={"rv": 30.0}, data=None)
-    )
+    monkeypatch.setattr(line_errors, "StellarModel", lambda *arguments, **options: model)
+    monkeypatch.setattr(line_errors, "find_optimum", lambda model: types.SimpleNamespace(values={"rv": 30.0}))
     line_errors.main(["any", str(tmp_path / "table.npz"), "--per-dex", "0.3"])
     table = LineErrors.load(tmp_path / "table.npz")
     assert table.medium == "air" and table.per_dex == 0.3 and table.fe_h == -0.37

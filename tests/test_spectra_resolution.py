@@ -9,7 +9,7 @@ from scipy.sparse import dia_matrix
 from scipy.special import erf
 from tiny import RV, TRUTH, VBROAD, observe
 
-from emuinfer import Observation, StellarSpectrum
+from emuinfer import Observation, StellarModel
 from emuinfer.errors import ObservationError
 from emuinfer.forward.lsf import box_weights, matrix_rows, resolving_power
 from emuinfer.forward.operator import SpectrumOperator
@@ -113,14 +113,14 @@ def test_model_with_a_matrix_is_that_with_the_gaussian(tiny_emulator):
     star = observe(tiny_emulator, grid=tiny_emulator.config.wavelength)
     data, _ = gaussian_matrix(star.wavelength, 30_000.0)
     options = {"progress": False, "rv_range": (-60, 60), "line_errors": None}
-    by_gaussian, by_matrix = (StellarSpectrum(tiny_emulator, star, resolution=r, **options) for r in (30_000.0, data))
+    by_gaussian, by_matrix = (StellarModel(tiny_emulator, star, resolution=r, **options) for r in (30_000.0, data))
     values = {k: jnp.float32(v) for k, v in {**TRUTH, "rv": RV, "vbroad": VBROAD}.items()}
-    one, other = (np.asarray(eqx.filter_jit(m.normalised_flux)(values, m.data)) for m in (by_matrix, by_gaussian))
-    used = np.asarray(by_matrix.data.weight) > 0
+    one, other = (np.asarray(eqx.filter_jit(m.likelihood.normalised_flux)(values)) for m in (by_matrix, by_gaussian))
+    used = np.asarray(by_matrix.likelihood.noise.weight) > 0
     assert (
         by_matrix.wavelength[0] == by_gaussian.wavelength[0] and used.sum() > len(used) - 16 and not used[[0, -1]].any()
     )
     np.testing.assert_allclose(one[used], other[used], atol=1e-3)
-    assert float(by_matrix.data.errors.instrument_kms) == pytest.approx(
-        float(by_gaussian.data.errors.instrument_kms), rel=0.02
+    assert float(by_matrix.likelihood.noise.errors.instrument_kms) == pytest.approx(
+        float(by_gaussian.likelihood.noise.errors.instrument_kms), rel=0.02
     )

@@ -8,7 +8,7 @@ from tiny import TRUTH, observe
 import emuinfer as ei
 from emuinfer.constants import SPEED_OF_LIGHT
 from emuinfer.forward.operator import SpectrumOperator
-from emuinfer.inference.sample import Unconstrained, _starts, _values
+from emuinfer.inference import Fit
 from emuinfer.observations.cross_correlation import common_rv, cross_correlation_rv
 from emuinfer.wavelengths.uniform import velocity_grid
 
@@ -41,9 +41,7 @@ def mock(grid, flux, rv, vsini, snr=100.0, seed=0):
 @pytest.mark.slow
 def test_high_velocities_are_found(shipped, rv, vsini, within):
     emulator, grid, flux = shipped
-    model = ei.StellarSpectrum(
-        emulator, mock(grid, flux, rv, vsini), broadening="vsini", line_errors=None, progress=False
-    )
+    model = ei.StellarModel(emulator, mock(grid, flux, rv, vsini), broadening="vsini", line_errors=None, progress=False)
     assert model.rv_guess == pytest.approx(rv, abs=within)
     support = model.nuisance_priors["rv"].support
     assert support.lower_bound < rv < support.upper_bound
@@ -54,7 +52,7 @@ def test_pixels_leave_room_for_the_rotation(tiny_emulator):
     star = observe(tiny_emulator, grid=tiny_emulator.config.wavelength)
     options = {"progress": False, "line_errors": None, "continuum_terms": 2}
     narrow, wide, fixed = (
-        ei.StellarSpectrum(tiny_emulator, star, **options, **more)
+        ei.StellarModel(tiny_emulator, star, **options, **more)
         for more in ({}, {"broadening": "vsini"}, {"broadening": "vsini", "priors": {"vsini": 20.0}})
     )
     moved = lambda model: SPEED_OF_LIGHT * (model.wavelength[0] / narrow.wavelength[0] - 1)
@@ -70,12 +68,10 @@ def test_the_search_starts_with_fast_rotation_where_lines_are_wide(tiny_emulator
     )
     noise = 0.002 * np.random.default_rng(1).standard_normal(len(wavelength))
     star = ei.Observation(wavelength, model_flux + noise, 0.002, resolution=3e4, medium="air", clip=None)
-    model = ei.StellarSpectrum(
+    model = ei.StellarModel(
         tiny_emulator, star, broadening="vsini", line_errors=None, continuum_terms=1, rv_range=(-30, 30), progress=False
     )
-    density = Unconstrained(model)
-    starts, data = _starts(model, density, 0)
-    assert _values(density, starts[0], data)["vsini"] > 30
+    assert Fit.screened(model)[0].values["vsini"] > 30
 
 
 def test_common_velocity_of_a_good_and_a_noisy_arm(shipped):

@@ -13,18 +13,17 @@ import pytest
 import tiny
 from astropy.table import Table
 
-from emuinfer import fit_many
+from emuinfer import SamplingConfig, fit_many
 from emuinfer.errors import ObservationError, SamplingError
-from emuinfer.inference.sample import sample
-from emuinfer.likelihoods import StellarSpectrum
+from emuinfer.inference import sample
+from emuinfer.likelihoods import StellarModel
 from emuinfer.observations.stack import SpectrumStack, as_stack, stack_observations
-from emuinfer.posteriors.posterior import draws_of, load_posterior
+from emuinfer.posteriors import draws_of, load_posterior
+from emuinfer.survey import FLAGS
 from emuinfer.survey.files import Folder
-from emuinfer.survey.fit_many import Settings
-from emuinfer.survey.summary import FLAGS
 
-SETTINGS = Settings(warmup=75, draws=150, local=80, test=20, components=8, verify=24)
-OPTIONS = {"settings": SETTINGS, "line_errors": None, "batch": 4, "progress": False, "rv_range": (-60.0, 60.0)}
+CONFIG = SamplingConfig(warmup=75, draws=150, local=80, test=20, components=8, verify=24)
+OPTIONS = {"config": CONFIG, "line_errors": None, "batch": 4, "progress": False, "rv_range": (-60.0, 60.0)}
 LABELS = [
     {"teff": t, "fe_h": f, "mg_fe": m}
     for t, f, m in [
@@ -76,7 +75,7 @@ def test_bad_stars_are_flagged_and_harm_no_other(table, tiny_emulator, stack):
 @pytest.mark.slow
 def test_agrees_with_a_fit_of_one_star(table, tiny_emulator):
     observation = tiny.observe(tiny_emulator, seed=0, labels=LABELS[0], rv=12.0, grid=tiny_emulator.config.wavelength)
-    model = StellarSpectrum(tiny_emulator, observation, line_errors=None, progress=False, rv_range=(-60, 60))
+    model = StellarModel(tiny_emulator, observation, line_errors=None, progress=False, rv_range=(-60, 60))
     posterior = sample(model, seed=1, warmup=150, draws=300, verify=0, progress=False)
     for name in ("teff", "fe_h", "mg_fe"):
         x = draws_of(posterior, name)
@@ -169,10 +168,10 @@ def program(path, stack, out, devices=1, environment=(), **more):
     """A process of its own that fits the stack."""
     code = f"""
 from emuinfer import fit_many
-from emuinfer.survey import Settings
+from emuinfer import SamplingConfig
 from emuinfer.survey.files import Folder
 if __name__ == "__main__":
-    options = {{"settings": {SETTINGS!r}, "line_errors": None, "batch": 2, "progress": False, "rv_range": (-60.0, 60.0)}}
+    options = {{"config": {CONFIG!r}, "line_errors": None, "batch": 2, "progress": False, "rv_range": (-60.0, 60.0)}}
     options |= {more!r}
     fit_many({str(path)!r}, {str(stack)!r}, {str(out)!r}, **options)
     import jax

@@ -4,7 +4,8 @@ import arviz
 import numpy as np
 import pytest
 
-from emuinfer.survey.summary import effective_size, flag_names, r_hat
+from emuinfer.posteriors.convergence import effective_size, r_hat
+from emuinfer.survey import flag_names
 
 
 @pytest.mark.parametrize("coefficient", [-0.4, 0.0, 0.6, 0.95])

@@ -86,3 +86,16 @@ def stop_after_one_batch(patch):
         save(self, number, results)
 
     patch.setattr(Folder, "save", interrupted)
+
+
+def local_surrogate(model, draws):
+    """A `LocalSpectrum` of a `StellarModel` from the full emulator at `draws`, name to `(n,)` or a number."""
+    import equinox as eqx
+
+    from emuinfer.emulators import fit_local
+    from emuinfer.inference import steps
+
+    values = model.complete({k: jnp.asarray(v, jnp.float32) for k, v in draws.items()})
+    full = model.likelihood.with_emulators(model.full_on_grid())
+    parameters, flux = eqx.filter_jit(steps.spectra)(full, values, 20)
+    return eqx.filter_jit(fit_local)(parameters, flux, np.flatnonzero(np.ptp(np.asarray(parameters), 0) > 0))

@@ -12,6 +12,7 @@ from .. import __version__
 from ..deprecation import renamed_arguments, renamed_names
 from ..errors import SamplingError
 from ..files import write_json, write_table
+from ..inference.config import SURVEY
 from .fits import FOLDERS, MOCK, checked_errors, fit_mocks, known_errors
 from .mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, labels_of, load_source, observe, prior_check
 from .statistics import summarise
@@ -31,7 +32,7 @@ class Calibration(NamedTuple):
     path: Path
 
 
-@renamed_arguments(sampling="pixels_per_fwhm")
+@renamed_arguments(sampling="pixels_per_fwhm", settings="config")
 def check_coverage(
     emulator,
     source,
@@ -50,7 +51,7 @@ def check_coverage(
     rv_range=(-100.0, 100.0),
     continuum_terms=None,
     robust=True,
-    settings=None,
+    config=SURVEY,
     batch=None,
     workers=1,
     keep_draws=False,
@@ -74,12 +75,12 @@ def check_coverage(
     - `rows`: which spectra of the source: indices, a mask, a slice, or a name of `choose_rows`. `n`: how many of
       them, at random; all by default.
     - `resolution` (λ / FWHM), `pixels_per_fwhm`, `snr` (per pixel in the continuum; every star at each).
-    - `emulator_error`: as of `StellarSpectrum`, one of `"shipped"` (also the one saved beside the emulator), None or an
+    - `emulator_error`: as of `StellarModel`, one of `"shipped"` (also the one saved beside the emulator), None or an
       `EmulatorUncertainty`; or a pair, None and another, to compare fits without that error and with it.
       `uncertainty` is the old way to give one.
     - `medium`: of the wavelengths of an `.npz` file; the emulator's by default.
-    - `priors`: of vbroad, vsini and log10_jitter, as for `StellarSpectrum`. `rv_range`: km/s, of the true velocities.
-    - `continuum_terms`, `robust`: as for `StellarSpectrum`. `settings`, `batch`, `workers`: as for `fit_many`.
+    - `priors`: of vbroad, vsini and log10_jitter, as for `StellarModel`. `rv_range`: km/s, of the true velocities.
+    - `continuum_terms`, `robust`: as for `StellarModel`. `config`, `batch`, `workers`: as for `fit_many`.
     - `keep_draws`: keep the draws as netCDF (some 100 kB per fit).
 
     **Raises:** `GridError` where the source does not fit the emulator, `SamplingError` where `output` holds another run.
@@ -96,10 +97,10 @@ def check_coverage(
     notes += _training_notes(named, grid, rows is None)
     notes += _prior_notes(loaded.label_space, labels_of(grid, chosen, loaded.label_space))
     model = {k: v for k, v in (("continuum_terms", continuum_terms), ("robust", robust)) if v is not MODEL[k]}
-    _begin(output, _plan(loaded, grid, chosen, mock, errors[0], priors, settings, model), overwrite)
+    _begin(output, _plan(loaded, grid, chosen, mock, errors[0], priors, config, model), overwrite)
     truth = observe(grid, chosen, loaded, mock, priors, output / MOCK)
     options = model | {
-        "settings": settings,
+        "config": config,
         "batch": batch,
         "seed": mock.seed,
         "workers": workers,
@@ -156,7 +157,7 @@ def _prior_notes(space, labels):
     return notes
 
 
-def _plan(emulator, grid, rows, mock, uncertainty, priors, settings, options):
+def _plan(emulator, grid, rows, mock, uncertainty, priors, config, options):
     import dataclasses
 
     import jax
@@ -164,7 +165,7 @@ def _plan(emulator, grid, rows, mock, uncertainty, priors, settings, options):
     from ..emulators import emulator_hash
 
     leaves = [np.asarray(x).tobytes() for x in jax.tree.leaves(True if isinstance(uncertainty, str) else uncertainty)]
-    shown = {k: repr(v) for k, v in sorted({**priors, **options, "settings": settings}.items())}
+    shown = {k: repr(v) for k, v in sorted({**priors, **options, "config": config}.items())}
     plan = {
         "emulator": emulator_hash(emulator),
         "uncertainty": hashlib.sha256(b"".join(leaves)).hexdigest()[:16],

@@ -63,7 +63,7 @@ def fit_mocks(emulator, output, emulator_error, truth, rows, mock, options, keep
     `output`: the folder with the file of mocks, in which the fits get one of their own. `truth`: of each of `rows`, by
     parameter; `options`: of `fit_many`.
     """
-    from ..survey.fit_many import fit_many
+    from ..survey import fit_many
 
     switch = emulator_error is not None
     folder = output / FOLDERS[switch]

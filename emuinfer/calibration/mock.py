@@ -22,7 +22,7 @@ NAMED_ROWS = ("held-out", "flagship")
 @dataclasses.dataclass(frozen=True)
 class Mock:
     """What is observed: `resolution` λ / FWHM, `pixels_per_fwhm`, `snr` per pixel in the continuum, `broadening` as of
-    `StellarSpectrum`, `rv_range` km/s from which the velocities are drawn, `seed` of all of it.
+    `StellarModel`, `rv_range` km/s from which the velocities are drawn, `seed` of all of it.
 
     **Raises:** `GridError` on numbers that are out of range.
     """

@@ -121,7 +121,7 @@ def coverage(
     options |= {"emulator_error": WHICH[emulator_error], "keep_draws": keep_draws, "overwrite": overwrite}
     use_compilation_cache()
     from ..calibration.check import check_coverage
-    from ..survey.fit_many import Settings
+    from ..inference import SURVEY
 
     with telling("Finished batches are kept: run the same command again to go on."):
         done = check_coverage(
@@ -131,7 +131,7 @@ def coverage(
             resolution=resolution,
             pixels_per_fwhm=pixels_per_fwhm if sampling is None else sampling,
             snr=snr or SNR,
-            settings=Settings(chains=chains, warmup=warmup, draws=draws),
+            config=SURVEY.with_given(chains=chains, warmup=warmup, draws=draws),
             progress=not quiet,
             **options,
         )

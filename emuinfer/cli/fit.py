@@ -151,8 +151,8 @@ def _refuse_results(folder, overwrite):
 
 
 def _fit_one(emulator, path, folder, settings):
-    from ..inference.sample import sample
-    from ..likelihoods import StellarSpectrum
+    from ..inference import sample
+    from ..likelihoods import StellarModel
     from ..observations import Observation
 
     progress = settings["progress"]
@@ -161,7 +161,7 @@ def _fit_one(emulator, path, folder, settings):
         print(observation, file=sys.stderr, flush=True)
     # Before the long part, so that an output that cannot be written is known at once.
     with written_together(folder, RESULTS) as staging:
-        model = StellarSpectrum(emulator, observation, progress=progress, **settings["model"])
+        model = StellarModel(emulator, observation, progress=progress, **settings["model"])
         posterior = sample(model, progress=progress, **settings["sample"])
         table = _write_results(posterior, model, staging, settings)
     _print_results(table, posterior, observation, folder)
@@ -177,7 +177,7 @@ def _write_results(posterior, model, folder, settings):
     write_table(table, folder / "summary.ecsv")
     save_posterior(posterior, folder / "posterior.nc")
     low, median, high = np.quantile(
-        posterior["posterior_predictive"]["model_flux"].values[0], [0.16, 0.5, 0.84], axis=0
+        posterior["posterior_predictive"]["model_flux"].values, [0.16, 0.5, 0.84], axis=(0, 1)
     )
     observation, pixels = model.observation, model.pixels
     plot_fit(

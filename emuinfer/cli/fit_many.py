@@ -101,7 +101,8 @@ def fit_many(
         return
     part = _worker(worker)
     use_compilation_cache()
-    from ..survey.fit_many import Settings, fit_many
+    from ..inference import SURVEY
+    from ..survey import fit_many
 
     with telling("Finished batches are kept: run the same command again to go on."):
         table = fit_many(
@@ -111,7 +112,7 @@ def fit_many(
             resolution=resolution,
             medium=medium and medium.value,
             rv_range=rv_range,
-            settings=Settings(chains=chains, warmup=warmup, draws=draws),
+            config=SURVEY.with_given(chains=chains, warmup=warmup, draws=draws),
             batch=batch,
             workers=workers,
             worker=part,

@@ -9,10 +9,8 @@ coefficients quadratic in the whitened parameters, replace both.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..labels.features import quadratic_terms
-from .components import principal_components
 
 
 class LocalSpectrum(eqx.Module):
@@ -34,28 +32,12 @@ class LocalSpectrum(eqx.Module):
         return self.mean + (terms @ self.coefficients) @ self.basis
 
 
-def fit_local(parameters, spectra, *, n_test: int = 40, components: int = 16) -> LocalSpectrum:
-    """Fit a `LocalSpectrum` to `spectra` `(n, n_pix)` at `parameters` `(n, n_parameters)` drawn around a star.
+def fit_local(parameters, spectra, free, n_test: int = 40, components: int = 16) -> LocalSpectrum:
+    """Fit a `LocalSpectrum` to `spectra` `(n, n_pix)` at `parameters` `(n, n_parameters)` drawn around a star. Pure JAX.
 
-    The last `n_test` draws measure the error and are not fitted. Parameters that do not vary are left out of the quadratic.
+    The last `n_test` draws measure the error and are not fitted. `free`: indices of the parameters that vary (static); the
+    others are left out of the quadratic.
     """
-    p, spectra = np.asarray(parameters, np.float64), np.asarray(spectra)
-    fit = slice(0, len(p) - n_test)
-    centre = p.mean(0)
-    whiten = _whitening(p - centre)
-    terms = quadratic_terms((p - centre) @ whiten)
-    mean, basis, target = principal_components(spectra[fit], min(components, len(spectra[fit]) - 1))
-    # A ridge far below the terms' own size keeps near-collinear squares of narrow directions from growing.
-    ridge = 1e-6 * len(terms[fit]) * np.eye(terms.shape[1])
-    coefficients = np.linalg.solve(terms[fit].T @ terms[fit] + ridge, terms[fit].T @ target)
-    residual = mean + terms[-n_test:] @ coefficients @ basis - spectra[-n_test:]
-    as32 = lambda a: jnp.asarray(a, jnp.float32)
-    error = np.sqrt((residual**2).mean(0))
-    return LocalSpectrum(as32(centre), as32(whiten), as32(coefficients), as32(mean), as32(basis), as32(error))
-
-
-def fit_local_device(parameters, spectra, free, n_test, components) -> LocalSpectrum:
-    """As `fit_local`, in JAX and float32, for many stars in one program; `free`: which parameters vary (static)."""
     fit = slice(0, parameters.shape[0] - n_test)
     centre = parameters.mean(0)
     p = (parameters - centre)[:, free]
@@ -79,18 +61,7 @@ def fit_local_device(parameters, spectra, free, n_test, components) -> LocalSpec
     target = away[fit] @ basis.T
     t = terms[fit]
     normal = t.T @ t
-    ridge = 1e-5 * jnp.diag(jnp.diagonal(normal) + 1e-6 * len(t))  # larger than in `fit_local`, for float32
+    ridge = 1e-5 * jnp.diag(jnp.diagonal(normal) + 1e-6 * len(t))
     coefficients = jax.scipy.linalg.solve(normal + ridge, t.T @ target, assume_a="pos")
     residual = away[-n_test:] - terms[-n_test:] @ coefficients @ basis
     return LocalSpectrum(centre, whiten, coefficients, mean, basis, jnp.sqrt((residual**2).mean(0)))
-
-
-def _whitening(centred):
-    """`(n_parameters, n_free)` that turns centred draws into uncorrelated ones of unit variance."""
-    covariance = centred.T @ centred / len(centred)
-    sd = np.sqrt(np.diag(covariance))
-    free = sd > 1e-6
-    values, vectors = np.linalg.eigh(covariance[np.ix_(free, free)] / np.outer(sd[free], sd[free]))
-    whiten = np.zeros((len(sd), free.sum()))
-    whiten[free] = vectors / np.sqrt(np.maximum(values, 1e-8)) / sd[free, None]
-    return whiten

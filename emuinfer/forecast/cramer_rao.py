@@ -14,7 +14,7 @@ from ..emulators import Emulator, reduce_emulator
 from ..errors import EmuinferError
 from ..forward.operator import SpectrumOperator
 from ..labels.space import solar_labels
-from ..likelihoods import StellarSpectrum
+from ..likelihoods import StellarModel
 from ..observations import Observation
 from .bounds import Bounds, invert, prior_information, step_sizes
 from .forecast import Exposure, Forecast
@@ -26,20 +26,18 @@ BROADENING_KMS = 3.0  # where the caller names no vbroad or vsini; the informati
 def cramer_rao(model_or_emulator, labels, instrument=None, snr=None, **options) -> Bounds:
     """Cramér–Rao bounds for a star with these labels.
 
-    `cramer_rao(model, labels)` is about the observation that a `StellarSpectrum` describes, see `model_bounds` for the
+    `cramer_rao(model, labels)` is about the observation that a `StellarModel` describes, see `model_bounds` for the
     options. `cramer_rao(emulator, labels, instrument, snr)` is a forecast for a spectrum not yet taken, see
     `forecast_bounds`.
     """
-    if isinstance(model_or_emulator, StellarSpectrum):
+    if isinstance(model_or_emulator, StellarModel):
         if instrument is not None or snr is not None:
             raise EmuinferError(
-                "A StellarSpectrum has its own observation: give no instrument or S/N with it. For a forecast pass the emulator."
+                "A StellarModel has its own observation: give no instrument or S/N with it. For a forecast pass the emulator."
             )
         return model_bounds(model_or_emulator, labels, **options)
     if not isinstance(model_or_emulator, Emulator):
-        raise EmuinferError(
-            f"cramer_rao needs a StellarSpectrum or an Emulator; got {type(model_or_emulator).__name__}."
-        )
+        raise EmuinferError(f"cramer_rao needs a StellarModel or an Emulator; got {type(model_or_emulator).__name__}.")
     if instrument is None:
         raise EmuinferError("A forecast needs an instrument: an Instrument, the name of a shipped one, or exposures.")
     return forecast_bounds(model_or_emulator, labels, instrument, snr, **options)
@@ -104,7 +102,7 @@ def forecast_bounds(
 
 
 def model_bounds(
-    model: StellarSpectrum,
+    model: StellarModel,
     labels,
     *,
     rv=None,
@@ -129,7 +127,7 @@ def model_bounds(
     - `vbroad`, `vsini`: km/s; by default the model's fixed value or 3. They matter: near 0 there is no information.
     - `log10_jitter`: adds (jitter × continuum)² to the variance; by default the model's fixed value, or no jitter.
     - `continuum`: Chebyshev coefficients `(n_terms,)` in units of the scaled data; by default those that fit the data best.
-    - `model_error`: add the variance that a fit gives to errors of the lines and of the emulator (`StellarSpectrum`). By
+    - `model_error`: add the variance that a fit gives to errors of the lines and of the emulator (`StellarModel`). By
       default the noise is that of the data alone, as usual for such bounds.
     - `full`: derivatives of the full emulator instead of the reduced one.
 
@@ -154,9 +152,9 @@ def model_bounds(
     free = [n for n in values if n not in fixed]
     jitter = fixed.get("log10_jitter") if log10_jitter is None else log10_jitter
 
-    data = model.with_emulator(model.full_on_grid()) if full else model.data
+    data = model.likelihood.with_emulators(model.full_on_grid()) if full else model.likelihood
     if model_error:
-        data = eqx.tree_at(lambda d: d.model_variance, data, model.model_variance(values, data))
+        data = _with_model_variance(data, {n: jnp.float32(v) for n, v in values.items()})
     flux, columns = _derivatives(model, values, free, data)
     coefficients = _continuum_at(model, values, data, jitter) if continuum is None else np.asarray(continuum, float)
     sigma = _sigma(model, data, jitter)
@@ -179,14 +177,14 @@ def _derivatives(model, values, free, data):
     """Model flux before the continuum `(n_pix,)` and its derivatives by the free parameters `(n_free, n_pix)`, float64."""
     unit = step_sizes(model.label_space, free)
     start = {n: jnp.float32(v) for n, v in values.items()}
-    flux, columns = _derivatives_jit(model.normalised_flux, tuple(free), jnp.asarray(unit, jnp.float32), start, data)
+    flux, columns = _derivatives_jit(tuple(free), jnp.asarray(unit, jnp.float32), start, data)
     return np.asarray(flux, float), np.asarray(columns, float) / unit[:, None]
 
 
 @eqx.filter_jit
-def _derivatives_jit(flux_of, free, unit, start, data):
+def _derivatives_jit(free, unit, start, data):
     def flux(step):
-        return flux_of({**start, **{n: start[n] + unit[i] * step[i] for i, n in enumerate(free)}}, data)
+        return data.normalised_flux({**start, **{n: start[n] + unit[i] * step[i] for i, n in enumerate(free)}})
 
     zero = jnp.zeros(len(free), jnp.float32)
     # One direction after another: all at once would hold a transformer's activations once per label.
@@ -195,10 +193,11 @@ def _derivatives_jit(flux_of, free, unit, start, data):
 
 def _sigma(model, data, jitter):
     """Total standard deviation at the pixels, infinite where they are not used, `(n_pix,)`."""
-    variance = np.asarray(data.variance, float) + np.asarray(data.model_variance, float)
+    noise = data.noise
+    variance = np.asarray(noise.variance, float) + np.asarray(noise.model_variance, float)
     if jitter is not None:
-        variance = variance + (10.0**jitter * np.asarray(data.level, float)) ** 2
-    weight = np.asarray(data.weight, float)
+        variance = variance + (10.0**jitter * np.asarray(noise.level, float)) ** 2
+    weight = np.asarray(noise.weight, float)
     return np.where(weight > 0, np.sqrt(variance / np.maximum(weight, 1e-30)), np.inf)
 
 
@@ -206,12 +205,17 @@ def _continuum_at(model, values, data, jitter):
     """The continuum's coefficients that fit the model's own observation best, `(n_terms,)`."""
     at = {**values, "log10_jitter": -10.0 if jitter is None else jitter}
     at = {n: jnp.float32(v) for n, v in at.items()}
-    return np.asarray(_coefficients_jit(model.log_likelihood, at, data), float)
+    return np.asarray(_coefficients_jit(at, data), float)
 
 
 @eqx.filter_jit
-def _coefficients_jit(log_likelihood, values, data):
-    return log_likelihood(values, data)[1]
+def _coefficients_jit(values, data):
+    return data.marginal(values)[1]
+
+
+@eqx.filter_jit
+def _with_model_variance(data, values):
+    return data.with_model_variance(values)
 
 
 def instrument_model(
@@ -225,7 +229,7 @@ def instrument_model(
     vbroad: float = BROADENING_KMS,
     vsini: float = BROADENING_KMS,
     **options,
-) -> StellarSpectrum:
+) -> StellarModel:
     """The model of a spectrum that an instrument would take: noise-free flux at velocity 0, with the noise's size known.
 
     **Arguments:**
@@ -234,7 +238,7 @@ def instrument_model(
     - `resolution`: λ/FWHM of the Gaussian line spread function; `pixels_per_fwhm` pixels to each, uniform in ln λ.
     - `snr`: signal-to-noise ratio per pixel at the continuum; every pixel's noise is 1/`snr`.
     - `labels`: of the star; the Sun's by default (`solar_labels`). `vbroad`, `vsini`: km/s, used as `broadening` says.
-    - `options`: for `StellarSpectrum` (`priors`, `broadening`, `continuum_terms`, …).
+    - `options`: for `StellarModel` (`priors`, `broadening`, `continuum_terms`, …).
 
     Pixels within about 70 km/s of the ends of the emulator's range are left out, as in every fit.
 
@@ -264,4 +268,4 @@ def instrument_model(
     observation = Observation(
         wavelength, flux, 1.0 / snr, resolution=resolution, medium=emulator.medium, name="instrument", clip=None
     )
-    return StellarSpectrum(emulator, observation, **{"rv_range": (-30.0, 30.0), **options})
+    return StellarModel(emulator, observation, **{"rv_range": (-30.0, 30.0), **options})

@@ -5,6 +5,8 @@ The data are `d ~ N(m (B c), 1/w)` with model flux `m`, inverse variances `w`, a
 Leistedt 2020, arXiv:2005.14199; Luger, Foreman-Mackey & Hogg 2017, RNAAS 1, 7).
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -97,6 +99,16 @@ class Continuum(eqx.Module):
 
     def _with_rows(self, rows, data, ivar, reference_ivar):
         """As `log_likelihood`; the first of `rows` `(n_terms + rank, n_pix)` have the continuum's priors, the others unit ones."""
+        solved = self._solve_rows(rows, data, ivar)
+        used, w, prior, precision, r = solved.used, solved.weight, solved.prior, solved.precision, solved.residual
+        pixels = jnp.where(used, w * r**2 - jnp.log(jnp.where(used, ivar / reference_ivar, 1.0)), 0.0)
+        chi2 = _sum(pixels) + jnp.sum((solved.guess - prior) ** 2 * precision) - solved.slope @ solved.step
+        log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(solved.factor)) - jnp.log(solved.scale))
+        log_det = log_det - jnp.sum(jnp.log(precision))
+        return -0.5 * (chi2 + log_det), jax.lax.stop_gradient((solved.guess + solved.step)[: self.n_terms])
+
+    def _solve_rows(self, rows, data, ivar) -> "_Solved":
+        """The coefficients of `rows` given `data`, in two steps."""
         used = ivar > 0
         w = jnp.where(used, ivar, 0.0)
         ones = jnp.ones(len(rows) - self.n_terms)
@@ -112,11 +124,46 @@ class Continuum(eqx.Module):
         guess = jax.lax.stop_gradient(prior + solve(slope(prior, data - prior @ rows)))
         r = data - guess @ rows
         b = slope(guess, r)
-        step = solve(b)
-        pixels = jnp.where(used, w * r**2 - jnp.log(jnp.where(used, ivar / reference_ivar, 1.0)), 0.0)
-        chi2 = _sum(pixels) + jnp.sum((guess - prior) ** 2 * precision) - b @ step
-        log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)) - jnp.log(scale)) - jnp.sum(jnp.log(precision))
-        return -0.5 * (chi2 + log_det), jax.lax.stop_gradient((guess + step)[: self.n_terms])
+        return _Solved(used, w, precision, prior, scale, factor, guess, r, b, solve(b))
+
+    def leave_one_out(self, model, data, ivar, factors=None, white=None):
+        """Mean and variance of each pixel given all others: `(n_pix,)` both, and the continuum's coefficients.
+
+        Arguments as for `log_likelihood`; continuum and factors are integrated out. With the covariance C of the pixels and
+        g = C⁻¹ (data − mean), pixel i has given the others the mean d_i − g_i / C⁻¹_ii and the variance 1 / C⁻¹_ii
+        (Bürkner, Gabry & Vehtari 2021, Computational Statistics 36, 1243, eq. 11). Pixels with `ivar` 0 have the variance 0
+        here.
+        """
+        factors = jnp.zeros((0, len(data))) if factors is None else factors
+        rows = jnp.concatenate([self.basis[: self.n_terms] * model, factors])
+        seen = (lambda x: x) if white is None else white
+        rows, whitened = seen(rows), seen(data)
+        solved = self._solve_rows(rows, whitened, ivar)
+        coefficients = solved.guess + solved.step
+        g = solved.weight * (whitened - coefficients @ rows)
+        y = jax.scipy.linalg.solve_triangular(solved.factor, solved.scale[:, None] * rows * solved.weight, lower=True)
+        diagonal = solved.weight
+        if white is not None:
+            g, y, diagonal = white.transposed(g), white.transposed(y), white.transposed_diagonal(diagonal)
+        diagonal = diagonal - (y**2).sum(0)
+        safe = jnp.where(solved.used, diagonal, 1.0)
+        variance = jnp.where(solved.used, 1.0 / safe, 0.0)
+        return data - g * variance, variance, coefficients[: self.n_terms]
+
+
+class _Solved(NamedTuple):
+    """What `_solve_rows` knows of the coefficients: `guess + step`, and the residual and the slope at `guess`."""
+
+    used: jax.Array
+    weight: jax.Array
+    precision: jax.Array
+    prior: jax.Array
+    scale: jax.Array
+    factor: jax.Array
+    guess: jax.Array
+    residual: jax.Array
+    slope: jax.Array
+    step: jax.Array
 
 
 def _gram(moments, sd):

@@ -44,6 +44,14 @@ class Correlation(eqx.Module):
         """White combinations of `x` `(…, n_pix)`; pixels that are not usable stay as they are."""
         return self.gain * x - self.back * x[..., self.before]
 
+    def transposed(self, x):
+        """The transform's transpose on `x` `(…, n_pix)`."""
+        return self.gain * x - jnp.zeros_like(x).at[..., self.before].add(self.back * x)
+
+    def transposed_diagonal(self, w):
+        """The diagonal `(n_pix,)` of Tᵀ diag(w) T for the transform T."""
+        return self.gain**2 * w + jnp.zeros_like(w).at[self.before].add(self.back**2 * w)
+
     @property
     def log_determinant(self) -> float:
         """Of the transform: the sum of log(1 / √(1 − ρ^2g))."""

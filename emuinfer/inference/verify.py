@@ -1,4 +1,4 @@
-"""Whether a posterior from the reduced emulator holds against the full one."""
+"""Whether a posterior from a surrogate holds against the full emulator."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from ..posteriors.posterior import pareto_smoothed_weights, verify_flag
+from ..likelihoods import Likelihood
+from ..posteriors.pareto import pareto_smoothed_weights, verify_flag
 
 
 class ImportanceCheck(NamedTuple):
@@ -22,17 +23,14 @@ class ImportanceCheck(NamedTuple):
 
 
 def importance_check(
-    model, data, values: dict, *, star=None, n: int = 200, seed: int = 0, progress: bool = True
+    full: Likelihood, sampled: Likelihood, values: dict, *, n: int = 200, seed: int = 0, progress: bool = True
 ) -> ImportanceCheck:
-    """Evaluate the full emulator at `n` draws and weigh them by the ratio of the two likelihoods.
+    """Evaluate the likelihood `full` at `n` draws and weigh them by its ratio to `sampled`, from which the draws come.
 
-    `data` is what the draws were sampled with, or, with the compressed likelihood `star`, what that was made from; `values`
-    maps parameters to draws `(total,)`. Priors cancel in the ratio.
+    `values` maps all parameters, fixed ones too, to draws `(total,)` or to numbers. Priors cancel in the ratio.
     """
-    total = len(next(iter(values.values())))
+    total = max(np.size(v) for v in values.values())
     index = np.sort(np.random.default_rng([seed, 5]).choice(total, min(n, total), replace=False))
-    full = eqx.tree_at(lambda d: d.emulator, data, model.full_on_grid(), is_leaf=lambda x: x is data.emulator)
-    one = eqx.filter_jit(lambda v, d: model.log_likelihood(v, d)[0])
     rows = index
     if progress:
         from tqdm import tqdm
@@ -40,7 +38,12 @@ def importance_check(
         rows = tqdm(index, desc="verifying", unit="draw", leave=False)
     ratio = np.empty(len(index))
     for i, row in enumerate(rows):
-        at = model.complete({k: jnp.float32(v[row]) for k, v in values.items()})
-        ratio[i] = float(one(at, full)) - float(one(at, data if star is None else star))
+        at = {k: jnp.float32(np.broadcast_to(v, total)[row]) for k, v in values.items()}
+        ratio[i] = float(_log_likelihood(full, at)) - float(_log_likelihood(sampled, at))
     log_weights, k_hat, ess = pareto_smoothed_weights(ratio)
     return ImportanceCheck(index, log_weights, k_hat, ess, *verify_flag(k_hat, ess, len(index)))
+
+
+@eqx.filter_jit
+def _log_likelihood(likelihood, values):
+    return likelihood.log_likelihood(values)

@@ -1,5 +1,14 @@
-"""NumPyro models of observed spectra."""
+"""NumPyro models of observed spectra, and the likelihoods that they are made of."""
 
-from .joint import JointSpectrum as JointSpectrum
-from .stellar import StarData as StarData
-from .stellar import StellarSpectrum as StellarSpectrum
+from .base import Likelihood as Likelihood
+from .base import SpectrumModel as SpectrumModel
+from .compressed import CompressedLikelihood as CompressedLikelihood
+from .density import Unconstrained as Unconstrained
+from .forward_model import GridModel as GridModel
+from .forward_model import LocalModel as LocalModel
+from .joint import JointLikelihood as JointLikelihood
+from .joint import JointModel as JointModel
+from .line_errors import LineErrors as LineErrors
+from .noise import Noise as Noise
+from .pixels import PixelLikelihood as PixelLikelihood
+from .stellar import StellarModel as StellarModel

@@ -16,75 +16,98 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from ..labels import LabelSpace
 from ..labels.features import quadratic_terms
+from .base import Likelihood
+from .forward_model import local_parameters
 
 LOWEST, HIGHEST, NODES = -4.5, -0.7, 64  # log10 of the jitter: below it counts as none
 PAD = 2  # knots beyond the ends
 
 
-class CompressedStar(eqx.Module):
+class CompressedLikelihood(Likelihood):
     """Log likelihood of one star as a function of local parameters and jitter; see the module's docstring."""
 
-    centre: jax.Array  # (n_parameters,)
-    whiten: jax.Array  # (n_parameters, n_free)
-    coefficients: jax.Array  # (n_terms, components)
-    quadratic: jax.Array  # (NODES, 1 + components, 1 + components), spline coefficients
-    noise: jax.Array  # (NODES,), spline coefficients of the information on log10 of the jitter
+    centre: Float[Array, " n_parameters"]
+    whiten: Float[Array, "n_parameters n_free"]
+    coefficients: Float[Array, "n_terms components"]
+    quadratic: Float[Array, "nodes size size"]  # spline coefficients; size: 1 + components
+    noise: Float[Array, " nodes"]  # spline coefficients of the information on log10 of the jitter
+    label_space: LabelSpace = eqx.field(static=True)
 
-    def components(self, parameters) -> jax.Array:
-        """A = (1, a), `(1 + components,)`, at `(n_parameters,)`."""
+    def components(self, values: dict) -> Float[Array, " size"]:
+        """A = (1, a) at `values`."""
+        parameters = local_parameters(self.label_space, values)
         a = quadratic_terms((parameters - self.centre) @ self.whiten) @ self.coefficients
         return jnp.concatenate([jnp.ones(1, a.dtype), a])
 
-    def log_likelihood(self, parameters, log10_jitter) -> jax.Array:
-        a = self.components(parameters)
-        return -0.5 * a @ spline(self.quadratic, log10_jitter) @ a
+    def log_likelihood(self, values: dict) -> Float[Array, ""]:
+        """Log likelihood relative to the constant of the pixels that it was made from."""
+        a = self.components(values)
+        return -0.5 * a @ spline(self.quadratic, values["log10_jitter"]) @ a
 
-    def metric(self, log10_jitter):
-        """Q, and the information on log10 of the jitter."""
-        return spline(self.quadratic, log10_jitter), spline(self.noise, log10_jitter)
+    def information(self, values_at, z):
+        """Fisher information on `z`; see `Likelihood`."""
+
+        def components(z):
+            values = values_at(z)
+            return self.components(values), values["log10_jitter"]
+
+        _, log10_jitter = components(z)
+        by_z, jitter_by_z = jax.jacfwd(components)(z)
+        quadratic, noise = spline(self.quadratic, log10_jitter), spline(self.noise, log10_jitter)
+        return by_z.T @ quadratic @ by_z + noise * jnp.outer(jitter_by_z, jitter_by_z)
+
+    def declare(self, values: dict, observe: bool = True, site: str = "flux") -> None:
+        """Tell NumPyro of the data, of whose pixels nothing is left: a factor."""
+        import numpyro
+
+        numpyro.factor(site, self.log_likelihood(values))
 
 
-def compress(local, data, coefficients, model_flux) -> CompressedStar:
-    """The compressed likelihood of `data` (a `StarData` with variances, weights and factors set).
+def compress(spectrum, coefficients, model_flux) -> CompressedLikelihood:
+    """The compressed likelihood of a `PixelLikelihood` with a `LocalModel`, and with variances, weights and factors set.
 
-    `local`: the `LocalSpectrum`; `coefficients` `(n_terms,)` of the continuum and `model_flux` `(n_pix,)` at the optimum.
-    Pure JAX.
+    `coefficients` `(n_terms,)` of the continuum and `model_flux` `(n_pix,)` at the optimum. Pure JAX.
     """
-    terms, continuum = data.continuum.basis[: data.continuum.n_terms], data.continuum(coefficients)
-    x = jnp.concatenate([(local.mean * continuum - data.flux)[None], local.basis * continuum])
-    z = jnp.concatenate([terms * model_flux, data.factors * data.level])
-    rows = jnp.concatenate([x, z])
-    precision = jnp.concatenate([1.0 / data.continuum.sd**2, jnp.ones(len(data.factors))])
-    shift = jnp.concatenate([data.continuum.mean - coefficients, jnp.zeros(len(data.factors))])
-    k = len(x)
-
-    def at(log10_jitter):
-        variance = data.variance + data.model_variance + (10.0**log10_jitter * data.level) ** 2
-        used = data.weight > 0
-        w = data.weight / variance
-        gram = (rows * w) @ rows.T
-        h = gram[k:, k:] + jnp.diag(precision)
-        scale = 1.0 / jnp.sqrt(jnp.diagonal(h))
-        factor = jax.scipy.linalg.cholesky(h * scale[:, None] * scale + 1e-6 * jnp.eye(len(h)), lower=True)
-        y = (gram[k:, :k] - jnp.zeros((len(h), k)).at[:, 0].set(precision * shift)) * scale[:, None]
-        y = jax.scipy.linalg.solve_triangular(factor, y, lower=True)
-        log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)) - jnp.log(scale)) - jnp.sum(jnp.log(precision))
-        log_noise = jnp.sum(jnp.where(used, jnp.log(jnp.where(used, w / data.reference_ivar, 1.0)), 0.0))
-        constant = jnp.sum(precision * shift**2) + log_det - log_noise
-        slope = 2.0 * np.log(10.0) * (10.0**log10_jitter * data.level) ** 2 / variance
-        return (gram[:k, :k] - y.T @ y).at[0, 0].add(constant), 0.5 * jnp.sum(used * slope**2)
-
-    quadratic, noise = jax.lax.map(at, jnp.asarray(nodes(), jnp.float32))
+    local, noise, continuum = spectrum.forward.local, spectrum.noise, spectrum.continuum
+    level = continuum(coefficients)
+    x = jnp.concatenate([(local.mean * level - spectrum.flux)[None], local.basis * level])
+    z = jnp.concatenate([continuum.basis[: continuum.n_terms] * model_flux, noise.factors * noise.level])
+    rows = noise.white(jnp.concatenate([x, z]))
+    precision = jnp.concatenate([1.0 / continuum.sd**2, jnp.ones(len(noise.factors))])
+    shift = jnp.concatenate([continuum.mean - coefficients, jnp.zeros(len(noise.factors))])
+    at = lambda log10_jitter: _quadratic(rows, len(x), precision, shift, noise, log10_jitter)
+    quadratic, by_noise = jax.lax.map(at, jnp.asarray(nodes(), jnp.float32))
     inverse = jnp.asarray(_spline_inverse(), jnp.float32)
-    return CompressedStar(
+    return CompressedLikelihood(
         local.centre,
         local.whiten,
         local.coefficients,
         jnp.einsum("ij,jkl->ikl", inverse, quadratic),
-        inverse @ noise,
+        inverse @ by_noise,
+        spectrum.forward.label_space,
     )
+
+
+def _quadratic(rows, k, precision, shift, noise, log10_jitter):
+    """Q and the information on the jitter's logarithm for one jitter; the first `k` of `rows` are x, the others Z."""
+    variance = noise.total({"log10_jitter": log10_jitter})
+    used = noise.weight > 0
+    w = noise.weight / variance
+    gram = (rows * w) @ rows.T
+    h = gram[k:, k:] + jnp.diag(precision)
+    scale = 1.0 / jnp.sqrt(jnp.diagonal(h))
+    factor = jax.scipy.linalg.cholesky(h * scale[:, None] * scale + 1e-6 * jnp.eye(len(h)), lower=True)
+    y = (gram[k:, :k] - jnp.zeros((len(h), k)).at[:, 0].set(precision * shift)) * scale[:, None]
+    y = jax.scipy.linalg.solve_triangular(factor, y, lower=True)
+    log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)) - jnp.log(scale)) - jnp.sum(jnp.log(precision))
+    log_noise = jnp.sum(jnp.where(used, jnp.log(jnp.where(used, w / noise.reference_ivar, 1.0)), 0.0))
+    constant = jnp.sum(precision * shift**2) + log_det - log_noise
+    slope = 2.0 * np.log(10.0) * (10.0**log10_jitter * noise.level) ** 2 / variance
+    return (gram[:k, :k] - y.T @ y).at[0, 0].add(constant), 0.5 * jnp.sum(used * slope**2)
 
 
 def nodes() -> np.ndarray:

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import LabelError
-from . import JointSpectrum, StellarSpectrum
-from .compressed import CompressedStar
+from .base import Likelihood, SpectrumModel
 
 MARGIN = 0.02  # of a bounded parameter's range: starts keep this far from its ends
 SMALLEST = 0.05  # start of a parameter that must be positive
@@ -14,11 +13,11 @@ LN_2_PI = float(np.log(2 * np.pi))
 
 
 class Unconstrained:
-    """A `StellarSpectrum` or `JointSpectrum` as a log density of a flat vector on the whole real space.
+    """A `StellarModel` or `JointModel` as a log density of a flat vector on the whole real space.
 
     Bounded parameters pass through a logistic function, positive ones through an exponential, those with a Gaussian prior (in
     kelvin, say) are counted from its mean in its standard deviations: optimisers and samplers expect coordinates of order 1.
-    The density is that of the flat vector, normalised over the priors, as evidences need it.
+    The density is that of the flat vector, normalised over the priors, as evidences need it, up to the constant of the data.
 
     Parameters with equal kinds of priors are transformed together, as vectors: written out one by one, as NumPyro does, the
     priors of 15 parameters take ten times as many operations as the likelihood of a compressed star, and most of the
@@ -27,27 +26,27 @@ class Unconstrained:
     **Raises:** `LabelError` where a subclass' `__call__` samples something that is not among its `names`.
     """
 
-    def __init__(self, model: StellarSpectrum):
+    def __init__(self, model: SpectrumModel):
         self._model = model
         self.names = model.names
         self.dim = len(self.names)
-        priors = {**model.priors, **model.nuisance_priors}
-        self._groups = _grouped({n: priors[n] for n in self.names})
-        self._extended = type(model).__call__ not in (StellarSpectrum.__call__, JointSpectrum.__call__)
+        self._groups = _grouped({n: model.all_priors[n] for n in self.names})
+        self._extended = type(model).__call__ is not SpectrumModel.__call__
         if self._extended:
             _check_sites(model)
         slope = np.concatenate([np.log(10.0) * g.unit for g in self._groups])
         jitter = np.array([n.startswith("log10_jitter") for g in self._groups for n in g.names])
         self._prior_curvature = np.where(jitter, 2 * slope**2, 0.5).astype(np.float32)
 
-    def log_density(self, z, data):
+    def log_density(self, z, likelihood: Likelihood):
         """Log posterior density at a position `(dim,)`."""
         values, prior, jacobian = self._unpacked(z)
         if self._extended:
             from numpyro.infer.util import log_density
 
-            return log_density(self._model, (data,), {}, values)[0] + jacobian
-        return sum(self._model.factors(self._model.complete(values), data).values(), prior + jacobian)
+            return log_density(self._model, (_Undeclared(likelihood),), {}, values)[0] + jacobian
+        values = self._model.complete(values)
+        return prior + jacobian + self._model.domain_wall(values) + likelihood.log_likelihood(values)
 
     def _unpacked(self, z):
         """Parameters by name, the log of their prior, and the log of the transforms' Jacobian determinant."""
@@ -58,7 +57,7 @@ class Unconstrained:
             prior, jacobian, first = prior + log_prior, jacobian + log_jacobian, first + len(group.names)
         return values, prior, jacobian
 
-    def information(self, z, data):
+    def information(self, z, likelihood: Likelihood):
         """Fisher information of the flat position, `(dim, dim)`, with the continuum projected out.
 
         Half a unit per parameter stands in for the curvature of the priors, whose logit transforms have at most that. For
@@ -66,12 +65,20 @@ class Unconstrained:
         there the curvature at the mode is twice the square of the slope. Much cheaper to compile and to evaluate than a
         Hessian, and never indefinite.
         """
-        total = jnp.diag(self._prior_curvature)
-        for spectrum, values_of, own in self._model.parts(data):
-            values = lambda z, of=values_of: of(self._model.complete(self.constrain(z)))
-            compressed = isinstance(own, CompressedStar)
-            total = total + (_compressed_information if compressed else _information)(spectrum, values, own, z)
-        return total
+        return jnp.diag(self._prior_curvature) + likelihood.information(self.values_at, z)
+
+    def values_at(self, z) -> dict:
+        """All parameters, fixed ones too, in their own units at one position `(dim,)`."""
+        return self.complete(self.constrain(z))
+
+    def complete(self, values: dict) -> dict:
+        """`values` of the sampled parameters with the fixed ones added."""
+        return self._model.complete(values)
+
+    @property
+    def label_space(self):
+        """The labels of the model."""
+        return self._model.label_space
 
     def constrain(self, z) -> dict:
         """Parameters in their own units at one position `(dim,)`."""
@@ -83,6 +90,23 @@ class Unconstrained:
         return np.concatenate(
             [g.inverse(np.stack([np.asarray(values[n], float) for n in g.names], -1)) for g in self._groups], -1
         )
+
+
+class _Undeclared(Likelihood):
+    """A likelihood that is one factor to NumPyro, relative to its constant: no float32 digits go to that."""
+
+    inner: Likelihood
+
+    def log_likelihood(self, values):
+        return self.inner.log_likelihood(values)
+
+    def information(self, values_at, z):
+        return self.inner.information(values_at, z)
+
+    def declare(self, values, observe=True, site="flux"):
+        import numpyro
+
+        numpyro.factor(site, self.inner.log_likelihood(values))
 
 
 def _check_sites(model):
@@ -97,7 +121,7 @@ def _check_sites(model):
         sites.update(trace)
         return 0.0
 
-    jax.eval_shape(look, model.data)
+    jax.eval_shape(look, model.likelihood)
     if more := [n for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"] and n not in model.names]:
         raise LabelError(
             f"{type(model).__name__} samples {', '.join(more)}, which `sample` cannot: it samples {', '.join(model.names)}. Add "
@@ -200,42 +224,6 @@ def _grouped(priors: dict) -> list:
         (kind if isinstance(kind, type) else _Other)(tuple(names), [priors[n] for n in names])
         for kind, names in found.items()
     ]
-
-
-def _information(spectrum, values_at, data, z):
-    """Fisher information on the position `z` of one spectrum's pixels, `(dim, dim)`."""
-
-    def pixels(z):
-        values = values_at(z)
-        return spectrum.normalised_flux(values, data), jnp.log(spectrum.variance(values, data))
-
-    flux, log_variance = pixels(z)
-    by_flux, by_variance = jax.jacfwd(pixels)(z)
-    continuum = data.continuum
-    _, coefficients = spectrum.log_likelihood(values_at(z), data)
-    ivar = data.weight * jnp.exp(-log_variance)
-    rows = by_flux * continuum(coefficients)[:, None]
-    terms = continuum.basis[: continuum.n_terms] * flux
-    if data.correlation is not None:
-        rows, terms = data.correlation(rows.T).T, data.correlation(terms)
-    cross = terms @ (ivar[:, None] * rows)
-    block = (terms * ivar) @ terms.T + jnp.diag(1 / continuum.sd**2)
-    used = (data.weight > 0)[:, None].astype(by_variance.dtype)
-    noise = 0.5 * by_variance.T @ (used * by_variance)
-    return rows.T @ (ivar[:, None] * rows) - cross.T @ jnp.linalg.solve(block, cross) + noise
-
-
-def _compressed_information(spectrum, values_at, star, z):
-    """As `_information`, of a compressed spectrum."""
-
-    def components(z):
-        values = values_at(z)
-        return star.components(spectrum.local_parameters(values)), values["log10_jitter"]
-
-    _, log10_jitter = components(z)
-    by_z, jitter_by_z = jax.jacfwd(components)(z)
-    quadratic, noise = star.metric(log10_jitter)
-    return by_z.T @ quadratic @ by_z + noise * jnp.outer(jitter_by_z, jitter_by_z)
 
 
 def _location_scale(prior):

@@ -1,6 +1,7 @@
-"""`JointSpectrum`: several arms or exposures of one star in one likelihood."""
+"""`JointModel`: several arms or exposures of one star in one likelihood."""
 
-import equinox as eqx
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -8,30 +9,81 @@ from ..constants import SPEED_OF_LIGHT
 from ..errors import LabelError, ObservationError
 from ..observations.cross_correlation import common_rv
 from ..wavelengths.medium import convert_medium
-from .priors import BROADENING, checked_prior, domain_penalty, label_priors
-from .stellar import NUISANCE_UNITS, StellarSpectrum
+from .base import Likelihood, SpectrumModel
+from .priors import BROADENING, NUISANCE_UNITS, checked_prior, label_priors
+from .stellar import StellarModel
 
 OFFSET_SD = 5.0  # km/s, of the default prior of an arm's velocity offset
 OWN = ("log10_jitter", "rv_offset")  # parameters that each arm has for itself: `log10_jitter_1`, `rv_offset_2`, …
 
 
-class JointData(eqx.Module):
-    """The `StarData` (or, for samplers, the `CompressedStar`) of each arm."""
+def arm_values(values: dict, k: int) -> dict:
+    """The parameters of arm `k` (from 1) under the names of a `StellarModel`; numbers or arrays."""
+    common = {n: v for n, v in values.items() if not n.startswith(OWN)}
+    rv = values["rv"] + values[f"rv_offset_{k}"] if k > 1 else values["rv"]
+    return {**common, "rv": rv, "log10_jitter": values[f"log10_jitter_{k}"]}
+
+
+class JointLikelihood(Likelihood):
+    """The likelihoods of a star's arms, each a `PixelLikelihood` or, for samplers, a `CompressedLikelihood`."""
 
     arms: tuple
 
-    @property
-    def emulator(self) -> tuple:
-        return tuple(arm.emulator for arm in self.arms)
+    def parts(self, values: dict) -> list:
+        """`[(arm, its values)]`: the joint parameters, all of them, under the names of a `StellarModel`."""
+        return [(arm, arm_values(values, k)) for k, arm in enumerate(self.arms, start=1)]
+
+    def mapped(self, function, values: dict) -> "JointLikelihood":
+        """`function(arm, its values)` of each arm, joined."""
+        return JointLikelihood(tuple(function(arm, own) for arm, own in self.parts(values)))
+
+    def log_likelihood(self, values: dict):
+        """The sum over the arms."""
+        return sum(arm.log_likelihood(own) for arm, own in self.parts(values))
+
+    def information(self, values_at, z):
+        """The sum over the arms."""
+        return sum(
+            arm.information(lambda z, k=k: arm_values(values_at(z), k), z) for k, arm in enumerate(self.arms, start=1)
+        )
+
+    def declare(self, values: dict, observe: bool = True, site: str = "flux") -> None:
+        """The sites `flux_1`, `flux_2`, … of the arms."""
+        for k, (arm, own) in enumerate(self.parts(values), start=1):
+            arm.declare(own, observe, f"{site}_{k}")
+
+    def with_emulators(self, emulators: tuple) -> "JointLikelihood":
+        """With a full emulator on each arm's grid."""
+        return JointLikelihood(tuple(arm.with_emulators((one,)) for arm, one in zip(self.arms, emulators)))
+
+    def localised(self, surrogates: tuple) -> "JointLikelihood":
+        """With a surrogate of the star for each arm."""
+        return JointLikelihood(tuple(arm.localised((one,)) for arm, one in zip(self.arms, surrogates)))
+
+    def with_model_variance(self, values: dict) -> "JointLikelihood":
+        """As each arm's."""
+        return self.mapped(lambda arm, own: arm.with_model_variance(own), values)
+
+    def with_weights(self, values: dict) -> "JointLikelihood":
+        """As each arm's."""
+        return self.mapped(lambda arm, own: arm.with_weights(own), values)
+
+    def with_model_errors(self, values: dict) -> "JointLikelihood":
+        """As each arm's."""
+        return self.mapped(lambda arm, own: arm.with_model_errors(own), values)
+
+    def compressed(self, values: dict) -> "JointLikelihood":
+        """Of the compressed arms."""
+        return self.mapped(lambda arm, own: arm.compressed(own), values)
 
 
-class JointSpectrum:
+class JointModel(SpectrumModel):
     """A NumPyro model of one star seen in several arms or exposures.
 
     Labels, velocity and broadening are common. Each arm has its continuum, its jitter `log10_jitter_k`, its line spread
     function, its outlier weights and, but for the first, an offset `rv_offset_k` (km/s) added to the velocity; arms count
-    from 1. The log likelihood is the sum of those of the arms. Use it where a `StellarSpectrum` goes: `sample`,
-    `find_optimum`, `numpyro.infer.MCMC`.
+    from 1. The log likelihood is the sum of those of the arms. Use it where a `StellarModel` goes: `sample`,
+    `cramer_rao`, `numpyro.infer.MCMC`.
 
     An error of the model's lines or of the emulator is the same in all arms that see a line, and does not average out over
     them: there the model's variance is multiplied by the information of all arms over that of the one, so that together
@@ -40,42 +92,66 @@ class JointSpectrum:
 
     **Arguments:**
 
-    - `arms`: `StellarSpectrum` objects with equal labels and broadening; resolution, continuum terms, line errors and noise
+    - `arms`: `StellarModel` objects with equal labels and broadening; resolution, continuum terms, line errors and noise
       may differ, and so may the emulators.
-    - `priors`: as for `StellarSpectrum`, with the names above. Default: labels, velocity and broadening have those of the
+    - `priors`: as for `StellarModel`, with the names above. Default: labels, velocity and broadening have those of the
       first arm, each jitter that of its arm, and an offset is normal with a standard deviation of 5 km/s. A number fixes:
       `{"rv_offset_2": 0.0}`.
 
-    `JointSpectrum.of(emulator, observations, …)` makes the arms too, and searches their velocity in all of them at once,
+    `JointModel.of(emulator, observations, …)` makes the arms too, and searches their velocity in all of them at once,
     which a noisy arm needs.
 
     **Raises:** `ObservationError` without arms, `LabelError` on arms that differ and on priors without a parameter.
     """
 
     def __init__(self, arms, *, priors=None):
-        self.arms = tuple(arms)
+        self.arms = self.spectra = tuple(arms)
         _check_arms(self.arms)
         first = self.arms[0]
         self.label_space, self.broadening, self.rv_guess = first.label_space, first.broadening, first.rv_guess
         self._set_priors(dict(priors or {}))
-        self.data = JointData(tuple(_with_share(arm.data, a) for arm, a in zip(self.arms, _shares(self.arms))))
+        shares = _shares(self.arms)
+        self.likelihood = JointLikelihood(tuple(_with_share(arm.likelihood, s) for arm, s in zip(self.arms, shares)))
 
     @classmethod
-    def of(cls, emulator, observations, *, priors=None, rv_range=(-500.0, 500.0), **options):
-        """The star of `observations`, an `Observation` per arm; `options` go to each `StellarSpectrum`."""
+    def of(
+        cls,
+        emulator,
+        observations,
+        *,
+        priors=None,
+        broadening="vbroad",
+        rv_range=(-500.0, 500.0),
+        continuum_terms=None,
+        line_errors="shipped",
+        emulator_error="shipped",
+        robust=True,
+        degrees_of_freedom=4.0,
+        correlation=None,
+        progress=True,
+    ) -> "JointModel":
+        """The star of `observations`, an `Observation` per arm; the other arguments are those of `StellarModel`."""
         observations = tuple(observations)
         if not observations:
-            raise ObservationError("A JointSpectrum needs one observation or more; got none.")
+            raise ObservationError("A JointModel needs one observation or more; got none.")
         own = {n: p for n, p in (priors or {}).items() if n.startswith(OWN)}
-        shared = {n: p for n, p in (priors or {}).items() if n not in own}
-        make = lambda o, **more: StellarSpectrum(
-            emulator, o, **{"priors": shared, "rv_range": rv_range, **options, **more}
-        )
+        options = {
+            "priors": {n: p for n, p in (priors or {}).items() if n not in own},
+            "broadening": broadening,
+            "continuum_terms": continuum_terms,
+            "line_errors": line_errors,
+            "emulator_error": emulator_error,
+            "robust": robust,
+            "degrees_of_freedom": degrees_of_freedom,
+            "correlation": correlation,
+            "progress": progress,
+        }
+        make = lambda o, searched=rv_range: StellarModel(emulator, o, rv_range=searched, **options)
         arms = [make(o) for o in observations]
-        if len(arms) > 1 and not isinstance(shared.get("rv"), int | float):
+        if len(arms) > 1 and not isinstance(options["priors"].get("rv"), int | float):
             guess = common_rv([arm.correlation_pair() for arm in arms], rv_range)
             near = max(guess - 20.0, min(rv_range)), min(guess + 20.0, max(rv_range))
-            arms = [arm if abs(arm.rv_guess - guess) < 2 else make(arm.observation, rv_range=near) for arm in arms]
+            arms = [arm if abs(arm.rv_guess - guess) < 2 else make(arm.observation, near) for arm in arms]
         return cls(arms, priors=own)
 
     def _set_priors(self, given):
@@ -100,71 +176,16 @@ class JointSpectrum:
         self.nuisance_priors = nuisance
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Sampled parameters, labels first."""
-        return tuple(n for n, p in {**self.priors, **self.nuisance_priors}.items() if not isinstance(p, float | int))
-
-    @property
     def units(self) -> dict[str, str]:
+        """Units of all parameters."""
         nuisance = {
             n: NUISANCE_UNITS.get(n, "km / s" if n.startswith("rv_offset") else "") for n in self.nuisance_priors
         }
         return {**dict(zip(self.label_space.names, self.label_space.units)), **nuisance}
 
-    # The model
-
-    def __call__(self, data: JointData | None = None):
-        """Declare the model to NumPyro and return the values of all parameters. `data` defaults to this star's."""
-        import numpyro
-
-        data = self.data if data is None else data
-        values = {}
-        for name, prior in {**self.priors, **self.nuisance_priors}.items():
-            values[name] = jnp.float32(prior) if isinstance(prior, float | int) else numpyro.sample(name, prior)
-        for name, factor in self.factors(values, data).items():
-            numpyro.factor(name, factor)
-        return values
-
-    def factors(self, values: dict, data) -> dict:
-        """What the log density adds to that of the priors, by name: the soft wall of the domain, each arm's log likelihood."""
-        arms = {
-            f"spectrum_{k}": spectrum.log_likelihood(values_of(values), own)[0]
-            for k, (spectrum, values_of, own) in enumerate(self.parts(data), start=1)
-        }
-        return {"domain": domain_penalty(self.label_space, self.arms[0].scaled_labels(values)), **arms}
-
-    def log_likelihood(self, values: dict, data: JointData):
-        """`(sum of the arms' log likelihoods, coefficients of the continuum per arm)`; see `StellarSpectrum`."""
-        found = [spectrum.log_likelihood(values_of(values), own) for spectrum, values_of, own in self.parts(data)]
-        return sum(value for value, _ in found), tuple(coefficients for _, coefficients in found)
-
-    def arm_values(self, values: dict, k: int) -> dict:
-        """The parameters of arm `k` (from 1) under the names of a `StellarSpectrum`; numbers or arrays."""
-        common = {n: v for n, v in values.items() if not n.startswith(OWN)}
-        rv = values["rv"] + values[f"rv_offset_{k}"] if k > 1 else values["rv"]
-        return {**common, "rv": rv, "log10_jitter": values[f"log10_jitter_{k}"]}
-
-    # What fits and checks need of it
-
-    def parts(self, data: JointData) -> list:
-        """`(spectrum, values_of, data)` of each arm: `values_of` turns the joint parameters, all of them, into the arm's."""
-        return [
-            (arm, lambda values, k=k: self.arm_values(values, k), own)
-            for k, (arm, own) in enumerate(zip(self.arms, data.arms), start=1)
-        ]
-
-    def joined(self, parts) -> JointData:
-        """The opposite of `parts`."""
-        return JointData(tuple(parts))
-
-    def complete(self, values: dict) -> dict:
-        """`values` of the sampled parameters with the fixed ones added."""
-        fixed = {n: p for n, p in {**self.priors, **self.nuisance_priors}.items() if isinstance(p, float | int)}
-        return {**{k: jnp.float32(v) for k, v in fixed.items()}, **values}
-
     def full_on_grid(self) -> tuple:
         """The full emulator on each arm's grid."""
-        return tuple(arm.full_on_grid() for arm in self.arms)
+        return tuple(arm.full_on_grid()[0] for arm in self.arms)
 
     def first_guesses(self, name: str) -> tuple[float, ...]:
         """Values of a nuisance parameter that a search may start from."""
@@ -176,7 +197,7 @@ class JointSpectrum:
 
 def _check_arms(arms):
     if not arms:
-        raise ObservationError("A JointSpectrum needs one arm or more; got none.")
+        raise ObservationError("A JointModel needs one arm or more; got none.")
     for k, arm in enumerate(arms[1:], start=2):
         if arm.label_space != arms[0].label_space:
             raise LabelError(
@@ -193,11 +214,12 @@ def _shares(arms) -> list[np.ndarray]:
     """Of each arm `(n_pix,)`: the information per ångström of all arms over its own, 1 where no other arm has pixels."""
     found = []
     for arm in arms:
-        relative = np.asarray(arm.data.variance, float) / np.maximum(np.asarray(arm.data.level, float), 1e-3) ** 2
+        noise = arm.likelihood.noise
+        relative = np.asarray(noise.variance, float) / np.maximum(np.asarray(noise.level, float), 1e-3) ** 2
         width = np.gradient(arm.wavelength)
         vacuum = convert_medium(arm.wavelength, arm.full.medium, "vacuum")
         rest = vacuum * (1 - arm.rv_guess / SPEED_OF_LIGHT)
-        found.append((rest, 1.0 / (relative * width), np.asarray(arm.data.weight) > 0))
+        found.append((rest, 1.0 / (relative * width), np.asarray(noise.weight) > 0))
     return [
         1.0 + sum(np.interp(rest, *_used(other), left=0.0, right=0.0) for j, other in enumerate(found) if j != i) / own
         for i, (rest, own, _) in enumerate(found)
@@ -209,7 +231,7 @@ def _used(arm):
     return wavelength, np.where(good, information, 0.0)
 
 
-def _with_share(data, share):
+def _with_share(likelihood, share):
     if np.all(share == 1.0):
-        return data
-    return eqx.tree_at(lambda d: d.share, data, jnp.asarray(share, jnp.float32), is_leaf=lambda x: x is None)
+        return likelihood
+    return likelihood.with_noise(dataclasses.replace(likelihood.noise, share=jnp.asarray(share, jnp.float32)))

@@ -11,6 +11,8 @@ from ..errors import LabelError
 BROADENING = {"vbroad": ("vbroad",), "vsini": ("vsini",), "both": ("vbroad", "vsini"), "none": ()}  # which are free
 WIDTHS = {"vbroad": 10.0, "vsini": 30.0}  # km/s, of half-normal priors
 JITTER = 0.02  # of the continuum, the same
+RV_HALF_WIDTH = 20.0  # km/s about the cross-correlation's velocity, where a flat prior of `rv` ends
+NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": ""}
 WALL = 0.01  # standard deviation of the soft wall outside the domain, in units of a label's half-width
 
 
@@ -44,6 +46,13 @@ def default_nuisance_priors(broadening: str) -> dict:
 
     priors = {name: dist.HalfNormal(WIDTHS[name]) for name in BROADENING[broadening]}
     return {**priors, "log10_jitter": jitter_prior(JITTER)}
+
+
+def upper_end(prior) -> float:
+    """The 99.9 % quantile of a prior, from draws; of a fixed value, the value."""
+    if isinstance(prior, float | int):
+        return float(prior)
+    return float(np.quantile(np.asarray(prior.sample(jax.random.key(0), (4000,))), 0.999))
 
 
 def label_priors(label_space, overrides=None) -> dict:

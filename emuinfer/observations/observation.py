@@ -247,7 +247,7 @@ class Observation:
 
     @classmethod
     def read_arms(cls, path, *, row=None, **options) -> list["Observation"]:
-        """All arms of a star in a file of DESI, for `JointSpectrum.of`; of any other file, its one spectrum. See `read`."""
+        """All arms of a star in a file of DESI, for `JointModel.of`; of any other file, its one spectrum. See `read`."""
         from .readers import read_arms
 
         return [cls.read(path, arm=arm, row=row, **options) for arm in read_arms(path) or [None]]

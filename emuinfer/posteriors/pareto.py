@@ -54,3 +54,26 @@ def _generalised_pareto(x):
     b_mean = np.sum(b * weight) / np.sum(weight)
     k_mean = np.mean(np.log1p(-b_mean * x))
     return (n * k_mean + 5) / (n + 10), -k_mean / b_mean
+
+
+def verify_flag(k_hat, ess, n) -> tuple[str, str]:
+    """A verdict on importance weights of `n` draws: `("ok" | "warn" | "fail", message)`.
+
+    The limits are those of Vehtari et al. (2024): k-hat up to 0.5 is good, up to min(1 - 1/log10(n), 0.7) usable,
+    beyond that the reweighted posterior cannot be trusted. Where the weights hardly vary (effective draws above 99 % of `n`,
+    a standard deviation below 10 %), the shape of their tail is that of rounding errors and decides nothing.
+    """
+    limit = min(1 - 1 / np.log10(max(n, 11)), 0.7)
+    figures = f"Pareto k-hat {k_hat:.2f}, effective draws {ess:.0f} of {n}"
+    alike = np.isfinite(k_hat) and ess > 0.99 * n
+    if (not k_hat <= limit or ess < 10) and not alike:
+        return "fail", (
+            f"The posterior does not hold against the full emulator ({figures}; k-hat must be below {limit:.2f}). "
+            "Build the reduced emulator anew around this star, or with a smaller error, and do not use these values."
+        )
+    if (k_hat > 0.5 or ess < 0.3 * n) and not alike:
+        return "warn", (
+            f"The reduced and the full emulator differ visibly ({figures}). Use the reweighted values, and take small "
+            "differences with care."
+        )
+    return "ok", f"The posterior holds against the full emulator ({figures})."

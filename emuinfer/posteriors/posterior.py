@@ -14,13 +14,9 @@ import numpy as np
 from ..errors import EmuinferError
 from ..files import require_folder_of, written_whole
 from .library import import_arviz
-from .pareto import pareto_smoothed_weights  # noqa: F401  (used with verify_flag)
 
 # arviz.summary fails on dimensions of these names (0.23 and 1.x alike).
 FORBIDDEN_DIMS = ("label", "summary", "variable")
-R_HAT_LIMIT = 1.01  # Vehtari et al. 2021, Bayesian Analysis 16, 667
-ESS_LIMIT = 400  # the same
-BFMI_LIMIT = 0.3  # Betancourt 2016, arXiv:1604.00695; the limit of Stan's diagnose
 
 
 def build_posterior(
@@ -33,6 +29,8 @@ def build_posterior(
     constant_data=None,
     coords=None,
     dims=None,
+    group_dims=None,
+    thinned=None,
     attrs=None,
 ):
     """An ArviZ object (`InferenceData` or `DataTree`) from plain arrays.
@@ -43,7 +41,9 @@ def build_posterior(
     - `sample_stats`: ArviZ's names (`lp`, `diverging`, `energy`, ...) to arrays of shape `(chain, draw)`.
     - `observed_data`, `constant_data`: name to array without chain and draw axes (flux; wavelength).
     - `posterior_predictive`, `log_likelihood`: name to array `(chain, draw, ...)`.
-    - `dims`: variable name to the names of its axes beyond chain and draw; `coords`: axis name to values.
+    - `dims`: variable name to the names of its axes beyond chain and draw; `coords`: axis name to values. `group_dims`: the
+      same for the variables of one group, by its name, where they differ.
+    - `thinned`: group name to the indices of the draws that it holds, where it does not hold all.
     - `attrs`: facts about the run. Booleans become 0 or 1, mappings and sequences JSON text, `None` is left out: netCDF
       knows strings and numbers only. `created_at` is added.
 
@@ -58,7 +58,14 @@ def build_posterior(
         "constant_data": (constant_data, False),
     }
     datasets = {
-        group: _dataset(group, arrays, sampled, coords or {}, dims or {})
+        group: _dataset(
+            group,
+            arrays,
+            sampled,
+            coords or {},
+            {**(dims or {}), **(group_dims or {}).get(group, {})},
+            (thinned or {}).get(group),
+        )
         for group, (arrays, sampled) in groups.items()
         if arrays
     }
@@ -68,7 +75,7 @@ def build_posterior(
     return _container(datasets, _plain_attrs(facts))
 
 
-def _dataset(group, arrays, sampled, coords, dims):
+def _dataset(group, arrays, sampled, coords, dims, draws=None):
     import xarray as xr
 
     variables, used, shape = {}, set(), None
@@ -90,7 +97,7 @@ def _dataset(group, arrays, sampled, coords, dims):
         used |= set(extra)
     own = {k: np.asarray(v) for k, v in coords.items() if k in used}
     if sampled:
-        own.update(chain=np.arange(shape[0]), draw=np.arange(shape[1]))
+        own.update(chain=np.arange(shape[0]), draw=np.arange(shape[1]) if draws is None else np.asarray(draws))
     return xr.Dataset(variables, coords=own)
 
 
@@ -204,115 +211,3 @@ def _convergence(x):
         return np.nan, np.nan
     r_hat = float(arviz.rhat(x)) if x.shape[0] > 1 else np.nan
     return r_hat, float(arviz.ess(x))
-
-
-def diagnose(posterior, *, names=None, bounds=None) -> list[str]:
-    """What is wrong with a posterior, in plain words with the remedy; an empty list if nothing was found.
-
-    Looks at R-hat, bulk ESS, divergences, the energy's Bayesian fraction of missing information, and, if `bounds`
-    (parameter name to `(lower, upper)` of its prior) is given, at posteriors that lean on a bound.
-    """
-    found, r_hats, sizes = [], {}, {}
-    for label, name, x in _scalars(posterior, names):
-        r_hats[label], sizes[label] = _convergence(x)
-        if name in (bounds or {}):
-            found += _leaning(label, x, *bounds[name])
-    return _sampling_warnings(posterior, r_hats, sizes) + found
-
-
-def _sampling_warnings(posterior, r_hats, sizes):
-    found = []
-    if posterior["posterior"].sizes["chain"] < 2:
-        found.append("There is only one chain, so R-hat cannot tell whether it has converged. Run 4.")
-    high = {k: v for k, v in r_hats.items() if v >= R_HAT_LIMIT}
-    if high:
-        worst = max(high, key=high.get)
-        found.append(
-            f"The chains have not mixed: R-hat is {R_HAT_LIMIT} or more for {_listed(high)} (worst: {worst}, "
-            f"{high[worst]:.3f}). Run longer; if it stays, the posterior may have several modes: "
-            "look at its traces."
-        )
-    few = {k: v for k, v in sizes.items() if v < ESS_LIMIT}
-    if few:
-        worst = min(few, key=few.get)
-        found.append(
-            f"Few independent draws: the bulk effective sample size is below {ESS_LIMIT} for {_listed(few)} (worst: "
-            f"{worst}, {few[worst]:.0f}). Take more draws; quantiles are uncertain until then."
-        )
-    frozen = [k for k, v in sizes.items() if np.isnan(v)]
-    if frozen:
-        found.append(
-            f"The draws of {_listed(frozen)} are constant or not finite: the sampler did not move. Try another start."
-        )
-    return found + _energy_warnings(getattr(posterior, "sample_stats", None))
-
-
-def _energy_warnings(stats):
-    found = []
-    if stats is not None and "diverging" in stats:
-        count, total = int(stats["diverging"].values.sum()), stats["diverging"].size
-        if count:
-            found.append(
-                f"{count} of {total} transitions diverged: the sampler missed regions of strong curvature, and the "
-                "posterior may be biased. Raise the target acceptance (0.95, 0.99) or reparametrise."
-            )
-    if stats is not None and "energy" in stats:
-        energy = np.asarray(stats["energy"].values, float)
-        # Betancourt (2016), eq. 5: squared steps of the energy over its variance.
-        bfmi = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.maximum(energy.var(axis=1), 1e-300)
-        if bfmi.min() < BFMI_LIMIT:
-            found.append(
-                f"The energy mixes slowly (E-BFMI {bfmi.min():.2f} < {BFMI_LIMIT} in chain {int(bfmi.argmin())}), a "
-                "sign of heavy tails. Run longer, or reparametrise."
-            )
-    return found
-
-
-def _leaning(label, x, lower, upper):
-    """A sentence per prior bound at which the posterior piles up.
-
-    More than 5 % of the draws within a quarter standard deviation of the bound: a Gaussian whose mean is 1.2 standard
-    deviations or less from the bound has that, and so has a posterior as flat as its prior.
-    """
-    near = 0.25 * x.std()
-    sides = [side for side, part in (("lower", x < lower + near), ("upper", x > upper - near)) if part.mean() > 0.05]
-    if not sides:
-        return []
-    if len(sides) == 2:
-        return [
-            f"The posterior of {label} fills its whole prior range [{lower:g}, {upper:g}]: the data say little about "
-            "it. Report it as a limit or not at all."
-        ]
-    bound = lower if sides[0] == "lower" else upper
-    return [
-        f"The posterior of {label} piles up at the {sides[0]} bound of its prior, {bound:g}: take it as a limit. "
-        "Widen the prior if the emulator's domain allows, or use an emulator that reaches farther."
-    ]
-
-
-def _listed(names, most=6):
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def verify_flag(k_hat, ess, n) -> tuple[str, str]:
-    """A verdict on importance weights of `n` draws: `("ok" | "warn" | "fail", message)`.
-
-    The limits are those of Vehtari et al. (2024): k-hat up to 0.5 is good, up to min(1 - 1/log10(n), 0.7) usable,
-    beyond that the reweighted posterior cannot be trusted. Where the weights hardly vary (effective draws above 99 % of `n`,
-    a standard deviation below 10 %), the shape of their tail is that of rounding errors and decides nothing.
-    """
-    limit = min(1 - 1 / np.log10(max(n, 11)), 0.7)
-    figures = f"Pareto k-hat {k_hat:.2f}, effective draws {ess:.0f} of {n}"
-    alike = np.isfinite(k_hat) and ess > 0.99 * n
-    if (not k_hat <= limit or ess < 10) and not alike:
-        return "fail", (
-            f"The posterior does not hold against the full emulator ({figures}; k-hat must be below {limit:.2f}). "
-            "Build the reduced emulator anew around this star, or with a smaller error, and do not use these values."
-        )
-    if (k_hat > 0.5 or ess < 0.3 * n) and not alike:
-        return "warn", (
-            f"The reduced and the full emulator differ visibly ({figures}). Use the reweighted values, and take small "
-            "differences with care."
-        )
-    return "ok", f"The posterior holds against the full emulator ({figures})."

@@ -2,13 +2,14 @@
 
 import argparse
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..constants import SPEED_OF_LIGHT
 from ..emulators import load_emulator
-from ..inference.sample import find_optimum
+from ..inference import find_optimum
+from ..likelihoods import StellarModel
 from ..likelihoods.line_errors import PER_DEX, LineErrors
-from ..likelihoods.stellar import StellarSpectrum
 from ..observations import Observation
 from ..observations.examples import example_credit
 
@@ -25,9 +26,9 @@ def measure_line_errors(
 
     observation = Observation.example(example)
     fixed = {"teff": teff, "logg": logg, "fe_h": fe_h}
-    model = StellarSpectrum(emulator, observation, priors=fixed, line_errors=None)
+    model = StellarModel(emulator, observation, priors=fixed, line_errors=None)
     fit = find_optimum(model)
-    residual, depth = model.residual_and_depth(fit.values, fit.data)
+    residual, depth = residual_and_depth(fit)
     rest = model.wavelength / (1 + fit.values["rv"] / SPEED_OF_LIGHT)
     width = smooth_kms / (SPEED_OF_LIGHT * np.median(np.diff(rest)) / np.median(rest))
     smooth = lambda a: np.sqrt(gaussian_filter1d(a**2, width))
@@ -41,6 +42,14 @@ def measure_line_errors(
         "smooth_kms": smooth_kms,
     }
     return LineErrors(rest, relative, fe_h=fe_h, per_dex=per_dex, medium=emulator.medium, meta=meta)
+
+
+def residual_and_depth(fit):
+    """Data minus model, over the continuum, and the model's depth 1 − f at a `Fit` of one spectrum; both `(n_pix,)`."""
+    values = {k: jnp.float32(v) for k, v in fit.model.complete(fit.values).items()}
+    flux = np.asarray(fit.likelihood.normalised_flux(values), float)
+    continuum = np.asarray(fit.likelihood.model_flux(values), float) / flux
+    return np.asarray(fit.likelihood.flux, float) / continuum - flux, 1.0 - flux
 
 
 def main(argv=None):

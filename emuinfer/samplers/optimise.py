@@ -49,7 +49,7 @@ def optimise(log_density, starts, data, *, max_steps=60, tolerance=1e-3, metric=
     """
     starts = np.atleast_2d(np.asarray(starts, np.float32))
     call, compile_s = compile_once(
-        _ascend,
+        ascend,
         log_density,
         data,
         starts,
@@ -79,7 +79,7 @@ class _State(NamedTuple):
     stalled: jax.Array
 
 
-def _ascend(density, starts, metric_data, *, metric, max_steps, tolerance, max_move):
+def ascend(density, starts, metric_data, *, metric, max_steps, tolerance, max_move):
     """All starts at once; returns positions, log densities, whether converged, and the steps taken."""
 
     def curvature(z):
@@ -140,25 +140,49 @@ def laplace_covariance(log_density, position, data, *, metric=None, floor=1e-4) 
     extra = (data,) if metric else ()
     static = {"metric": metric} if metric else {}
     call, _ = compile_once(function, log_density, data, z, *extra, **static)
-    matrix = np.asarray(call(data, z, *extra), float)
+    return covariance_and_notes(call(data, z, *extra), floor)
+
+
+def covariance_and_notes(information, floor=1e-4) -> tuple[np.ndarray, tuple]:
+    """`covariance_of` in float64 on the host, and sentences about repairs; as `laplace_covariance`, from the matrix itself."""
+    matrix = np.asarray(information, float)
     if not np.isfinite(matrix).all():
         raise SamplingError(
             "The Hessian of the log density is not finite at the optimum. Start from another point, and check for "
             "square roots or logarithms of zero in the model."
         )
-    matrix = 0.5 * (matrix + matrix.T)
-    diagonal = np.abs(np.diag(matrix))
-    scale = 1 / np.sqrt(np.maximum(diagonal, 1e-8 * max(diagonal.max(), 1e-30)))
-    values, vectors = np.linalg.eigh(matrix * np.outer(scale, scale))
-    repaired = np.maximum(np.abs(values), floor)
-    notes = ()
+    covariance, values = _positive_inverse(matrix, floor, np)
     changed = int(np.sum(values < floor))
-    if changed:
-        notes = (
-            f"The Hessian at the optimum has {changed} of {len(values)} directions without proper curvature (smallest "
-            f"scaled eigenvalue {values.min():.2g}); the Laplace covariance was made positive definite there.",
-        )
-    return np.outer(scale, scale) * ((vectors / repaired) @ vectors.T), notes
+    if not changed:
+        return covariance, ()
+    return covariance, (
+        f"The Hessian at the optimum has {changed} of {len(values)} directions without proper curvature (smallest "
+        f"scaled eigenvalue {values.min():.2g}); the Laplace covariance was made positive definite there.",
+    )
+
+
+def covariance_of(information, floor=1e-4) -> jax.Array:
+    """The inverse of an information matrix `(dim, dim)`, made positive definite as by `laplace_covariance`. Pure JAX."""
+    return _positive_inverse(jnp.where(jnp.isfinite(information), information, 0.0), floor, jnp)[0]
+
+
+def root_of(covariance) -> jax.Array:
+    """A lower triangular root; where rounding left the matrix indefinite, with the smallest addition that helps."""
+    scale = jnp.sqrt(jnp.diagonal(covariance))
+    unit = covariance / scale[:, None] / scale
+    eye = jnp.eye(len(scale))
+    roots = jnp.stack([jnp.linalg.cholesky(unit + eps * eye) for eps in (1e-6, 1e-3)])
+    return scale[:, None] * jnp.where(jnp.isfinite(roots[0]).all(), roots[0], roots[1])
+
+
+def _positive_inverse(matrix, floor, xp):
+    """The inverse of a symmetric matrix with eigenvalues of its unit-diagonal form raised to `floor`; and these."""
+    matrix = 0.5 * (matrix + matrix.T)
+    diagonal = xp.abs(xp.diagonal(matrix))
+    scale = 1 / xp.sqrt(xp.maximum(diagonal, 1e-8 * xp.max(diagonal) + 1e-20))
+    values, vectors = xp.linalg.eigh(matrix * scale[:, None] * scale)
+    inverse = (vectors / xp.maximum(xp.abs(values), floor)) @ vectors.T
+    return inverse * scale[:, None] * scale, values
 
 
 def _negative_hessian(density, z):

@@ -7,21 +7,21 @@ import numpy as np
 
 from ..constants import SPEED_OF_LIGHT
 from ..errors import ObservationError
+from ..inference import SURVEY
 from ..labels.design import sobol_design
-from ..likelihoods import StellarSpectrum
-from ..likelihoods.density import Unconstrained
+from ..likelihoods import StellarModel, Unconstrained
+from ..likelihoods.priors import RV_HALF_WIDTH
 from ..observations import Observation
 from ..observations.cross_correlation import cross_correlation_rv
 from ..observations.quality import scaled_to_continuum
-from ..posteriors.posterior import ESS_LIMIT, R_HAT_LIMIT, pareto_smoothed_weights, verify_flag
-from .batch import Settings, Stars, fit_again, fit_batch, sample_again
-from .summary import effective_size, r_hat, summaries
+from ..posteriors import ESS_LIMIT, R_HAT_LIMIT, effective_size, pareto_smoothed_weights, r_hat, verify_flag
+from .batch import Stars, fit_again, fit_batch, sample_again
+from .summary import summaries
 
 LIBRARY = 2048  # spectra among which a first guess is sought
-VELOCITY_WINDOW = 20.0  # km/s about the cross-correlation's velocity that the prior allows
 
 
-class SurveyModel(StellarSpectrum):
+class SurveyModel(StellarModel):
     """The model that the stars of one instrument share: `rv` is counted from each star's `frame`."""
 
     def __init__(self, emulator, wavelength, resolution, medium, **options):
@@ -32,9 +32,9 @@ class SurveyModel(StellarSpectrum):
             raise ObservationError("fit_many finds the velocity of each star itself; give no prior of rv.")
         if options.get("correlation") is not None:
             raise ObservationError("fit_many does not know correlated pixels yet; fit such stars one by one.")
-        super().__init__(emulator, blank, **{**options, "rv_range": (-VELOCITY_WINDOW, VELOCITY_WINDOW)})
+        super().__init__(emulator, blank, **{**options, "rv_range": (-RV_HALF_WIDTH, RV_HALF_WIDTH)})
 
-    def _find_velocity(self, rv_range):
+    def _find_velocity(self, rv_range, prior):
         return 0.0
 
 
@@ -45,17 +45,16 @@ class Survey:
     """
 
     def __init__(
-        self, emulator, wavelength, resolution, medium, *, seed=0, rv_range=(-500.0, 500.0), settings=None, **options
+        self, emulator, wavelength, resolution, medium, *, seed=0, rv_range=(-500.0, 500.0), config=SURVEY, **options
     ):
-        self.settings = settings or Settings()
+        self.config = config
         self.seed, self.rv_range = int(seed), tuple(rv_range)
         self.model = SurveyModel(emulator, wavelength, resolution, medium, **options)
-        self.model_of = lambda: self.model
         self.density = Unconstrained(self.model)
         self.full = self.model.full_on_grid()
         self._make_library()
         rng = np.random.default_rng([self.seed, 21])
-        self.normals = jnp.asarray(rng.standard_normal((self.settings.local, self.density.dim)), jnp.float32)
+        self.normals = jnp.asarray(rng.standard_normal((self.config.local, self.density.dim)), jnp.float32)
 
     def _make_library(self):
         """Spectra at rest that fill the domain, `(LIBRARY, n_pix)`, and their positions `(LIBRARY, dim)`."""
@@ -67,10 +66,10 @@ class Survey:
         rows = jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), values)
 
         @eqx.filter_jit
-        def spectra(rows, data):
-            return jax.lax.map(lambda v: model.normalised_flux(model.complete(v), data), rows, batch_size=32)
+        def spectra(rows, likelihood):
+            return jax.lax.map(lambda v: likelihood.normalised_flux(model.complete(v)), rows, batch_size=32)
 
-        self.library = np.asarray(spectra(rows, model.data))
+        self.library = np.asarray(spectra(rows, model.likelihood))
         self.template = model.template()
 
     # One star on the host
@@ -82,7 +81,7 @@ class Survey:
         grid = model.reduced.config.wavelength
         velocity = cross_correlation_rv(observation, grid, self.template, rv_range=self.rv_range)
         good = observation.good[model.pixels].copy()
-        reach = VELOCITY_WINDOW + model.reach
+        reach = RV_HALF_WIDTH + model.reach
         lo, hi = (grid[i] * (1 + (velocity + s) / SPEED_OF_LIGHT) for i, s in ((0, reach), (-1, -reach)))
         good &= (model.wavelength > lo) & (model.wavelength < hi)
         if good.sum() < max(100, 4 * self.density.dim):
@@ -164,15 +163,14 @@ class Survey:
         for part, filled in self._parts(rows, len(raw["chi2"])):
             some = jax.tree.map(lambda a: a[filled], stars)
             again, new = fit_again(
-                self.model_of,
                 self.density,
-                self.model.data,
+                self.model.likelihood,
                 self.full,
                 some,
                 jnp.asarray(raw["outlier_weight"][filled]),
                 jnp.asarray(raw["cloud"][filled]),
                 jax.random.fold_in(key, part[0]),
-                self.settings,
+                self.config,
             )
             again = jax.tree.map(np.array, again)
             better = [k for k, i in enumerate(part) if not _fails(again["log_ratio"][k])]
@@ -183,13 +181,13 @@ class Survey:
     def _sample_longer(self, raw, state, count, key):
         """Sample stars again, for longer, whose chains have not mixed or whose effective size is small; in `raw`."""
         draws = np.stack([np.asarray(raw["values"][k], float) for k in self.density.names], 1)[:count]
-        chains = draws.reshape(*draws.shape[:2], self.settings.chains, self.settings.draws)
+        chains = draws.reshape(*draws.shape[:2], self.config.chains, self.config.draws)
         with np.errstate(invalid="ignore"):
             good = (r_hat(chains) < R_HAT_LIMIT).all(1) & (effective_size(chains) >= ESS_LIMIT).all(1)
         rows = np.flatnonzero(~good & np.isfinite(draws).all((1, 2)))
         for part, filled in self._parts(rows, len(raw["chi2"])):
             some = jax.tree.map(lambda a: a[filled], state)
-            again = sample_again(self.density, self.model.data, some, jax.random.fold_in(key, part[0]), self.settings)
+            again = sample_again(self.density, some, jax.random.fold_in(key, part[0]), self.config)
             self._put(raw, part, jax.tree.map(np.array, again), np.arange(len(part)))
 
     def _parts(self, rows, size):
@@ -211,10 +209,10 @@ class Survey:
 
     def _run(self, stars, starts, key):
         devices = jax.devices()
-        arguments = (self.model_of, self.density, self.model.data, self.full)
+        arguments = (self.density, self.model.likelihood, self.full)
         if len(devices) == 1 or len(stars.frame) % len(devices):
-            return jax.block_until_ready(fit_batch(*arguments, stars, starts, self.normals, key, self.settings))
-        return _sharded(arguments, stars, starts, self.normals, key, self.settings, devices)
+            return jax.block_until_ready(fit_batch(*arguments, stars, starts, self.normals, key, self.config))
+        return _sharded(arguments, stars, starts, self.normals, key, self.config, devices)
 
 
 def _fails(log_ratio) -> bool:
@@ -225,15 +223,16 @@ def _fails(log_ratio) -> bool:
     return verify_flag(k_hat, ess, len(log_ratio))[0] == "fail"
 
 
-def _sharded(arguments, stars, starts, normals, key, settings, devices):
+def _sharded(arguments, stars, starts, normals, key, config, devices):
     """`fit_batch` with the stars divided over several devices."""
     from jax.sharding import Mesh, PartitionSpec
 
     mesh = Mesh(np.array(devices), ("stars",))
-    arrays, rest = eqx.partition(arguments[2:], eqx.is_array)
+    density = arguments[0]
+    arrays, rest = eqx.partition(arguments[1:], eqx.is_array)
 
     def local(arrays, stars, starts, normals, keys):
-        return fit_batch(*arguments[:2], *eqx.combine(arrays, rest), stars, starts, normals, keys[0], settings)
+        return fit_batch(density, *eqx.combine(arrays, rest), stars, starts, normals, keys[0], config)
 
     over, same = PartitionSpec("stars"), PartitionSpec()
     program = jax.shard_map(local, mesh=mesh, in_specs=(same, over, over, same, over), out_specs=over, check_vma=False)

@@ -7,14 +7,15 @@ import jax
 
 from ..errors import SamplingError
 from ..processes import environment, obey_parent
+from .share import do_share
 
 KEPT = "What was finished is kept; run again to go on."
 
 
-def run_processes(workers, arguments, common, done, total, progress):
+def run_processes(workers, place, run, done, total, progress):
     """`workers` processes, each on cores of its own.
 
-    Each calls `fit_many(*arguments, worker=(k, workers), **common)`; `done()` counts the finished ones of `total` batches.
+    Each does its share of the `Run` at the `Place`; `done()` counts the finished ones of `total` batches.
     Raises `SamplingError` with the first error of one of them.
     """
     import multiprocessing
@@ -22,8 +23,7 @@ def run_processes(workers, arguments, common, done, total, progress):
     context = multiprocessing.get_context("spawn")
     errors = context.SimpleQueue()
     jobs = [
-        context.Process(target=_process, args=(k, workers, arguments, common, errors), daemon=True)
-        for k in range(workers)
+        context.Process(target=_process, args=(k, workers, place, run, errors), daemon=True) for k in range(workers)
     ]
     # Linear algebra of small matrices is up to 60 times slower where its threads compete for busy cores.
     variables = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -47,8 +47,8 @@ def run_processes(workers, arguments, common, done, total, progress):
         raise SamplingError(f"A worker ended with status {bad[0]} (killed, or out of memory?). {KEPT}")
 
 
-def run_on_cluster(client, arguments, common, done, total, progress):
-    """The same on the workers of a `dask.distributed.Client`, one job for each; they must see the files of `arguments`."""
+def run_on_cluster(client, place, run, done, total, progress):
+    """The same on the workers of a `dask.distributed.Client`, one job for each; they must see the files of `place`."""
     names = list(client.scheduler_info(n_workers=-1)["workers"])
     if not names:
         raise SamplingError(
@@ -56,7 +56,7 @@ def run_on_cluster(client, arguments, common, done, total, progress):
         )
     jobs = [
         client.submit(
-            _share, k, len(names), arguments, common, workers=[name], pure=False, key=f"fit_many-{k}-{time.time_ns()}"
+            do_share, place, run, (k, len(names)), workers=[name], pure=False, key=f"fit_many-{k}-{time.time_ns()}"
         )
         for k, name in enumerate(names)
     ]
@@ -79,7 +79,7 @@ def _watch(running, done, total, progress):
         bar.update(done() - bar.n)
 
 
-def _process(k, workers, arguments, common, errors):
+def _process(k, workers, place, run, errors):
     obey_parent()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) >= workers:
@@ -87,12 +87,6 @@ def _process(k, workers, arguments, common, errors):
     if len(cores[k::workers]) == 1:
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
     try:
-        _share(k, workers, arguments, common)
+        do_share(place, run, (k, workers))
     except Exception as error:
         errors.put(f"{type(error).__name__}: {error}")
-
-
-def _share(k, workers, arguments, common):
-    from .fit_many import fit_many
-
-    fit_many(*arguments, worker=(k, workers), progress=False, **common)

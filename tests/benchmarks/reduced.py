@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import emuinfer as ei
-from emuinfer.emulators import TransformerConfig, TransformerPayne
-from emuinfer.inference.sample import LOCAL, WIDEN, compress_star, local_surrogate
+from emuinfer.emulators import TransformerConfig, TransformerPayne, fit_local
+from emuinfer.inference import SamplingConfig, steps
 
 STAR = {
     "teff": 5690,
@@ -53,7 +53,7 @@ def gradient(model, data, repeats):
     @eqx.filter_jit
     def run(x, data):
         def one(x, _):
-            slope = jax.grad(lambda x: model.log_likelihood(dict(zip(model.names, x)), data)[0])(x)
+            slope = jax.grad(lambda x: data.log_likelihood(dict(zip(model.names, x))))(x)
             return x * (1 + 1e-12 * slope), None  # each gradient needs the one before
 
         chains = x * (1 + 1e-5 * jnp.arange(CHAINS)[:, None])
@@ -82,34 +82,33 @@ def draws(n, spread, seed):
 
 def main():
     observation = ei.Observation.example("hd41248")
-    model = ei.StellarSpectrum(ei.load_emulator("optical-fgk"), observation, progress=False)
+    model = ei.StellarModel(ei.load_emulator("optical-fgk"), observation, progress=False)
     deep = copy.copy(model)
     blocks = TransformerConfig(rank=240, label_hidden=512, branch_layers=3, branch_theta=True)
     e = model.full
     deep.full = TransformerPayne(e.label_space, e.wavelength_range, e.medium, blocks, key=jax.random.key(0))
     fresh = draws(60, 1.0, seed=1)
-    seen = eqx.filter_jit(lambda model, v, d: model.normalised_flux(v, d))
+    seen = eqx.filter_jit(lambda v, d: d.normalised_flux(v))
     begin = time.perf_counter()
-    local = model.with_emulator(local_surrogate(model, draws(LOCAL, WIDEN, seed=0), model.data))
-    middle = {n: float(v[0]) for n, v in draws(1, 0.0, seed=0).items()}
-    local = model.with_model_errors(middle, local)
-    star = compress_star(model, middle, local)
+    values = {n: jnp.asarray(v, jnp.float32) for n, v in draws(SamplingConfig().local, steps.WIDEN, seed=0).items()}
+    full = model.likelihood.with_emulators(model.full_on_grid())
+    parameters, flux = eqx.filter_jit(steps.spectra)(full, values, 8)
+    surrogate = eqx.filter_jit(fit_local)(parameters, flux, np.arange(parameters.shape[1]))
+    middle = {n: jnp.float32(v[0]) for n, v in draws(1, 0.0, seed=0).items()}
+    local = eqx.filter_jit(lambda v, d: d.with_model_errors(v))(middle, model.likelihood.localised((surrogate,)))
+    star = eqx.filter_jit(lambda v, d: d.compressed(v))(middle, local)
     built = time.perf_counter() - begin
-    plain = lambda emulator: eqx.tree_at(
-        lambda d: d.model_variance, model.with_emulator(emulator), local.model_variance
-    )
+    errors = lambda d: d.with_noise(d.noise.with_model_errors(local.noise.model_variance))
+    plain = lambda emulator: errors(model.likelihood.with_emulators((emulator,)))
     kinds = {
-        "transformer of two blocks": (
-            deep,
-            eqx.tree_at(lambda d: d.model_variance, deep.with_emulator(deep.full_on_grid()), local.model_variance),
-        ),
-        "optical-fgk": (model, plain(model.full_on_grid())),
+        "transformer of two blocks": (model, plain(*deep.full_on_grid())),
+        "optical-fgk": (model, errors(full)),
         "its global reduction": (model, plain(model.reduced)),
-        "its surrogate around the star": (model, plain(local.emulator)),
+        "its surrogate around the star": (model, errors(model.likelihood.localised((surrogate,)))),
         "the same, compressed": (model, star),
     }
     at = {
-        key: np.stack([np.asarray(seen(m, {n: jnp.float32(v[i]) for n, v in fresh.items()}, d)) for i in range(60)])
+        key: np.stack([np.asarray(seen({n: jnp.float32(v[i]) for n, v in fresh.items()}, d)) for i in range(60)])
         for key, (m, d) in list(kinds.items())[1:4]
     }
     rows, calls = {}, {}

@@ -17,9 +17,9 @@ import numpy as np
 
 import emuinfer as ei
 from emuinfer.emulators import emulator_hash
-from emuinfer.inference.sample import find_optimum
+from emuinfer.inference import find_optimum
 from emuinfer.posteriors.posterior import _convergence
-from emuinfer.samplers import get_sampler, laplace_covariance
+from emuinfer.samplers import get_sampler
 
 ROUNDS = 3
 CHAINS = {
@@ -65,15 +65,14 @@ def measured(result):
 
 
 def main():
-    model = ei.StellarSpectrum(ei.load_emulator("optical-fgk"), ei.Observation.example("hd41248"))
+    model = ei.StellarModel(ei.load_emulator("optical-fgk"), ei.Observation.example("hd41248"))
     fit = find_optimum(model)
     density = fit.density
-    covariance, _ = laplace_covariance(density.log_density, fit.z, fit.star, metric=density.information)
 
     def run(kind, seed):
         name, settings = kind
-        settings = {"chains": 4, "seed": seed, "covariance": covariance, "progress": False, **settings}
-        result = get_sampler(name)(density.log_density, fit.z, fit.star, **settings)
+        settings = {"chains": 4, "seed": seed, "covariance": fit.covariance, "progress": False, **settings}
+        result = get_sampler(name)(density.log_density, fit.z, fit.compressed, **settings)
         print(name, settings["seed"], {k: round(v, 2) for k, v in result.timings.items()}, file=sys.stderr, flush=True)
         return result
 

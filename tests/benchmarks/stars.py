@@ -20,7 +20,7 @@ import numpy as np
 
 import emuinfer as ei
 from emuinfer.files import use_compilation_cache
-from emuinfer.posteriors.posterior import draws_of, summary_table
+from emuinfer.posteriors import draws_of, summary_table
 from tests.conftest import SHARED
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,7 +48,7 @@ def observe(name, snr, seed):
 
 def fit(name, snr, seed):
     observation = observe(name, snr, seed)
-    model = ei.StellarSpectrum(ei.load_emulator("optical-fgk"), observation, progress=False, **STARS[name][3])
+    model = ei.StellarModel(ei.load_emulator("optical-fgk"), observation, progress=False, **STARS[name][3])
     begin = time.perf_counter()
     posterior = ei.sample(model, seed=seed, progress=False)
     seconds = time.perf_counter() - begin

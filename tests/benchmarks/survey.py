@@ -24,7 +24,7 @@ import numpy as np
 import emuinfer as ei
 from emuinfer.forward.operator import SpectrumOperator
 from emuinfer.labels.design import sobol_design
-from emuinfer.survey.fit_many import fit_many
+from emuinfer.survey import fit_many
 from emuinfer.wavelengths.uniform import log_grid
 
 R, SAMPLING = 28_000, 2.5
@@ -110,7 +110,8 @@ def numpyro_nuts(path, wavelength, stars, full, warmup, draws):
         spectra = [
             (np.asarray(file["flux"][i], float), np.asarray(file["uncertainty"][i], float)) for i in range(stars + 1)
         ]
-    from emuinfer.survey.fit_many import Survey
+    from emuinfer.survey.batch import Stars, with_star
+    from emuinfer.survey.model import Survey
 
     survey = Survey(emulator, wavelength, R, "air", line_errors=None, progress=False)
     model = survey.model
@@ -118,13 +119,9 @@ def numpyro_nuts(path, wavelength, stars, full, warmup, draws):
     for i, (flux, sigma) in enumerate(spectra):
         observation = ei.Observation(wavelength, flux, sigma, resolution=R, medium="air", clip=None)
         arrays, start, _ = survey.prepare(observation)
-        data = eqx.tree_at(
-            lambda d: tuple(getattr(d, k) for k in arrays),
-            model.data,
-            tuple(jnp.asarray(v, jnp.float32) for v in arrays.values()),
-        )
+        data = with_star(model.likelihood, Stars(**{k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()}))
         if full:
-            data = eqx.tree_at(lambda d: d.emulator, data, survey.full, is_leaf=lambda x: x is data.emulator)
+            data = data.with_emulators(survey.full)
         values = {k: jnp.asarray(v) for k, v in survey.density.constrain(jnp.asarray(start)).items()}
         kernel = NUTS(model, dense_mass=True, init_strategy=init_to_value(values=values), max_tree_depth=8)
         mcmc = MCMC(kernel, num_warmup=warmup, num_samples=draws, num_chains=1, progress_bar=False, jit_model_args=True)

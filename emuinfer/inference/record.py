@@ -1,0 +1,149 @@
+"""What a posterior object keeps beside its draws: the data, predictions, the likelihood of each pixel, facts of the run."""
+
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..emulators import emulator_hash
+
+PACKAGES = ("emuinfer", "jax", "numpyro", "blackjax", "arviz", "numpy")
+
+
+def parts_of(fit) -> list:
+    """`[(spectrum of the model, its likelihood, its values)]` at the fit's position."""
+    values = {k: jnp.float32(v) for k, v in fit.model.complete(fit.values).items()}
+    return [(spectrum, *part) for spectrum, part in zip(fit.model.spectra, fit.likelihood.parts(values))]
+
+
+def observed_flux(fit) -> np.ndarray:
+    """The data of all spectra, one after the other, `(n_pix,)`."""
+    return np.concatenate([s.observation.flux[s.pixels] for s in fit.model.spectra])
+
+
+def pixel_facts(fit) -> dict[str, np.ndarray]:
+    """What a posterior keeps of the pixels, each `(n_pix,)`; where there are several spectra, `arm` counts them from 1."""
+    parts = parts_of(fit)
+    together = lambda function: np.concatenate([np.asarray(function(*part)) for part in parts])
+    constant = {
+        "wavelength": together(lambda spectrum, part, _: spectrum.wavelength),
+        "good": together(lambda spectrum, part, _: (np.asarray(spectrum.likelihood.noise.weight) > 0).astype(np.int8)),
+        "weight": together(lambda spectrum, part, _: part.noise.weight),
+        "uncertainty": together(lambda spectrum, part, _: spectrum.observation.uncertainty[spectrum.pixels]),
+        "model_error": together(lambda spectrum, part, values: _model_error(part, values) * spectrum.scale),
+    }
+    if len(parts) > 1:
+        constant["arm"] = np.repeat(np.arange(1, len(parts) + 1), [len(part.flux) for _, part, _ in parts])
+    return constant
+
+
+def _model_error(part, values):
+    """Standard deviation of the model's errors at single pixels relative to the level, times it."""
+    error = np.asarray(_model_errors(part, values)[2], float)
+    return error * np.asarray(part.noise.level)
+
+
+@eqx.filter_jit
+def _model_errors(part, values):
+    return part.noise.model_errors(values, part.forward)
+
+
+def thinned(draws: int, count: int, chains: int) -> np.ndarray:
+    """Indices of the draws of each chain, equally spaced, so that all chains together have about `count`."""
+    each = int(np.clip(round(count / chains), 1, draws))
+    return np.unique(np.linspace(0, draws - 1, each).round().astype(int))
+
+
+def predictions(fit, values: dict, draws: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """`model_flux`, the model with its continuum, and `flux`, simulated data, in the unit of the data.
+
+    `values`: name to draws `(chains, draws)`; `draws`: indices of those to take. Both results have the shape
+    `(chains, len(draws), n_pix)`. A pixel of `flux` is drawn given the data of all others, which tell its continuum.
+    """
+    keys = jax.random.split(jax.random.key(np.random.default_rng([seed, 7]).integers(2**31)), 1)[0]
+    some = _rows(fit, values, draws)
+    n = len(next(iter(some.values())))
+    out = _predict(fit.likelihood, some, jax.random.split(keys, n))
+    return {k: np.asarray(v).reshape(-1, len(draws), v.shape[-1]) for k, v in out.items()}
+
+
+@eqx.filter_jit
+def _predict(likelihood, values, keys):
+    def one(row):
+        values, key = row
+        model, flux = [], []
+        for k, (part, own) in enumerate(likelihood.parts(values)):
+            model.append(part.model_flux(own) * part.scale)
+            flux.append(part.distribution(own).sample(jax.random.fold_in(key, k)))
+        return {"model_flux": jnp.concatenate(model), "flux": jnp.concatenate(flux)}
+
+    return jax.lax.map(one, (values, keys))
+
+
+def pointwise(fit, values: dict, draws: np.ndarray) -> np.ndarray:
+    """Log likelihood `(chains, len(draws), n_used)` of each used pixel given all others, for `arviz.loo`."""
+    out = np.asarray(_pointwise(fit.likelihood, _rows(fit, values, draws)))
+    used = np.concatenate([np.asarray(arm.noise.weight) > 0 for arm in fit.likelihood.arms])
+    return out[:, used].reshape(-1, len(draws), used.sum())
+
+
+@eqx.filter_jit
+def _pointwise(likelihood, values):
+    def one(values):
+        parts = likelihood.parts(values)
+        return jnp.concatenate([part.distribution(own).log_prob(part.flux * part.scale) for part, own in parts])
+
+    return jax.lax.map(one, values)
+
+
+def _rows(fit, values, draws):
+    """All parameters at the chosen draws of all chains, each `(chains × len(draws),)`."""
+    some = {k: np.asarray(v)[:, draws].reshape(-1) for k, v in values.items()}
+    n = len(next(iter(some.values())))
+    complete = fit.model.complete({k: jnp.asarray(v, jnp.float32) for k, v in some.items()})
+    return {k: jnp.broadcast_to(v, (n,)) for k, v in complete.items()}
+
+
+def facts(fit, result, check, values: dict, constant: dict) -> tuple[dict, list[str]]:
+    """Attributes of the posterior, and warnings about the domain and the verification. `values`: name to draws `(n,)`."""
+    space = fit.model.label_space
+    complete = fit.model.complete(values)
+    n = len(next(iter(values.values())))
+    labels = np.stack([np.broadcast_to(complete[k], n) for k in space.names], -1)
+    inside = float(space.contains(labels, tolerance=0.05).mean())
+    warnings = []
+    if inside < 0.99:
+        warnings.append(
+            f"{100 * (1 - inside):.0f} % of the draws lie outside the emulator's domain, held back only by its soft wall: "
+            "the star may be of a kind the emulator does not know."
+        )
+    if check is not None and check.flag != "ok":
+        warnings.append(check.message)
+    together = lambda of: ", ".join(dict.fromkeys(of(spectrum) for spectrum in fit.model.spectra))
+    attrs = {
+        "emulator_hash": together(lambda spectrum: emulator_hash(spectrum.full)),
+        "reduced_hash": together(lambda spectrum: emulator_hash(spectrum.reduced)),
+        "data_hash": ", ".join(spectrum.observation.hash for spectrum in fit.model.spectra),
+        "observation": together(lambda spectrum: spectrum.observation.name),
+        "seed": result.seed,
+        "in_domain": inside,
+        "edge_distance": float(space.edge_distance(np.median(labels, axis=0))),
+        "k_hat": check.k_hat if check else None,
+        "verification": check.flag if check else "skipped",
+        "verification_message": check.message if check else "",
+        "importance_ess": check.ess if check else None,
+        "down_weighted_pixels": float((constant["weight"][constant["good"] > 0] < 0.5).mean()),
+        "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},
+        "gradients": result.gradients,
+    }
+    return attrs, warnings
+
+
+def _version(package):
+    from importlib.metadata import version
+
+    from .. import __version__
+
+    return __version__ if package == "emuinfer" else version(package)

@@ -1,0 +1,117 @@
+"""`fit_many`: posteriors of thousands to millions of stars observed with one instrument."""
+
+import os
+from pathlib import Path
+
+from ..deprecation import renamed_arguments
+from ..emulators import ReducedEmulator, load_emulator, reduce_emulator
+from ..errors import SamplingError
+from ..files import use_compilation_cache
+from ..inference import SURVEY, SamplingConfig
+from ..observations.stack import SpectrumStack, as_stack
+from . import share
+from .files import Folder
+from .workers import run_on_cluster, run_processes
+
+
+@renamed_arguments(settings="config")
+def fit_many(
+    emulator,
+    spectra,
+    output,
+    *,
+    resolution=None,
+    medium=None,
+    config: SamplingConfig = SURVEY,
+    batch: int | None = None,
+    seed: int = 0,
+    rv_range=(-500.0, 500.0),
+    worker: tuple[int, int] = (0, 1),
+    workers: int = 1,
+    cluster=None,
+    save_draws: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    priors=None,
+    broadening="vbroad",
+    continuum_terms=None,
+    line_errors="shipped",
+    emulator_error="shipped",
+    robust=True,
+    degrees_of_freedom=4.0,
+):
+    """Posteriors of all stars of a stack of spectra, written to a folder; returns its table.
+
+    A run that was killed goes on when it is started again with the same arguments: finished batches are kept, and the
+    random keys depend on the batch and the seed only. A star with bad data is flagged and harms no other.
+
+    **Arguments:**
+
+    - `emulator`: an `Emulator`, or the name or path of one.
+    - `spectra`: path of an HDF5 stack (`SpectrumStack`); or a folder, a list of files (`Observation.read`) or a list of
+      `Observation`s, all with the same wavelengths.
+    - `output`: folder of the results (`survey/files.py`).
+    - `resolution`, `medium`: where the file does not say.
+    - `config`: numbers of draws, chains and so on.
+    - `batch`: stars per compiled call; by default as many as the memory allows, at most 64 on a CPU, and so few that all
+      workers have some.
+    - `rv_range`: km/s, searched for each star's velocity.
+    - `workers`: processes on this machine, one per core is best. `worker`: `(k, n)` for the k-th of n jobs on many
+      machines that share `output`; each takes every n-th batch, and whichever finishes last writes the table. `cluster`: a
+      `dask.distributed.Client` instead, whose workers do the batches (`pip install "emuinfer[dask]"`).
+    - `save_draws`: write all draws as netCDF, one file per batch.
+    - `priors` and all after it: as for `StellarModel`; `priors` may not name `rv`.
+
+    **Returns:** an `astropy.table.Table` with one row per star in the order of the input, or None where other workers are
+    not done. See `survey.FLAGS` for the column `flag`.
+
+    **Raises:** `ObservationError` on spectra that cannot be read at all, `SamplingError` where `output` holds another run or
+    a worker failed.
+    """
+    use_compilation_cache()
+    options = {
+        "priors": priors,
+        "broadening": broadening,
+        "continuum_terms": continuum_terms,
+        "line_errors": line_errors,
+        "emulator_error": emulator_error,
+        "robust": robust,
+        "degrees_of_freedom": degrees_of_freedom,
+    }
+    output = Path(output)
+    spectra = as_stack(spectra, output, medium=medium, resolution=resolution)
+    stack = SpectrumStack(spectra, medium=medium, resolution=resolution)
+    named = emulator if isinstance(emulator, str | os.PathLike) else None
+    emulator = load_emulator(emulator) if named is not None else emulator
+    batch = int(
+        batch or share.known_batch(output) or share.default_batch(config, len(stack), _count(workers, worker, cluster))
+    )
+    run = share.Run(
+        config=config, batch=batch, seed=seed, rv_range=tuple(rv_range), save_draws=save_draws, options=options
+    )
+    folder = Folder(output, share.plan(emulator, stack, run), overwrite)
+    numbers = range(-(-len(stack) // batch))
+    if (workers > 1 or cluster is not None) and not all(folder.done(i) for i in numbers):
+        if named is None:
+            raise SamplingError("With several workers, give the emulator by name or path, so that each can load it.")
+        place = share.Place(
+            share.emulator_place(named), *(str(Path(p).resolve()) for p in (spectra, output)), resolution, medium
+        )
+        done = lambda: sum(folder.done(i) for i in numbers)
+        if cluster is not None:
+            run_on_cluster(cluster, place, run, done, len(numbers), progress)
+        else:
+            if not isinstance(emulator, ReducedEmulator):
+                reduce_emulator(emulator, progress=progress)  # once and for all of them
+            run_processes(workers, place, run, done, len(numbers), progress)
+    share.do_batches(emulator, stack, folder, run, worker, progress)
+    if not all(folder.done(i) for i in numbers):
+        return None
+    return share.finish(folder, numbers)
+
+
+def _count(workers, worker, cluster) -> int:
+    """Into how many parts the batches are divided."""
+    if cluster is not None:
+        return max(1, len(cluster.scheduler_info(n_workers=-1)["workers"]))
+    return workers if workers > 1 else worker[1]

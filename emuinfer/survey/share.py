@@ -1,0 +1,171 @@
+"""A worker's share of a survey: what it must know, its batches, and the table of all of them."""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from .. import __version__
+from ..emulators import emulator_hash, list_emulators, load_emulator
+from ..errors import SamplingError
+from ..files import write_table
+from ..inference import SamplingConfig
+from ..observations.stack import SpectrumStack
+from .files import GO_ON, PLAN, TABLE, Folder, table_of_parts
+from .model import Survey
+from .summary import FLAGS
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run does; `options` are those of `StellarModel`."""
+
+    config: SamplingConfig
+    batch: int
+    seed: int
+    rv_range: tuple[float, float]
+    save_draws: bool
+    options: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a worker finds the emulator (name or path), the stack of spectra and the folder of results."""
+
+    emulator: str
+    spectra: str
+    output: str
+    resolution: object = None
+    medium: str | None = None
+
+
+def plan(emulator, stack, run: Run) -> dict:
+    """What is written to the folder, so that no other run goes on with it."""
+    options = {k: v for k, v in run.options.items() if v is not None}
+    shown = {k: repr(v) if not isinstance(v, int | float | str | bool) else v for k, v in sorted(options.items())}
+    return {
+        "emulator": emulator_hash(emulator),
+        "data": stack.fingerprint,
+        "stars": len(stack),
+        "batch": run.batch,
+        "seed": int(run.seed),
+        "rv_range": list(run.rv_range),
+        "config": dataclasses.asdict(run.config),
+        "options": shown,
+        "versions": {"emuinfer": __version__},
+    }
+
+
+def known_batch(output) -> int | None:
+    """Stars per batch of the run that `output` holds, so that it can go on with another number of workers."""
+    try:
+        return int(json.loads((Path(output) / PLAN).read_text())["batch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def default_batch(config: SamplingConfig, stars: int, workers: int = 1) -> int:
+    """Stars per call: at most 64 on a CPU and 1024 elsewhere, no more than the memory holds, and some for each worker."""
+    floats = config.chains * (config.draws + config.warmup) * 40 + 200_000
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 8
+    most = 64 if jax.default_backend() == "cpu" else 1024
+    return int(max(1, min(most, -(-stars // max(workers, 1)), memory / (4 * floats))))
+
+
+def emulator_place(named) -> str:
+    """The name of a shipped emulator as it is, the path of another so that processes elsewhere find it."""
+    return str(named) if str(named) in list_emulators() else str(Path(named).resolve())
+
+
+def do_share(place: Place, run: Run, worker: tuple[int, int]) -> None:
+    """The batches of worker `(k, n)`, in a process of its own."""
+    emulator = load_emulator(place.emulator)
+    stack = SpectrumStack(place.spectra, medium=place.medium, resolution=place.resolution)
+    folder = Folder(place.output, plan(emulator, stack, run))
+    do_batches(emulator, stack, folder, run, worker, progress=False)
+
+
+def do_batches(emulator, stack, folder, run: Run, worker, progress: bool) -> None:
+    """Every n-th batch that is not done, for worker `(k, n)`."""
+    from tqdm import tqdm
+
+    numbers = range(-(-len(stack) // run.batch))
+    mine = [i for i in numbers if i % worker[1] == worker[0] and not folder.done(i)]
+    if not mine:
+        return
+    survey = Survey(
+        emulator,
+        stack.wavelength,
+        stack.resolution,
+        stack.medium,
+        seed=run.seed,
+        rv_range=run.rv_range,
+        config=run.config,
+        progress=progress,
+        **run.options,
+    )
+    with tqdm(total=len(mine) * run.batch, desc="stars", unit="star", disable=not progress, file=sys.stderr) as bar:
+        for number in mine:
+            rows = slice(number * run.batch, min((number + 1) * run.batch, len(stack)))
+            clock = time.perf_counter()
+            names, *arrays = stack.read(rows)
+            results = survey.fit([_observe(stack, *one) for one in zip(names, *arrays)], number, run.batch)
+            results["row"], results["name"] = np.arange(rows.start, rows.stop), np.array(names)
+            results["parameters"] = np.array(survey.density.names)
+            results["units"] = np.array([survey.model.units[n] for n in survey.density.names])
+            results["seconds"] = np.full(len(names), (time.perf_counter() - clock) / len(names))
+            if run.save_draws:
+                folder.save_draws(number, _draws(survey, results))
+            folder.save(number, results)
+            bar.update(run.batch)
+
+
+def _observe(stack, name, flux, uncertainty, mask):
+    try:
+        return stack.observation(name, flux, uncertainty, mask)
+    except Exception as error:  # whatever is wrong with one star must not stop the others
+        return error
+
+
+def _draws(survey, results):
+    from ..posteriors import build_posterior
+
+    draws = results.get("draws")
+    fitted = np.flatnonzero(results["flag"] & FLAGS["bad_data"] == 0)
+    names = survey.density.names
+    shape = (survey.config.chains, survey.config.draws, len(results["row"]))
+    values = {}
+    for i, name in enumerate(names):
+        values[name] = np.full(shape, np.nan, np.float32)
+        if draws is not None:
+            values[name][..., fitted] = np.moveaxis(draws[:, i], 0, -1)
+    return build_posterior(
+        values,
+        None,
+        observed_data={"row": results["row"]},
+        coords={"star": results["name"]},
+        dims={**{n: ["star"] for n in names}, "row": ["star"]},
+        attrs={"seed": survey.seed},
+    )
+
+
+def finish(folder: Folder, numbers):
+    """The table of all batches, written to the folder."""
+    parts = [folder.load(i) for i in numbers]
+    names, units = parts[0]["parameters"].tolist(), parts[0]["units"].tolist()
+    for part in parts:
+        del part["parameters"], part["units"]
+    meta = {
+        "PARAMS": ",".join(names),
+        "SEED": folder.plan["seed"],
+        "EMULATOR": folder.plan["emulator"],
+        "VERSION": __version__,
+    }
+    table = table_of_parts(parts, names, dict(zip(names, units)), meta)
+    write_table(table, folder.path / TABLE, SamplingError, format="fits", remedy=GO_ON)
+    return table
