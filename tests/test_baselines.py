@@ -110,6 +110,7 @@ def test_gaussian_process_interpolates_its_training_spectra():
     np.testing.assert_allclose(predict(emulator, labels, WAVELENGTH), flux, atol=2e-3)
 
 
+@pytest.mark.comparison
 def test_marginal_likelihood_is_the_gaussian_density_and_its_gradient_the_finite_difference():
     from scipy.stats import multivariate_normal
 

@@ -195,6 +195,7 @@ def test_solar_labels():
     assert solar_labels(LabelSpace(("teff", "fe_h"), (3500, -2), (4500, -1))) == {"teff": 4000.0, "fe_h": -1.5}
 
 
+@pytest.mark.comparison
 @pytest.mark.slow
 def test_a_sampler_finds_the_bound(model, bounds):
     """The model as a plain NumPyro model under NumPyro's own NUTS: at high S/N its posterior is as wide as the bound."""

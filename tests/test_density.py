@@ -58,6 +58,7 @@ def compare(model):
         np.testing.assert_allclose(back[0], z, atol=2e-5)
 
 
+@pytest.mark.comparison
 @pytest.mark.parametrize("priors", PRIORS.values(), ids=PRIORS)
 def test_is_numpyros(tiny_emulator, tiny_observation, priors):
     compare(StellarModel(tiny_emulator, tiny_observation, rv_range=(-50, 50), priors=priors, progress=False))

@@ -262,6 +262,7 @@ def test_command(sound, tmp_path, capsys):
     assert status == 1 and "good.h5 says that its wavelengths are in air" in out.err
 
 
+@pytest.mark.comparison
 def test_turbospectrum_passes_and_its_faults_are_found(shared_data):
     grid = import_npz(shared_data / "grids" / "turbospectrum_5100_5300.npz", OPTICAL_FGK, "air").subset(np.arange(300))
     grid = changed(grid, wavelength=grid.wavelength[::2], flux=grid.flux[:, ::2])
@@ -274,6 +275,7 @@ def test_turbospectrum_passes_and_its_faults_are_found(shared_data):
     assert check_grid(wrong).complaints == ("elements", "medium")
 
 
+@pytest.mark.comparison
 def test_korg_marcs_exceeds_its_continuum(shared_data):
     # A fault of the published grid: up to 1.9 % above the continuum, in hot stars of low gravity.
     grid = import_npz(shared_data / "korg_marcs" / "korg_marcs_5000_5010.npz", None, "air")

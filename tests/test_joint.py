@@ -57,6 +57,7 @@ def test_names_units_and_priors(joint, tiny_emulator, arms):
         JointModel([])
 
 
+@pytest.mark.comparison
 def test_log_density_is_the_sum_of_the_arms_and_the_priors(joint):
     """By NumPyro's own tracing, with SciPy's priors."""
     from numpyro.infer.util import log_density

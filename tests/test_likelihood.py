@@ -71,6 +71,7 @@ def test_first_velocity_is_found(model):
     assert model.rv_guess == pytest.approx(RV, abs=2)
 
 
+@pytest.mark.comparison
 def test_likelihood_is_the_dense_gaussian_one(model):
     """The continuum integrated out analytically is a Gaussian with covariance C + A S Aᵀ."""
     values = {**AT_TRUTH, "log10_jitter": -2.0}
@@ -132,6 +133,7 @@ def test_masked_pixels_carry_no_information(reduced, observation):
         assert float(slope[name]) == pytest.approx(float(spoilt_slope[name]), rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.comparison
 def test_numpyro_sees_priors_and_likelihood(model):
     """Log density by NumPyro's own tracing = log priors by SciPy + likelihood."""
     from numpyro.infer.util import log_density

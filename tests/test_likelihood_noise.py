@@ -52,6 +52,7 @@ def test_transform_makes_the_covariance_diagonal():
     assert white.log_determinant == pytest.approx(np.linalg.slogdet(matrix[used])[1], abs=1e-4)
 
 
+@pytest.mark.comparison
 @pytest.mark.parametrize("rank", [0, 3])
 def test_likelihood_is_that_of_the_dense_covariance(correlated, rank):
     """With the continuum's terms and shared errors of the emulator as further parts of the covariance."""

@@ -137,6 +137,7 @@ def test_snr_gives_uncertainties_at_the_continuum():
     np.testing.assert_allclose(obs.uncertainty, slope / 50, rtol=0.05)
 
 
+@pytest.mark.comparison
 def test_media_against_published_indices():
     # Morton (2000), NIST: air 5000.000 Å is vacuum 5001.394 Å; Na D2 5889.950 air, 5891.583 vacuum.
     np.testing.assert_allclose(convert_medium([5000.0, 5889.950], "air", "vacuum"), [5001.394, 5891.583], atol=2e-3)

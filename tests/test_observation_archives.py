@@ -17,6 +17,7 @@ def noisy(n, level=50.0):
     return level + RNG.standard_normal(n), np.full(n, 1.0)
 
 
+@pytest.mark.comparison
 def test_sdss_spec(tmp_path):
     """spec-PLATE-MJD-FIBER.fits of SDSS-III/IV: the COADD table and its columns."""
     n = 600
@@ -84,6 +85,7 @@ def check_apogee_axis(obs, n):
     assert obs.medium == "vacuum" and obs.resolution == 22500 and obs.name.startswith("2M0000")
 
 
+@pytest.mark.comparison
 def test_apogee_star(tmp_path):
     """apStar: rows of two combinations and the visits; errors of 1e10 and bits of APOGEE_PIXMASK where data are missing."""
     n = 8575
@@ -128,6 +130,7 @@ def test_apogee_aspcap(tmp_path):
     np.testing.assert_allclose(obs.flux, flux)
 
 
+@pytest.mark.comparison
 def test_apogee_visit(tmp_path):
     """apVisit: three detectors with wavelengths that fall, in a table of their own."""
     wavelength = np.stack([np.linspace(a, b, 4096) for a, b in ((16960, 16480), (16430, 15860), (15800, 15140))])
@@ -188,6 +191,7 @@ def desi(tmp_path_factory):
     return path
 
 
+@pytest.mark.comparison
 def test_desi_coadd(desi):
     obs = Observation.read(desi, arm="b", row=1)
     assert obs.medium == "vacuum" and set(np.flatnonzero(~obs.good)) == {3, 30} and obs.name == "DESI 39627001 b"

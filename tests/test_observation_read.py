@@ -128,6 +128,7 @@ def test_text_with_two_columns_and_chosen_columns(tmp_path):
         Observation.read(tmp_path / "b.csv", medium="air", wavelength_column="q")
 
 
+@pytest.mark.comparison
 def test_specutils(tmp_path):
     from specutils import Spectrum
 

@@ -72,12 +72,14 @@ def test_round_trip_keeps_draws_and_attributes(posterior, tmp_path):
     assert type(loaded) is type(posterior)
 
 
+@pytest.mark.comparison
 def test_arviz_understands_the_object(posterior):
     table = az.summary(posterior, var_names=["teff", "continuum"])
     assert list(table.index) == ["teff", "continuum[0]", "continuum[1]", "continuum[2]"]
     assert float(az.rhat(posterior, var_names=["teff"])["teff"]) < 1.01
 
 
+@pytest.mark.comparison
 def test_summary_table_has_the_numbers(posterior, tmp_path):
     table = summary_table(posterior, ["fe_h", "teff"], {"teff": "K", "fe_h": "dex"})
     assert table.colnames == ["label", "unit", "mean", "sd", "q16", "median", "q84", "r_hat", "ess_bulk"]
@@ -167,6 +169,7 @@ def test_k_hat_of_known_tails():
     assert np.sum(np.exp(log_weights) * x) == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.comparison
 def test_k_hat_agrees_with_arviz():
     rng = np.random.default_rng(5)
     for s in (1.3, 0.9, 0.6):

@@ -160,6 +160,7 @@ def exact_eight_schools():
     return p @ mu, p @ tau[:, 0], p @ shrunk
 
 
+@pytest.mark.comparison
 def test_eight_schools_against_quadrature():
     import numpyro
     import numpyro.distributions as dist
@@ -221,6 +222,7 @@ def spectrum_density(z, data):
     return -0.5 * jnp.sum(((data["flux"] - model) / data["sigma"]) ** 2) - 0.5 * jnp.sum((z / 5) ** 2)
 
 
+@pytest.mark.comparison
 def test_optimise_copes_with_the_noise_of_float32():
     x = np.linspace(-3, 3, 20000).astype(np.float32)
     rng = np.random.default_rng(1)

@@ -149,6 +149,7 @@ def schools(z, data):
     return -0.5 * jnp.sum(((effect - theta) / error) ** 2) - 0.5 * jnp.sum(z**2)
 
 
+@pytest.mark.comparison
 @pytest.mark.parametrize(
     "sampler, settings",
     [
@@ -223,6 +224,7 @@ def test_two_modes(sampler, settings, tolerance):
 # --- Another code.
 
 
+@pytest.mark.comparison
 @pytest.mark.slow
 def test_regression_against_numpyro():
     """Poisson regression by `hmc` and by NumPyro's NUTS."""

@@ -62,6 +62,7 @@ def test_log_likelihood_in_float32(n_terms, cases):
             )
 
 
+@pytest.mark.comparison
 def test_reference_is_itself_right_on_a_small_problem():
     from scipy.stats import multivariate_normal
 

@@ -39,6 +39,7 @@ def test_range_and_errors():
         cross_correlation_rv(obs, TEMPLATE_WAVELENGTH, TEMPLATE, (5, -5))
 
 
+@pytest.mark.comparison
 @pytest.mark.skipif(not SHARED.exists(), reason="the observed spectra are not here")
 @pytest.mark.parametrize(
     "name, rv",

@@ -57,6 +57,7 @@ def test_gaussian_lines_come_out_as_computed_by_hand(resolution):
         np.testing.assert_allclose(out, gaussian_lines(PIXELS, np.hypot(sigma, vbroad), rv), atol=5e-5)
 
 
+@pytest.mark.comparison
 @pytest.mark.parametrize("vsini", [0.3, 17.0, 80.0])
 def test_rotation_against_direct_convolution(vsini):
     """Gray's profile (2005, eq. 18.14), integrated numerically in velocity, on lines broadened by the instrument."""

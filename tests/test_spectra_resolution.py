@@ -70,6 +70,7 @@ def test_gradient_through_the_matrix():
     assert slope == pytest.approx((up - down) / 0.2, rel=1e-2)
 
 
+@pytest.mark.comparison
 def test_averages_over_pixels_against_quadrature():
     """A Gaussian on a fine grid, sampled as its own spline: the average over a pixel is a difference of error functions."""
     edges = np.array([10.2, 14.9, 15.3, 25.0])

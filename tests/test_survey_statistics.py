@@ -8,6 +8,7 @@ from emuinfer.posteriors.convergence import effective_size, r_hat
 from emuinfer.survey import flag_names
 
 
+@pytest.mark.comparison
 @pytest.mark.parametrize("coefficient", [-0.4, 0.0, 0.6, 0.95])
 def test_r_hat_and_ess_are_those_of_arviz(coefficient):
     rng = np.random.default_rng(3)

@@ -29,6 +29,7 @@ def window():
     return LTESynthesizer(wavelength=WINDOW, n_depth=36)
 
 
+@pytest.mark.comparison
 def test_atmosphere_is_in_hydrostatic_equilibrium(window):
     layers = {k: np.asarray(v, float) for k, v in eqx.filter_jit(lambda s, x: s.atmosphere(x))(window, SUN).items()}
     tau = np.exp(layers["ln_tau"])
@@ -112,6 +113,7 @@ def test_batch_equals_one_by_one_and_the_corners_of_the_domain_are_finite(window
     assert np.all(np.isfinite(together)) and together.min() > 0 and together.max() < 1.02
 
 
+@pytest.mark.comparison
 def test_against_turbospectrum(window):
     """The Sun and stars of the grid, at native sampling; other code and other opacities, so only close."""
     path = DATA / "grids" / "turbospectrum_5100_5300.npz"

@@ -78,6 +78,7 @@ def test_molecular_hydrogen_takes_over_when_cool_and_dense(tables):
     assert share[0] > 0.95 and 0.05 < share[1] < 0.5 and share[2] < 0.02
 
 
+@pytest.mark.comparison
 @pytest.mark.parametrize(
     "symbol, temperature, levels",
     [  # statistical weights and energies (eV) of the lowest terms, NIST Atomic Spectra Database
@@ -92,6 +93,7 @@ def test_partition_functions_are_sums_over_levels(tables, symbol, temperature, l
     assert np.exp(ln_u) == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.comparison
 def test_h_minus_photodetachment_cross_section():
     """The cross-section peaks near 8500 Å at 4.0e-17 cm^2 (Wishart 1979); free-free is 2 per cent of it at 3000 K."""
     t, ln_ne, h1 = 3000.0, np.log(1e10), 1e17
@@ -102,6 +104,7 @@ def test_h_minus_photodetachment_cross_section():
     assert 0.6 < sigma[0] / sigma[1] < 0.8 and sigma[2] < 0.6 * sigma[1]
 
 
+@pytest.mark.comparison
 def test_marcs_sun():
     """Electron pressure and opacity at 5000 Å of the MARCS model of the Sun, at its temperatures and pressures."""
     path = DATA / "reference" / "marcs_sun.mod"
@@ -121,6 +124,7 @@ def test_marcs_sun():
     np.testing.assert_allclose(np.asarray(kappa)[formed], slope[formed], rtol=0.07)
 
 
+@pytest.mark.comparison
 def test_planck_against_astropy():
     from astropy import units as u
     from astropy.modeling.physical_models import BlackBody
@@ -131,6 +135,7 @@ def test_planck_against_astropy():
     np.testing.assert_allclose(opacity.planck(5200.0, jnp.asarray(t)) * 1e6, expected, rtol=1e-4)
 
 
+@pytest.mark.comparison
 def test_voigt_against_the_faddeeva_function():
     a = np.array([1e-4, 1e-3, 1e-2, 0.1, 0.5, 2.0, 10.0], np.float32)[:, None]
     u = np.concatenate([np.linspace(0.0, 12.0, 800), np.logspace(1.0, 5.0, 60)]).astype(np.float32)
@@ -150,6 +155,7 @@ def test_eddington_barbier_is_exact_for_a_linear_source_function():
     assert float(flux) == pytest.approx(np.pi * (1.0 + 2.0 * 2.0 / 3.0), rel=2e-3)
 
 
+@pytest.mark.comparison
 def test_flux_of_a_curved_source_function_against_the_exponential_integral():
     tau = np.exp(np.linspace(-14.0, 4.0, 400))
     source = np.exp(-tau) + np.sqrt(1.0 + tau)
@@ -165,6 +171,7 @@ def test_optical_depth_of_a_constant_ratio():
     np.testing.assert_allclose(tau[20:], 2.5 * np.exp(ln_tau[20:]), rtol=2e-2)
 
 
+@pytest.mark.comparison
 @pytest.mark.parametrize("name", structure.ANALYTIC)
 def test_published_temperature_relations_give_the_effective_temperature(name):
     """T = Teff near tau = 2/3 in the grey atmosphere; solar fits are hotter there by up to 10 per cent."""

@@ -113,6 +113,7 @@ def test_missing_and_foreign_files_are_named(tmp_path):
         atmosphere.model_atmosphere(5777.0, 4.44, 0.0, 0.0, folder=foreign)
 
 
+@pytest.mark.comparison
 @needs_atmosnet
 def test_solar_atmosphere_against_marcs():
     """MARCS has 6090 K at log P = 5.05 and 4505 K at log P = 3.54 (Gustafsson et al. 2008)."""
@@ -139,6 +140,7 @@ def backend():
     return make_backend("pysme", wavelength=WINDOW, solar_composition="mixed")
 
 
+@pytest.mark.comparison
 @needs_pysme
 def test_sun_agrees_with_turbospectrum(backend, shared_data):
     """Another code, same lines and model: PySME's lines are 1 % too weak or strong at most places, not 10."""
@@ -150,6 +152,7 @@ def test_sun_agrees_with_turbospectrum(backend, shared_data):
     assert 0.9 < flux.max() <= 1.0005
 
 
+@pytest.mark.comparison
 @needs_pysme
 def test_continuum_agrees_with_turbospectrum(backend, shared_data):
     """To 3 %; 6 % low in cool metal-poor giants, where it matters that PySME does not scatter light."""

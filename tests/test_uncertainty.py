@@ -113,6 +113,7 @@ def test_coverage_is_nominal_on_fresh_residuals(fitted):
     assert twice["native"]["all"]["0.68"] < 0.5 and twice["native"]["factors"]["0.95"] < 0.75
 
 
+@pytest.mark.comparison
 def test_the_statistic_of_the_factors_follows_chi_squared():
     rng = np.random.default_rng(0)
     variance, factors = rng.uniform(0.5, 2, 200), rng.standard_normal((4, 200))
@@ -121,6 +122,7 @@ def test_the_statistic_of_the_factors_follows_chi_squared():
     assert stats.kstest(values, stats.chi2(4).cdf).pvalue > 0.01
 
 
+@pytest.mark.comparison
 def test_woodbury_is_the_dense_gaussian():
     rng = np.random.default_rng(0)
     variance, factors = rng.uniform(0.01, 0.1, 50), rng.standard_normal((3, 50))
