@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emuinfer.emulators.base import depth_from_flux
+from emuinfer.emulators.base import to_link
 from emuinfer.emulators.baselines.gaussian_process import matern52
 from emuinfer.emulators.baselines.regression import LogitGP, LogitPCA, PerPixelMLP, PixelPolynomial
 from emuinfer.emulators.components import principal_components
@@ -223,6 +223,6 @@ def test_saturating_link_makes_opacity_linear():
     """In x the spectra of one weak line are nearly a straight line in abundance; in flux they saturate."""
     abundance = np.linspace(-1, 1, 50)
     flux = 1 / (1 + 10 ** (1.0 + abundance))
-    x = depth_from_flux(flux, 0.003)
+    x = to_link(flux, 0.003)
     curvature = [np.abs(np.polyfit(abundance, y, 2)[0] / np.ptp(y)) for y in (x, flux)]
     assert curvature[0] < 0.02 * curvature[1]

@@ -30,3 +30,15 @@ def test_old_names_of_a_module():
     assert caught[0].filename == __file__
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         find("other")
+
+
+def test_the_link_was_no_depth():
+    from emuinfer import emulators
+
+    with pytest.warns(
+        DeprecationWarning, match=r"emulators\.depth_from_flux is now emuinfer\.emulators\.base\.to_link"
+    ):
+        assert emulators.depth_from_flux is emulators.to_link
+    with pytest.warns(DeprecationWarning):
+        from emuinfer.emulators import flux_from_depth
+    assert flux_from_depth is emulators.from_link

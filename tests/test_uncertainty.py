@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from emuinfer.emulators import flux_from_depth
+from emuinfer.emulators import from_link
 from emuinfer.emulators.baselines.regression import PixelPolynomial
 from emuinfer.emulators.storage import list_emulators, load_emulator, save_emulator
 from emuinfer.emulators.training.coverage import coverage, factor_statistic
@@ -59,8 +59,8 @@ def fitted():
 
 def test_sensitivity_is_the_slope_of_the_link():
     x = jnp.linspace(-5.0, 5.0, 41)
-    _, slope = jax.jvp(lambda x: flux_from_depth(x, EPSILON), (x,), (jnp.ones(41),))
-    np.testing.assert_allclose(sensitivity(flux_from_depth(x, EPSILON), EPSILON), -slope, rtol=1e-3, atol=1e-6)
+    _, slope = jax.jvp(lambda x: from_link(x, EPSILON), (x,), (jnp.ones(41),))
+    np.testing.assert_allclose(sensitivity(from_link(x, EPSILON), EPSILON), -slope, rtol=1e-3, atol=1e-6)
 
 
 def test_a_known_covariance_is_recovered(fitted):

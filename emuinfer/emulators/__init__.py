@@ -1,6 +1,7 @@
 """Emulators: flux as a function of labels and wavelength."""
 
-from .base import Emulator, depth_from_flux, flux_from_depth
+from ..deprecation import renamed_names
+from .base import Emulator, from_link, to_link
 from .local import LocalSpectrum, fit_local
 from .reduced import ReducedEmulator
 from .reduction import reduce_emulator
@@ -15,10 +16,9 @@ __all__ = [
     "ReducedEmulator",
     "TransformerConfig",
     "TransformerPayne",
-    "depth_from_flux",
     "emulator_hash",
     "fit_local",
-    "flux_from_depth",
+    "from_link",
     "list_emulators",
     "load_card",
     "load_emulator",
@@ -26,4 +26,7 @@ __all__ = [
     "reduce_emulator",
     "save_emulator",
     "shipped_uncertainty",
+    "to_link",
 ]
+
+__getattr__ = renamed_names(__name__, {"depth_from_flux": to_link, "flux_from_depth": from_link})

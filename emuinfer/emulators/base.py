@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..errors import EmulatorError
 from ..labels.space import LabelSpace
@@ -28,8 +29,8 @@ class Emulator(eqx.Module):
         """What `flux` needs to know of the wavelengths, shape `(n_wave,)` in Å in the emulator's medium. A pytree."""
 
     @abc.abstractmethod
-    def flux(self, scaled_labels: jax.Array, query: Any) -> jax.Array:
-        """Normalised flux `(n_wave,)` at labels scaled to [-1, 1], shape `(n_labels,)`. Pure, float32."""
+    def flux(self, scaled_labels: Float[Array, " n_labels"], query: Any) -> Float[Array, " n_wave"]:
+        """Normalised flux at labels scaled to [-1, 1]. Pure, float32."""
 
     def tabulate(self, query) -> "OnGrid":
         """The emulator at the wavelengths of `query` alone, with `grid_flux(scaled_labels)`; a subclass may compute in advance
@@ -65,7 +66,7 @@ class Emulator(eqx.Module):
             raise EmulatorError(f"The emulator covers {lo:.3f}–{hi:.3f} Å ({self.medium}); asked for {found}.")
         return wavelength
 
-    def __call__(self, labels, wavelength, *, extrapolate: bool = False) -> jax.Array:
+    def __call__(self, labels, wavelength, *, extrapolate: bool = False) -> Float[Array, "*batch n_wave"]:
         """Continuum-normalised flux.
 
         **Arguments:**
@@ -96,7 +97,7 @@ class OnGrid(eqx.Module):
     emulator: Emulator
     query: Any
 
-    def grid_flux(self, scaled_labels) -> jax.Array:
+    def grid_flux(self, scaled_labels: Float[Array, " n_labels"]) -> Float[Array, " n_wave"]:
         return self.emulator.flux(scaled_labels, self.query)
 
 
@@ -111,17 +112,17 @@ def _flux_map(emulator, scaled, query):
     return jax.lax.map(lambda s: emulator.flux(s, query), scaled)
 
 
-def flux_from_depth(x: jax.Array, epsilon: float) -> jax.Array:
-    """The saturating link f = 1 / (1 − ε + eˣ), the inverse of `depth_from_flux`.
+def to_link(flux, epsilon: float):
+    """x = log(1/f − 1 + ε) for normalised flux; fluxes outside [1e-4, 1/(1-ε/2)] are clipped. NumPy or JAX, any shape.
 
     eˣ behaves like an opacity: it grows with the absorber's abundance where the flux saturates, so x varies more
     smoothly with the labels than the flux does.
     """
-    return 1.0 / (1.0 - epsilon + jnp.exp(jnp.minimum(x, 30.0)))
-
-
-def depth_from_flux(flux, epsilon: float):
-    """x = log(1/f − 1 + ε) for normalised flux; fluxes outside [1e-4, 1/(1-ε/2)] are clipped. NumPy or JAX."""
     xp = jnp if isinstance(flux, jax.Array) else np
     flux = xp.clip(flux, 1e-4, 1.0 / (1.0 - 0.5 * epsilon))
     return xp.log(1.0 / flux - 1.0 + epsilon)
+
+
+def from_link(x: Float[Array, "*shape"], epsilon: float) -> Float[Array, "*shape"]:
+    """Normalised flux f = 1 / (1 − ε + eˣ), the saturating link; the inverse of `to_link`."""
+    return 1.0 / (1.0 - epsilon + jnp.exp(jnp.minimum(x, 30.0)))

@@ -9,6 +9,7 @@ coefficients quadratic in the whitened parameters, replace both.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ..labels.features import quadratic_terms
 
@@ -19,21 +20,27 @@ class LocalSpectrum(eqx.Module):
     `error` `(n_pix,)`: root-mean-square difference in flux from the full chain on draws that the fit has not seen.
     """
 
-    centre: jax.Array  # (n_parameters,)
-    whiten: jax.Array  # (n_parameters, n_free)
-    coefficients: jax.Array  # (n_terms, components)
-    mean: jax.Array  # (n_pix,)
-    basis: jax.Array  # (components, n_pix)
-    error: jax.Array  # (n_pix,)
+    centre: Float[Array, " n_parameters"]
+    whiten: Float[Array, "n_parameters n_free"]
+    coefficients: Float[Array, "n_terms components"]
+    mean: Float[Array, " n_pix"]
+    basis: Float[Array, "components n_pix"]
+    error: Float[Array, " n_pix"]
 
-    def __call__(self, parameters) -> jax.Array:
-        """Normalised flux at the pixels, `(n_pix,)`, for `(n_parameters,)`."""
+    def __call__(self, parameters: Float[Array, " n_parameters"]) -> Float[Array, " n_pix"]:
+        """Normalised flux at the pixels."""
         terms = quadratic_terms((parameters - self.centre) @ self.whiten)
         return self.mean + (terms @ self.coefficients) @ self.basis
 
 
-def fit_local(parameters, spectra, free, n_test: int = 40, components: int = 16) -> LocalSpectrum:
-    """Fit a `LocalSpectrum` to `spectra` `(n, n_pix)` at `parameters` `(n, n_parameters)` drawn around a star. Pure JAX.
+def fit_local(
+    parameters: Float[Array, "n n_parameters"],
+    spectra: Float[Array, "n n_pix"],
+    free,
+    n_test: int = 40,
+    components: int = 16,
+) -> LocalSpectrum:
+    """Fit a `LocalSpectrum` to `spectra` at `parameters` drawn around a star. Pure JAX.
 
     The last `n_test` draws measure the error and are not fitted. `free`: indices of the parameters that vary (static); the
     others are left out of the quadratic.

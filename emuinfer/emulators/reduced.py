@@ -11,12 +11,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from ..labels.space import LabelSpace
 from ..wavelengths.interpolation import four_points
 from ..wavelengths.uniform import log_uniform
-from .base import Emulator, flux_from_depth
-from .network import apply_layers, dense_layers
+from .base import Emulator, from_link
+from .network import Layers, apply_layers, dense_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +50,10 @@ class ReducedEmulator(Emulator):
     `error` `(n_wave,)` is the root-mean-square difference from the full emulator on fresh labels, in flux.
     """
 
-    mean: jax.Array  # (n_wave,)
-    basis: jax.Array  # (components, n_wave)
-    layers: list  # [(weight, bias), ...] from scaled labels to coefficients
-    error: jax.Array  # (n_wave,)
+    mean: Float[Array, " n_wave"]
+    basis: Float[Array, "components n_wave"]
+    layers: Layers  # from scaled labels to coefficients
+    error: Float[Array, " n_wave"]
     label_space: LabelSpace = eqx.field(static=True)
     wavelength_range: tuple[float, float] = eqx.field(static=True)
     medium: str = eqx.field(static=True)
@@ -60,25 +61,25 @@ class ReducedEmulator(Emulator):
 
     kind = "reduced"
 
-    def coefficients(self, scaled_labels) -> jax.Array:
+    def coefficients(self, scaled_labels: Float[Array, " n_labels"]) -> Float[Array, " components"]:
         return apply_layers(self.layers, scaled_labels)
 
-    def grid_depth(self, scaled_labels) -> jax.Array:
-        """x on the grid, `(n_wave,)`."""
+    def grid_link(self, scaled_labels: Float[Array, " n_labels"]) -> Float[Array, " n_wave"]:
+        """x on the grid."""
         return self.mean + self.coefficients(scaled_labels) @ self.basis
 
-    def grid_flux(self, scaled_labels) -> jax.Array:
-        """Normalised flux on the grid `config.wavelength`, `(n_wave,)`."""
-        return flux_from_depth(self.grid_depth(scaled_labels), self.config.epsilon)
+    def grid_flux(self, scaled_labels: Float[Array, " n_labels"]) -> Float[Array, " n_wave"]:
+        """Normalised flux on the grid `config.wavelength`."""
+        return from_link(self.grid_link(scaled_labels), self.config.epsilon)
 
-    def prepare(self, wavelength):
+    def prepare(self, wavelength) -> tuple[Int[Array, "n_query 4"], Float[Array, "n_query 4"]]:
         """Nodes and weights of four-point Lagrange interpolation on the grid, in float64 on the host."""
         c = self.config
         step = np.log(c.hi / c.lo) / (c.n_wave - 1)
         index, weights = four_points(np.log(np.asarray(wavelength, np.float64) / c.lo) / step, c.n_wave)
         return jnp.asarray(index), jnp.asarray(weights)
 
-    def flux(self, scaled_labels, query) -> jax.Array:
+    def flux(self, scaled_labels: Float[Array, " n_labels"], query) -> Float[Array, " n_query"]:
         index, weights = query
         return jnp.sum(self.grid_flux(scaled_labels)[index] * weights, axis=-1)
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import EmulatorError
 from ..files import cache_directory, lock, written_whole
 from ..wavelengths.uniform import log_grid
-from .base import Emulator, depth_from_flux, flux_from_depth
+from .base import Emulator, from_link, to_link
 from .components import fit_coefficients, principal_components
 from .reduced import ReducedEmulator, ReductionConfig
 from .storage import emulator_hash, load_emulator, save_emulator, weight_folders
@@ -99,7 +99,7 @@ def _evaluate(emulator, config, directory, progress):
     labels = sobol_design(emulator.label_space, total, seed=config.seed)
     scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
     query = emulator.prepare(emulator.check_wavelength(config.wavelength))
-    evaluate = eqx.filter_jit(lambda e, s, q: depth_from_flux(e.flux(s, q), config.epsilon))
+    evaluate = eqx.filter_jit(lambda e, s, q: to_link(e.flux(s, q), config.epsilon))
     starts = range(0, total, CHUNK)
     if progress:
         from tqdm import tqdm
@@ -140,7 +140,7 @@ def _measure(reduced, scaled, x):
     """The error against the full emulator on labels that the fit has not seen, per wavelength and in all."""
     predict = eqx.filter_jit(lambda r, s: r.grid_flux(s))
     epsilon = reduced.config.epsilon
-    flux = np.asarray(flux_from_depth(x, epsilon)) if len(x) else np.zeros((0, reduced.config.n_wave))
+    flux = np.asarray(from_link(x, epsilon)) if len(x) else np.zeros((0, reduced.config.n_wave))
     residual = np.stack([np.asarray(predict(reduced, jnp.asarray(s))) for s in scaled]) - flux
     absolute = np.abs(residual)
     figures = {

@@ -6,12 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..errors import EmulatorError
 from ..labels.features import gp_features
 from ..labels.space import LabelSpace
-from .base import Emulator, flux_from_depth
-from .network import apply_layers, dense_layers
+from .base import Emulator, from_link
+from .network import Layers, apply_layers, dense_layers
 from .wavelength_encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
 
 
@@ -55,14 +56,14 @@ def _rms_norm(x, gain):
 class Block(eqx.Module):
     """Pre-norm cross-attention from wavelengths to label tokens, then a pre-norm ReLU feed-forward. No biases."""
 
-    norm_attention: jax.Array
-    query: jax.Array
-    key: jax.Array
-    value: jax.Array
-    out: jax.Array
-    norm_feedforward: jax.Array
-    expand: jax.Array
-    contract: jax.Array
+    norm_attention: Float[Array, " width"]
+    query: Float[Array, "width width"]
+    key: Float[Array, "width width"]
+    value: Float[Array, "width width"]
+    out: Float[Array, "width width"]
+    norm_feedforward: Float[Array, " width"]
+    expand: Float[Array, "width hidden"]
+    contract: Float[Array, "hidden width"]
     heads: int = eqx.field(static=True)
 
     def __init__(self, config: TransformerConfig, key):
@@ -79,12 +80,15 @@ class Block(eqx.Module):
         self.contract = _dense(keys[5], config.feedforward * d, d, residual)
         self.heads = config.heads
 
-    def __call__(self, x: jax.Array, tokens: jax.Array) -> jax.Array:
-        """`x` (n_wave, width), `tokens` (n_tokens, width) -> (n_wave, width)."""
+    def __call__(
+        self, x: Float[Array, "n_wave width"], tokens: Float[Array, "n_tokens width"]
+    ) -> Float[Array, "n_wave width"]:
         return self.feed(self.attend(x, tokens))
 
-    def attention(self, x, tokens):
-        """The share of each token in what a wavelength attends to, `(n_wave, heads, n_tokens)`."""
+    def attention(
+        self, x: Float[Array, "n_wave width"], tokens: Float[Array, "n_tokens width"]
+    ) -> Float[Array, "n_wave heads n_tokens"]:
+        """The share of each token in what a wavelength attends to."""
         # Queries and outputs are folded into the few keys and values, so that a wavelength costs two products with
         # (width, heads * n_tokens) instead of four. Logits scale as 1/d_head, not its root: learning rates then
         # carry over between widths (muP). Products are taken in the precision of the matrices, which training may lower.
@@ -96,14 +100,16 @@ class Block(eqx.Module):
         )
         return jax.nn.softmax(logits.astype(x.dtype), axis=-1)
 
-    def attend(self, x, tokens):
+    def attend(
+        self, x: Float[Array, "n_wave width"], tokens: Float[Array, "n_tokens width"]
+    ) -> Float[Array, "n_wave width"]:
         d, h, low = self.query.shape[0], self.heads, self.query.dtype
         values = (tokens.astype(low) @ self.value).reshape(-1, h, d // h)
         to_output = jnp.einsum("the,hed->htd", values, self.out.reshape(h, d // h, d))
         weights = self.attention(x, tokens).reshape(x.shape[0], -1)
         return x + (weights.astype(low) @ to_output.reshape(-1, d)).astype(x.dtype)
 
-    def feed(self, x):
+    def feed(self, x: Float[Array, "n_wave width"]) -> Float[Array, "n_wave width"]:
         # ReLU rather than GELU: the same accuracy in trials, and on CPUs half the time of a block.
         normed = _rms_norm(x, self.norm_feedforward).astype(self.expand.dtype)
         return x + (jax.nn.relu(normed @ self.expand) @ self.contract).astype(x.dtype)
@@ -119,20 +125,20 @@ class TransformerPayne(Emulator):
     the saturating link f = 1/(1 − ε + eˣ).
     """
 
-    encode: jax.Array | None
-    table: jax.Array | None
-    trunk_mean: jax.Array | None
-    trunk: jax.Array | None
-    trunk_in: jax.Array | None
-    branch: list
-    label_in: jax.Array | None
-    label_bias: jax.Array | None
-    label_out: jax.Array | None
-    token_bias: jax.Array | None
+    encode: Float[Array, "waves width"] | None  # sines and cosines to the width
+    table: Float[Array, "nodes width"] | None
+    trunk_mean: Float[Array, " nodes"] | None
+    trunk: Float[Array, "nodes rank"] | None
+    trunk_in: Float[Array, "rank width"] | None
+    branch: Layers
+    label_in: Float[Array, "n_labels hidden"] | None
+    label_bias: Float[Array, " hidden"] | None
+    label_out: Float[Array, "hidden tokens_times_width"] | None
+    token_bias: Float[Array, "n_tokens width"] | None
     blocks: list[Block]
-    norm_head: jax.Array | None
-    head: jax.Array | None
-    head_bias: jax.Array
+    norm_head: Float[Array, " width"] | None
+    head: Float[Array, "width 1"] | None
+    head_bias: Float[Array, " 1"]
     label_space: LabelSpace = eqx.field(static=True)
     wavelength_range: tuple[float, float] = eqx.field(static=True)
     medium: str = eqx.field(static=True)
@@ -178,8 +184,8 @@ class TransformerPayne(Emulator):
     def branch_sizes(n_labels: int, c: TransformerConfig) -> tuple[int, ...]:
         return (n_labels + c.branch_theta, *[c.label_hidden] * c.branch_layers, c.rank)
 
-    def branch_inputs(self, scaled_labels) -> jax.Array:
-        """What the branch sees of the labels, `(..., n_labels)` or, with `branch_theta`, one more."""
+    def branch_inputs(self, scaled_labels: Float[Array, "*batch n_labels"]) -> Float[Array, "*batch n_in"]:
+        """What the branch sees of the labels: themselves and, with `branch_theta`, one more."""
         if not self.config.branch_theta:
             return scaled_labels
         i = self.label_space.index("teff")
@@ -198,8 +204,8 @@ class TransformerPayne(Emulator):
         nodes = max(self.config.table_nodes, 4)
         return shift_query(query, log1p_velocity, self.periods, self.wavelength_range, nodes)
 
-    def tokens(self, scaled_labels) -> jax.Array:
-        """Label tokens `(n_tokens, width)`."""
+    def tokens(self, scaled_labels: Float[Array, " n_labels"]) -> Float[Array, "n_tokens width"]:
+        """Label tokens."""
         hidden = jax.nn.relu(scaled_labels @ self.label_in + self.label_bias)
         return (hidden @ self.label_out).reshape(self.token_bias.shape) + self.token_bias
 
@@ -217,8 +223,8 @@ class TransformerPayne(Emulator):
         trunk = interpolate(self.trunk, query)
         return x + trunk @ self.trunk_in, interpolate(self.trunk_mean[:, None], query), trunk
 
-    def depth(self, scaled_labels, features) -> jax.Array:
-        """The x that the link turns into flux, `(n_wave,)`."""
+    def link(self, scaled_labels: Float[Array, " n_labels"], features) -> Float[Array, " n_wave"]:
+        """The x that the link turns into flux; `features` of `wavelength_features`."""
         out = self.head_bias[0]
         if self.blocks:
             x, tokens = features[0], self.tokens(scaled_labels)
@@ -244,9 +250,9 @@ class TransformerPayne(Emulator):
             x = block(x, tokens)
         return shares
 
-    def flux(self, scaled_labels, query) -> jax.Array:
-        x = self.depth(scaled_labels, self.wavelength_features(query))
-        return flux_from_depth(x, self.config.epsilon)
+    def flux(self, scaled_labels: Float[Array, " n_labels"], query: WavelengthQuery) -> Float[Array, " n_wave"]:
+        x = self.link(scaled_labels, self.wavelength_features(query))
+        return from_link(x, self.config.epsilon)
 
     def tabulate(self, query) -> "Tabulated":
         """The emulator at the wavelengths of `query`, with all that does not depend on labels computed once."""
@@ -266,8 +272,8 @@ class Tabulated(eqx.Module):
     emulator: TransformerPayne
     features: tuple
 
-    def grid_flux(self, scaled_labels) -> jax.Array:
-        return flux_from_depth(self.emulator.depth(scaled_labels, self.features), self.emulator.config.epsilon)
+    def grid_flux(self, scaled_labels: Float[Array, " n_labels"]) -> Float[Array, " n_wave"]:
+        return from_link(self.emulator.link(scaled_labels, self.features), self.emulator.config.epsilon)
 
 
 @eqx.filter_jit

@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from ..errors import EmulatorError
 from ..files import write_bytes
@@ -55,10 +56,10 @@ def correlation_integral(correlation, step, sigma: float) -> float:
 
 
 class UncertaintyQuery(eqx.Module):
-    """The stored pixel below each wavelength, int32 `(n_wave,)`, and the fraction of a pixel beyond it, float32."""
+    """The stored pixel below each wavelength, and the fraction of a pixel beyond it."""
 
-    index: jax.Array
-    fraction: jax.Array
+    index: Int[Array, " n_wave"]
+    fraction: Float[Array, " n_wave"]
 
 
 class EmulatorUncertainty(eqx.Module):
@@ -75,12 +76,12 @@ class EmulatorUncertainty(eqx.Module):
     - `epsilon`: ε of the link.
     """
 
-    scale: jax.Array
-    factor_scale: jax.Array
-    stretch: jax.Array
-    diagonal: jax.Array
-    factors: jax.Array
-    correlation: jax.Array
+    scale: Float[Array, " terms"]
+    factor_scale: Float[Array, " terms"]
+    stretch: Float[Array, " terms"]
+    diagonal: Float[Array, " n_grid"]
+    factors: Float[Array, "rank n_grid"]
+    correlation: Float[Array, " lags"]
     label_space: LabelSpace = eqx.field(static=True)
     grid: PixelGrid = eqx.field(static=True)
     medium: str = eqx.field(static=True)
@@ -104,8 +105,10 @@ class EmulatorUncertainty(eqx.Module):
         fraction = np.clip(position - index, 0.0, 1.0)
         return UncertaintyQuery(jnp.asarray(index), jnp.asarray(fraction, jnp.float32))
 
-    def evaluate(self, scaled_labels, query: UncertaintyQuery, flux):
-        """`(sd (n,), factors (rank, n))` at scaled labels `(n_labels,)` where the emulated flux is `flux` `(n,)`.
+    def evaluate(
+        self, scaled_labels: Float[Array, " n_labels"], query: UncertaintyQuery, flux: Float[Array, " n"]
+    ) -> tuple[Float[Array, " n"], Float[Array, "rank n"]]:
+        """`(sd, factors)` at scaled labels where the emulated flux is `flux`.
 
         C = diag(sd²) + factorsᵀ factors. Pure and differentiable, float32.
         """
@@ -150,10 +153,12 @@ def _evaluate(uncertainty, scaled, query, flux):
     return uncertainty.evaluate(scaled, query, flux)
 
 
-def woodbury_log_likelihood(residual, variance, factors) -> jax.Array:
+def woodbury_log_likelihood(
+    residual: Float[Array, " n"], variance: Float[Array, " n"], factors: Float[Array, "rank n"]
+) -> Float[Array, ""]:
     """ln N(residual; 0, diag(variance) + factorsᵀ factors), in O(n × rank²), without any n × n matrix.
 
-    `residual`, `variance` `(n,)`, `factors` `(rank, n)`. Pixels of infinite variance count for nothing. From the
+    Pixels of infinite variance count for nothing. From the
     Woodbury identity and the matrix determinant lemma (Golub & Van Loan 2013, Matrix Computations, section 2.1.4).
     """
     used = jnp.isfinite(variance)

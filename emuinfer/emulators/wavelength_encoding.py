@@ -1,9 +1,9 @@
 """Encodings of wavelength: sinusoids with log-spaced periods, and learned tables on a grid of wavelengths."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from ..constants import LN_10
 from ..wavelengths.interpolation import lagrange_weights
@@ -16,9 +16,9 @@ class WavelengthQuery(eqx.Module):
     tables are read without interpolation.
     """
 
-    phase: jax.Array  # (n_wave, n_frequency) float32, in [0, 2 pi)
-    index: jax.Array  # (n_wave,) int32, the table's node at or below
-    fraction: jax.Array  # (n_wave,) float32, position between that node and the next
+    phase: Float[Array, "n_wave n_frequency"]  # in [0, 2 pi)
+    index: Int[Array, " n_wave"]  # the table's node at or below
+    fraction: Float[Array, " n_wave"]  # position between that node and the next
     on_nodes: bool = eqx.field(static=True)
 
 
@@ -60,8 +60,8 @@ def shift_query(query: WavelengthQuery, log1p_velocity, periods, table_range, no
     return WavelengthQuery(phase, index, jnp.clip(fraction + node - index.astype(jnp.float32), 0.0, 1.0), False)
 
 
-def interpolate(table: jax.Array, query: WavelengthQuery) -> jax.Array:
-    """Features `(n_wave, width)` by four-point Lagrange interpolation in a `(nodes, width)` table."""
+def interpolate(table: Float[Array, "nodes width"], query: WavelengthQuery) -> Float[Array, "n_wave width"]:
+    """Features by four-point Lagrange interpolation in a table."""
     if query.on_nodes:
         return table[query.index]
     first = jnp.clip(query.index - 1, 0, table.shape[0] - 4)

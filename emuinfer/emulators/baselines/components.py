@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ...labels.space import LabelSpace
 from ...wavelengths.pixels import PixelGrid
-from ..base import flux_from_depth
+from ..base import from_link
 from ..network import apply_layers, dense_layers
 from .pixels import PixelEmulator
 
@@ -49,12 +49,12 @@ class LogitPCA(PixelEmulator):
         outputs = [apply_layers(layers, scaled_labels) for layers in self.networks]
         return sum(outputs) / len(outputs) * self.scale
 
-    def depth(self, scaled_labels) -> jax.Array:
+    def link(self, scaled_labels) -> jax.Array:
         """x at the stored pixels, `(grid.n,)`."""
         return self.mean + self.coefficients(scaled_labels) @ self.basis
 
     def pixels(self, scaled_labels):
-        return flux_from_depth(self.depth(scaled_labels), self.epsilon)
+        return from_link(self.link(scaled_labels), self.epsilon)
 
     def to_config(self) -> dict:
         return {

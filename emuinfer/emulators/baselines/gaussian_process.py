@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ...labels.features import gp_features
 from ...labels.space import LabelSpace
 from ...wavelengths.pixels import PixelGrid
-from ..base import flux_from_depth
+from ..base import from_link
 from .pixels import PixelEmulator
 
 
@@ -70,12 +70,12 @@ class LogitGP(PixelEmulator):
         features = gp_features(self.label_space, scaled_labels)
         return sum(kernel_sum(features) for kernel_sum in self.sums)
 
-    def depth(self, scaled_labels) -> jax.Array:
+    def link(self, scaled_labels) -> jax.Array:
         """x at the stored pixels, `(grid.n,)`."""
         return self.mean + self.coefficients(scaled_labels) @ self.basis
 
     def pixels(self, scaled_labels):
-        return flux_from_depth(self.depth(scaled_labels), self.epsilon)
+        return from_link(self.link(scaled_labels), self.epsilon)
 
     def to_config(self) -> dict:
         return {

@@ -14,7 +14,7 @@ from ...errors import EmulatorError, suggestion
 from ...labels.features import monomial_values, monomials
 from ...labels.space import LabelSpace
 from ...wavelengths.pixels import PixelGrid
-from ..base import flux_from_depth
+from ..base import from_link
 from ..network import apply_layers, dense_layers
 from .components import LogitPCA
 from .gaussian_process import LogitGP
@@ -53,7 +53,7 @@ class PixelPolynomial(PixelEmulator):
 
     def pixels(self, scaled_labels):
         value = monomial_values(scaled_labels, self.degree) @ self.coefficients
-        return flux_from_depth(value, self.epsilon) if self.saturating else value
+        return from_link(value, self.epsilon) if self.saturating else value
 
     def to_config(self) -> dict:
         return {

@@ -12,7 +12,7 @@ from ...errors import TrainingError
 from ...grids.split import split_rows
 from ...labels.features import monomial_values
 from ...wavelengths.pixels import PixelGrid
-from ..base import depth_from_flux
+from ..base import to_link
 from ..baselines.pixels import ACTIVATIONS
 from ..baselines.regression import LogitPCA, PerPixelMLP, PixelPolynomial
 from ..components import principal_components
@@ -29,7 +29,7 @@ def fit_polynomial(
     Raises `TrainingError` on arrays that do not fit together or are not finite.
     """
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
-    target = depth_from_flux(flux, epsilon) if saturating else flux
+    target = to_link(flux, epsilon) if saturating else flux
     terms = monomial_values(scaled, degree, np)
     fit, held = split_rows(len(flux), 0.2, seed, shuffled=True)
     some = np.linspace(0, flux.shape[1] - 1, min(flux.shape[1], 1000)).astype(int)  # enough pixels to compare ridges
@@ -131,13 +131,13 @@ def fit_logit_pca(
     Raises `TrainingError` as `fit_polynomial` does.
     """
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
-    x, rng = depth_from_flux(flux, epsilon), np.random.default_rng(seed)
+    x, rng = to_link(flux, epsilon), np.random.default_rng(seed)
     sets = [(scaled, x, weight_decay, learning_rate)]
     if simple is None:
         mean, basis, _ = leading_components(x, components)
     else:
         scaled_simple, flux_simple = check_spectra(label_space, *simple, wavelength)
-        x_simple = depth_from_flux(flux_simple, epsilon)
+        x_simple = to_link(flux_simple, epsilon)
         mean = x_simple.mean(0)
         tune_rate = tune_rate or 1e-3 * min(1.0, len(x) / 1000)
         rows = np.sort(rng.permutation(len(x_simple))[:2500])

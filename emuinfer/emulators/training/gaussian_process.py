@@ -8,7 +8,7 @@ import numpy as np
 
 from ...labels.features import gp_features
 from ...wavelengths.pixels import PixelGrid
-from ..base import depth_from_flux
+from ..base import to_link
 from ..baselines.gaussian_process import LogitGP
 from .baselines import check_spectra, leading_components, replace_leaves
 from .gp_likelihood import fit_difference, fit_lengths, kernel_matrix
@@ -53,7 +53,7 @@ def fit_logit_gp(
     Raises `TrainingError` as `fit_polynomial` does.
     """
     scaled, flux = check_spectra(label_space, labels, flux, wavelength)
-    x, inputs = depth_from_flux(flux, epsilon), gp_features(label_space, scaled, np)
+    x, inputs = to_link(flux, epsilon), gp_features(label_space, scaled, np)
     rng, settings = np.random.default_rng(seed), (noise, iterations, lengths)
     if simple is None:
         mean, basis, target = leading_components(x, components)
@@ -63,7 +63,7 @@ def fit_logit_gp(
         sums = [(inputs, lengths, weights)]
     else:
         scaled_simple, flux_simple = check_spectra(label_space, *simple, wavelength)
-        inputs_simple, x_simple = gp_features(label_space, scaled_simple, np), depth_from_flux(flux_simple, epsilon)
+        inputs_simple, x_simple = gp_features(label_space, scaled_simple, np), to_link(flux_simple, epsilon)
         mean, basis = _joint_basis(x_simple, x, components, rng)
         sizes = group_sizes(groups, len(basis))
         rows = np.sort(rng.permutation(len(x_simple))[:rows_for_lengths])

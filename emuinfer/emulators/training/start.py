@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import TrainingError
 from ...labels.design import sobol_design
 from ...labels.features import gp_features
-from ..base import depth_from_flux
+from ..base import to_link
 from ..baselines.gaussian_process import LogitGP, matern52
 from ..components import fit_coefficients, principal_components
 from ..transformer import TransformerPayne
@@ -32,7 +32,7 @@ def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, 
             f"have {c.table_nodes} nodes, {nodes[0]:.2f} to {nodes[-1]:.2f} Å. They must be the same: set table_nodes."
         )
     scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
-    mean, basis, coefficients = principal_components(depth_from_flux(np.asarray(flux, np.float32), c.epsilon), c.rank)
+    mean, basis, coefficients = principal_components(to_link(np.asarray(flux, np.float32), c.epsilon), c.rank)
     inputs = np.asarray(emulator.branch_inputs(scaled))
     layers = fit_coefficients(
         inputs, coefficients, c.label_hidden, steps, seed, progress=progress, depth=c.branch_layers

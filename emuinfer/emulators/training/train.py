@@ -62,10 +62,10 @@ def make_step(static, optimiser, config: TrainConfig):
         emulator = in_precision(eqx.combine(params, static), config.precision)
         # Features of all stored pixels once, then each spectrum's own selection.
         features = jax.tree.map(lambda f: f[pixels], emulator.wavelength_features(query))
-        x = jax.vmap(emulator.depth)(labels, features)
-        from ..base import flux_from_depth
+        x = jax.vmap(emulator.link)(labels, features)
+        from ..base import from_link
 
-        residual = flux_from_depth(x, emulator.config.epsilon) - target
+        residual = from_link(x, emulator.config.epsilon) - target
         done = jnp.minimum(jnp.asarray(at, jnp.float32) / plateau, 1.0)
         delta = config.huber_start * (config.huber / config.huber_start) ** done
         return jnp.mean(pseudo_huber(residual, delta)), jnp.mean(jnp.abs(residual))
