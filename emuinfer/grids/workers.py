@@ -4,8 +4,6 @@ import concurrent.futures
 import concurrent.futures.process
 import contextlib
 import dataclasses
-import multiprocessing
-import os
 import pickle
 from collections.abc import Callable
 
@@ -13,17 +11,10 @@ import numpy as np
 
 from ..errors import GridError
 from ..labels.space import LabelSpace
-from ..processes import environment, obey_parent
+from ..processes import ONE_THREAD, ONE_THREAD_OF_XLA, compilation_cache, cores, environment, obey_parent, spawning
 
-# One thread per worker: several spectra at once are faster than several threads on one spectrum. NPROC sizes XLA's own
-# thread pool on the CPU. The variables must be set before the libraries are loaded, hence before the workers start.
-SINGLE_THREAD = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    "NPROC": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}
+# Several spectra at once are faster than several threads on one spectrum. NPROC sizes XLA's own thread pool on the CPU.
+SINGLE_THREAD = ONE_THREAD | {"XLA_FLAGS": ONE_THREAD_OF_XLA, "NPROC": "1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +47,8 @@ def start(backend, workers: int | None):
     elif workers == 0:
         yield _in_process(_build(backend))
     else:
-        with _pool(backend, workers or _cores()) as synthesis:
+        with _pool(backend, workers or len(cores())) as synthesis:
             yield synthesis
-
-
-def _cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _build(source):
@@ -107,9 +94,8 @@ def _in_process(backend):
 @contextlib.contextmanager
 def _pool(source, workers):
     _require_importable(source)
-    context = multiprocessing.get_context("spawn")  # JAX is not safe to fork
-    with environment(SINGLE_THREAD):
-        executor = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (source,))
+    with environment(SINGLE_THREAD | compilation_cache()):
+        executor = concurrent.futures.ProcessPoolExecutor(workers, spawning(), _start_worker, (source,))
         try:
             yield Synthesis(
                 executor.submit(_describe_worker).result(),
