@@ -204,6 +204,26 @@ def test_emulators_are_listed_and_shown(cli, tiny_path, monkeypatch):
     assert card["kind"] == "reduced" and card["labels"]["names"] == ["teff", "fe_h", "mg_fe"]
 
 
+def test_the_card_of_the_default_emulator_is_readable(cli):
+    status, out, _ = cli("emulators", "optical-fgk")
+    assert status == 0 and len(out.splitlines()) <= 60
+    for word in (
+        "window        optical-fgk: 5100 to 5300 Å (air)",
+        "3,906,962 parameters, 7.9 MB",
+        "hash          c58bbeedaefff960",
+        "teff     4000     7000            K",
+        "all                      118       0.00082  0.00434        0.00061  0.00281",
+        "contain 73 and 97 % (native)",
+        "x, Gaussian processes, with 3,000 LTE spectra  0.00097  0.00079  0.00066",
+        "made by       Teacher: joint Gaussian processes",
+        "limits        LTE, plane-parallel, no molecules",
+        "emuinfer emulators optical-fgk --json",
+    ):
+        assert word in out, word
+    assert "shortest_period" not in out and "sha256" not in out
+    assert json.loads(cli("emulators", "optical-fgk", "--json")[1])["config"]["shortest_period"] == 4e-6
+
+
 # Grids and training
 
 

@@ -161,6 +161,11 @@ def find_stem(name_or_path=None, *, card_only: bool = False) -> Path:
     )
 
 
+def is_here(name: str) -> bool:
+    """Whether an emulator of `list_emulators` is on this machine; if not, it is fetched when it is first loaded."""
+    return any((folder / f"{name}.safetensors").exists() for folder in weight_folders())
+
+
 def _fetch(window, card_only) -> Path:
     card = window.file(f"{window.emulator}.json")
     if not card_only:
