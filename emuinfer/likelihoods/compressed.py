@@ -107,7 +107,7 @@ def _quadratic(rows, k, precision, shift, noise, log10_jitter):
     log_noise = jnp.sum(jnp.where(used, jnp.log(jnp.where(used, w / noise.reference_ivar, 1.0)), 0.0))
     constant = jnp.sum(precision * shift**2) + log_det - log_noise
     slope = 2.0 * np.log(10.0) * (10.0**log10_jitter * noise.level) ** 2 / variance
-    return (gram[:k, :k] - y.T @ y).at[0, 0].add(constant), 0.5 * jnp.sum(used * slope**2)
+    return (gram[:k, :k] - y.T @ y).at[0, 0].add(constant), 0.5 * jnp.sum(used.astype(slope.dtype) * slope**2)
 
 
 def nodes() -> np.ndarray:
