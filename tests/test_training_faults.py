@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import json
 import os
-import sys
 
 import equinox as eqx
 import jax
@@ -17,6 +16,7 @@ from emuinfer.emulators.training import TrainConfig, labels_for, train
 from emuinfer.errors import TrainingError
 from emuinfer.files import use_compilation_cache
 from emuinfer.training import checkpoint as checkpoints
+from emuinfer.training import loop
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
 WAVELENGTH = 5000.0 + 0.05 * np.arange(60)
@@ -218,8 +218,7 @@ def test_a_full_disk_when_the_emulator_is_written(tmp_path, monkeypatch, cli):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
-    module = sys.modules["emuinfer.emulators.training.train"]  # the function of this name hides it
-    real = module.make_step
+    real = loop.make_step
 
     def break_at(step):
         def make_step(*args):
@@ -227,22 +226,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
 
             def one(data, state):
                 number = int(state.step) + 1
-                state, loss, mae = inner(data, state)
-                return state, loss * np.nan if number == step else loss, mae
+                state, figures = inner(data, state)
+                return state, {k: v * np.nan if (k, number) == ("loss", step) else v for k, v in figures.items()}
 
             return one
 
         return make_step
 
-    monkeypatch.setattr(module, "make_step", break_at(2))
+    monkeypatch.setattr(loop, "make_step", break_at(2))
     with pytest.raises(TrainingError, match="not finite at step 2, before the first checkpoint. Lower learning_rate"):
         run(tmp_path / "early")
-    monkeypatch.setattr(module, "make_step", break_at(11))
+    monkeypatch.setattr(loop, "make_step", break_at(11))
     with pytest.raises(
         TrainingError, match="not finite at step 11. The checkpoint of step 8 is kept.*last_good.json.*clip"
     ):
         run(tmp_path / "late")
-    monkeypatch.setattr(module, "make_step", real)
+    monkeypatch.setattr(loop, "make_step", real)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         killed_at(patch, 3)
         run(tmp_path / "reference")  # dies with the checkpoint of step 8

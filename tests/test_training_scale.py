@@ -16,12 +16,14 @@ import pytest
 from emuinfer import Grid, LabelSpace, TransformerPayne
 from emuinfer.emulators import TransformerConfig
 from emuinfer.emulators.training import TrainConfig, pretrain, train
-from emuinfer.emulators.training.data import Replay, StoredSpectra
+from emuinfer.emulators.training.data import StoredSpectra
 from emuinfer.emulators.training.endless import EndlessSpectra
-from emuinfer.emulators.training.train import in_precision, placement  # noqa: F401 (used in another process)
+from emuinfer.emulators.training.rates import transformer_groups
 from emuinfer.errors import TrainingError
 from emuinfer.labels import WINDOWS, Window
-from emuinfer.training.optimiser import make_optimiser
+from emuinfer.training import Replay
+from emuinfer.training.loop import placement  # noqa: F401 (used in another process)
+from emuinfer.training.optimiser import in_precision, make_optimiser
 
 SPACE = LabelSpace(("teff", "fe_h"), (4000, -1), (6000, 0))
 WAVELENGTH = 5000.0 + 0.05 * np.arange(60)
@@ -114,7 +116,7 @@ def test_settings_that_cannot_be(setting):
 def test_bfloat16_is_nearly_float32_and_weights_stay():
     emulator = new()
     emulator = eqx.tree_at(lambda e: e.head, emulator, emulator.head * 10)
-    low = in_precision(emulator, "bfloat16")
+    low = in_precision(emulator, "bfloat16", transformer_groups(emulator.config, SETTINGS))
     query = emulator.prepare(WAVELENGTH)
     exact, rough = (np.asarray(e.flux(jnp.array([0.3, -0.2]), query)) for e in (emulator, low))
     assert 0 < np.abs(rough - exact).max() < 0.01
@@ -128,7 +130,8 @@ def test_bfloat16_is_nearly_float32_and_weights_stay():
 def first_step(config, **sizes):
     """What the first step at full rate adds to the weights."""
     params = eqx.filter(new(**sizes), eqx.is_inexact_array)
-    optimiser = make_optimiser(dataclasses.replace(config, warmup=0, weight_decay=0.0, clip=1e9), params)
+    config = dataclasses.replace(config, warmup=0, weight_decay=0.0, clip=1e9)
+    optimiser = make_optimiser(config, params, transformer_groups(params.config, config))
     rng = np.random.default_rng(1)
     gradient = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
     return jax.jit(lambda g, p: optimiser.update(g, optimiser.init(p), p)[0])(gradient, params)

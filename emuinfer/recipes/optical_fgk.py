@@ -19,6 +19,7 @@ import numpy as np
 
 from ..emulators import TransformerConfig, TransformerPayne, load_emulator, save_emulator
 from ..emulators.baselines import LogitGP
+from ..emulators.training.config import TrainConfig
 from ..emulators.training.gaussian_process import fit_logit_gp
 from ..emulators.training.start import start_from_teacher
 from ..emulators.training.train import train
@@ -26,7 +27,6 @@ from ..grids import Grid, import_npz
 from ..grids.split import flagship_split
 from ..labels.design import sobol_design
 from ..labels.windows import OPTICAL_FGK
-from ..training.config import TrainConfig
 
 CONFIG = TransformerConfig(depth=0, rank=320, label_hidden=512, branch_layers=3, branch_theta=True)
 START = {"n": 65536, "steps": 12000}

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 
 import equinox as eqx
+import jax
+import numpy as np
 
 from ..errors import TrainingError
 from ..files import cannot_write, write_bytes, write_json
@@ -30,9 +32,23 @@ def load_checkpoint(path, like):
         return eqx.tree_deserialise_leaves(path, like)
     except Exception as error:
         raise TrainingError(
-            f"The checkpoint {path} cannot be resumed ({error}). It is damaged or of an emulator of other sizes: "
+            f"The checkpoint {path} cannot be resumed ({error}). It is damaged or of a network of other sizes: "
             "train into another directory, or delete it to start anew."
         ) from error
+
+
+def save_weights(model, path) -> Path:
+    """Write the arrays of a model to `path`.eqx; returns that path. `load_checkpoint` reads them."""
+    path = Path(path).with_suffix(".eqx")
+    save_checkpoint(path, eqx.filter(model, eqx.is_array))
+    return path
+
+
+def describe_weights(model) -> str:
+    """Weights in two figures, so coarse that another machine's rounding does not change them."""
+    leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]
+    size = sum(a.size for a in leaves)
+    return f"{size} weights, root mean square {np.sqrt(sum((a**2).sum() for a in leaves) / size):.5g}"
 
 
 class RunFolder:

@@ -1,62 +1,93 @@
-"""The optimiser: AdamW, or Muon for the matrices of the blocks, with rates that carry over between sizes."""
+"""The optimiser: AdamW, or Muon for matrices, with a rate for each group of weights."""
 
-from .config import TrainConfig
+import dataclasses
+from collections.abc import Callable
 
-TABLES = ("table", "encode", "trunk", "trunk_mean")
-MATRICES = ("query", "key", "value", "out", "expand", "contract")
-ENDS_OF_BRANCHES = ("out", "contract")  # what a block adds to the residual stream
+import equinox as eqx
+import jax
+
+from .config import LoopSettings
 
 
-def rate_factor(path, config: TrainConfig, width: int, depth: int) -> float:
-    """The factor on the learning rate of the weight at the pytree `path` of a transformer of `width` and `depth`.
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """How a weight is trained.
 
-    Tables and encodings learn at `config.table_rate`. With `config.base_width`, matrices that sum over the width learn at
-    base_width / width, as an Adam step moves each entry alike however many there are (muP; Yang et al. 2022,
-    arXiv:2203.03466, table 3). With `config.base_depth`, what each of L blocks adds learns at √(base_depth / L) (depth-muP; Yang et
-    al. 2023, arXiv:2310.02244). The best rate of a small model is then about that of a large one.
+    - `rate`: factor on the learning rate; 0 leaves the weight as it is.
+    - `optimiser`: `"adamw"`, or `"muon"`, for matrices alone.
+    - `lowered`: the loss sees it in the run's `precision`, and the network must bring what it multiplies to the same.
     """
-    names = [getattr(key, "name", None) for key in path]
-    if names[0] in config.frozen:
-        return 0.0
-    if names[0] in TABLES:
-        return config.table_rate
-    factor = 1.0
-    if config.base_width and (names[0] == "head" or names[-1] in MATRICES):
-        # A step of Muon has full rank: at the same root mean square its norm grows as the root of the width, an Adam step's as
-        # the width.
-        muon = config.optimiser == "muon" and names[-1] in MATRICES
-        factor *= (config.base_width / width) ** (0.5 if muon else 1.0)
-    if config.base_depth and names[-1] in ENDS_OF_BRANCHES:
-        factor *= (config.base_depth / depth) ** 0.5
-    return factor
+
+    rate: float = 1.0
+    optimiser: str = "adamw"
+    lowered: bool = False
 
 
-def make_optimiser(config: TrainConfig, params):
+Groups = Callable[[tuple, jax.Array], Group]  # of a weight's path in the pytree, as JAX gives it, and the weight
+
+
+def name_of(path) -> str:
+    """`"blocks.0.query"`, from a path in a pytree."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def is_part(name: str, whole: str) -> bool:
+    """Whether the weight `name` is `whole`, or belongs to it."""
+    return name == whole or name.startswith(whole + ".")
+
+
+def groups_by_name(config: LoopSettings) -> Groups:
+    """Groups by `config.frozen` and `config.rates`; matrices get `config.optimiser`, and all but vectors are lowered."""
+    rates = sorted(getattr(config, "rates", {}).items(), key=lambda item: len(item[0]))
+
+    def group(path, weight):
+        name, rate = name_of(path), 1.0
+        for whole, factor in rates:
+            rate = factor if is_part(name, whole) else rate
+        if any(is_part(name, whole) for whole in config.frozen):
+            rate = 0.0
+        return Group(rate, config.optimiser if weight.ndim == 2 else "adamw", weight.ndim > 1)
+
+    return group
+
+
+def in_precision(model, precision: str, groups: Groups):
+    """The model with its lowered weights in `precision`; gradients flow back to the float32 weights."""
+    if precision == "float32":
+        return model
+    lower = lambda path, leaf: (
+        leaf.astype(precision) if eqx.is_inexact_array(leaf) and groups(path, leaf).lowered else leaf
+    )
+    return jax.tree_util.tree_map_with_path(lower, model)
+
+
+def make_optimiser(config: LoopSettings, params, groups: Groups):
     """The optimiser of `config` for `params`: clipping of the global gradient norm, then one rate for each group of weights."""
-    import jax
     import optax
 
-    def group(path):
-        muon = config.optimiser == "muon" and getattr(path[-1], "name", None) in MATRICES
-        return ("muon" if muon else "adamw", rate_factor(path, config, params.config.width, params.config.depth))
-
-    def make(kind, factor):
-        if not factor:
+    def make(optimiser, rate_factor):
+        if not rate_factor:
             return optax.set_to_zero()
         schedule = config.schedule()
-        rate = lambda i: factor * schedule(i)
-        if kind == "adamw":
+        rate = lambda i: rate_factor * schedule(i)
+        if optimiser == "adamw":
             return optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay)
         # Steps of the root mean square of AdamW's, so that both take the same rates (Liu et al. 2025, arXiv:2502.16982).
         return optax.contrib.muon(rate, weight_decay=config.weight_decay, consistent_rms=0.2)
 
-    groups = {group(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]}
-    # Names, as optax wants leaves; and a function, not its result: labels shaped like the emulator would be taken for one.
-    name = lambda kind_factor: "{} × {:.6g}".format(*kind_factor)
+    def name(path, weight):  # optax wants leaves, and gives each group its own part of the state under this name
+        group = groups(path, weight)
+        return f"{group.optimiser} × {group.rate:.6g}"
+
+    named = {
+        name(path, weight): (groups(path, weight).optimiser, groups(path, weight).rate)
+        for path, weight in jax.tree_util.tree_flatten_with_path(params)[0]
+    }
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.multi_transform(
-            {name(g): make(*g) for g in groups},
-            lambda tree: jax.tree_util.tree_map_with_path(lambda path, leaf: name(group(path)), tree),
+            {text: make(*kind) for text, kind in named.items()},
+            # A function, not its result: labels shaped like the network would be taken for one.
+            lambda tree: jax.tree_util.tree_map_with_path(name, tree),
         ),
     )

@@ -1,7 +1,7 @@
 """Training and evaluation of emulators."""
 
-from ...training.config import TrainConfig
 from .baselines import fit_logit_pca, fit_mlp, fit_polynomial
+from .config import TrainConfig
 from .coverage import coverage
 from .data import labels_for
 from .endless import pretrain

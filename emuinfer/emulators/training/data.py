@@ -1,55 +1,31 @@
 """Spectra for training: checks, and where the batches of each step come from."""
 
-import equinox as eqx
-import jax
 import numpy as np
 
 from ...errors import TrainingError
+from .config import TrainConfig
 
 
 class StoredSpectra:
     """Batches of stored spectra: random rows and, from each, random pixels, never interpolated.
 
     **Arguments:** `scaled` labels `(n, n_labels)`, `flux` `(n, n_wave)`, and the run's `TrainConfig`, whose `pixels` and `seed`
-    are used.
+    are used; `stream` tells two sources of a run apart.
     """
 
-    def __init__(self, scaled, flux, config, stream: int = 0):
+    def __init__(self, scaled, flux, config: TrainConfig, stream: int = 0):
         self.scaled, self.flux, self.config, self.stream = scaled, flux, config, stream
 
     def batch(self, step: int, n: int):
-        """Scaled labels `(n, n_labels)`, pixel indices `(n, p)` and flux `(n, p)`: a function of the step, so that a
-        resumed run sees the same ones."""
+        """Scaled labels `(n, n_labels)`, pixel indices `(n, p)` and flux `(n, p)`."""
         rng = np.random.default_rng([self.config.seed, step, self.stream])
         rows = rng.integers(0, len(self.scaled), n)
         pixels = rng.integers(0, self.flux.shape[1], (n, self.config.pixels))
         return self.scaled[rows], pixels, self.flux[rows[:, None], pixels]
 
 
-class Replay:
-    """Batches that are mostly `new`, and for the fraction `share` `old`: what was learned first is not forgotten."""
-
-    def __init__(self, new, old, share: float):
-        self.new, self.old, self.share = new, old, share
-
-    def batch(self, step: int, n: int):
-        # Rounded at random, so that a small share of few spectra is right on average.
-        n_old = int(n * self.share + np.random.default_rng([step, 7]).uniform())
-        if not 0 < n_old < n:
-            return (self.old if n_old else self.new).batch(step, n)
-        pair = self.new.batch(step, n - n_old), self.old.batch(step, n_old)
-        return tuple(np.concatenate(part) for part in zip(*pair))
-
-
-def describe_weights(emulator) -> str:
-    """First weights in two figures, so coarse that another machine's rounding does not change them."""
-    leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(eqx.filter(emulator, eqx.is_inexact_array))]
-    size = sum(a.size for a in leaves)
-    return f"{size} weights, root mean square {np.sqrt(sum((a**2).sum() for a in leaves) / size):.5g}"
-
-
 def describe_spectra(emulator, labels, flux, wavelength) -> str:
-    """As `describe_weights`, for the data."""
+    """The data of a run in a few figures, so coarse that another machine's rounding does not change them."""
     means = ", ".join(f"{n} {m:.5g}" for n, m in zip(emulator.labels, labels.mean(0)))
     return (
         f"{flux.shape[0]} spectra of {flux.shape[1]} pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å, "

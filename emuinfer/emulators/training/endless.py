@@ -4,10 +4,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from ...errors import TrainingError
 from ...labels.design import sobol_design
-from .train import run
+from ...training.batches import Ring
+from .train import train_on
 
 
 class EndlessSpectra:
@@ -22,67 +24,47 @@ class EndlessSpectra:
       ring again, goes on exactly.
 
     Each chunk's labels are a scrambled Sobol design of the domain. A spectrum that comes out not finite is replaced by its neighbour
-    in the chunk;
-    `replaced` counts them. Raises `TrainingError` when a whole chunk is not finite.
+    in the chunk; `replaced` counts them. Raises `TrainingError` when a whole chunk is not finite.
     """
 
     def __init__(self, synthesizer, space, n_wave: int, pixels: int, *, ring=2048, renew=4, chunk=16, seed=0):
-        if ring < chunk or ring % chunk:
-            raise TrainingError(f"The ring ({ring} spectra) must be a multiple of the chunk ({chunk}).")
-        self.synthesizer, self.space, self.pixels, self.renew, self.chunk, self.seed = (
-            synthesizer,
-            space,
-            pixels,
-            renew,
-            chunk,
-            seed,
-        )
-        self.chunks, self.made, self.replaced = ring // chunk, None, 0
-        self.labels = np.zeros((ring, len(space)), np.float32)
-        self.flux = jnp.zeros((ring, n_wave))
+        self.synthesizer, self.space, self.n_wave, self.pixels, self.seed = synthesizer, space, n_wave, pixels, seed
+        self.ring = Ring(self._make, size=ring, chunk=chunk, renew=renew)
+        self.replaced = 0
 
     def batch(self, step: int, n: int):
-        self._reach(self.chunks + step // self.renew)
+        """Scaled labels `(n, n_labels)`, pixel indices `(n, p)` and flux `(n, p)`."""
+        labels, flux = self.ring.at(step)
         rng = np.random.default_rng([self.seed, 1, step])
-        rows = rng.integers(0, len(self.labels), n)
-        pixels = rng.integers(0, self.flux.shape[1], (n, self.pixels))
-        return self.labels[rows], pixels, _gather(self.flux, rows, pixels)
+        rows = rng.integers(0, len(labels), n)
+        pixels = rng.integers(0, self.n_wave, (n, self.pixels))
+        return labels[rows], pixels, _gather(flux, rows, pixels)
 
-    def _reach(self, made: int):
-        """Have the last chunks before number `made` in the ring."""
-        first = max(made - self.chunks, 0 if self.made is None else self.made)
-        for number in range(first, made):
-            labels = sobol_design(self.space, self.chunk, seed=[self.seed, 0, number])
-            flux, finite = _synthesize(self.synthesizer, jnp.asarray(labels, jnp.float32))
-            finite = np.asarray(finite)
-            if not finite.any():
-                raise TrainingError(
-                    f"No spectrum of chunk {number} is finite; its first labels are {self.space.to_dict(labels[0])}."
-                )
-            # The neighbour is the nearest finite one before it, or else the first.
-            source = np.maximum.accumulate(np.where(finite, np.arange(self.chunk), np.flatnonzero(finite)[0]))
-            self.replaced += int((~finite).sum())
-            start = (number % self.chunks) * self.chunk
-            self.labels[start : start + self.chunk] = np.asarray(self.space.scale(labels[source]), np.float32)
-            self.flux = _replace(self.flux, flux[source], start)
-        self.made = made
+    def _make(self, number: int):
+        """Scaled labels `(chunk, n_labels)`, on the host, and flux `(chunk, n_wave)` of chunk `number`."""
+        labels = sobol_design(self.space, self.ring.chunk, seed=[self.seed, 0, number])
+        flux, finite = _synthesize(self.synthesizer, jnp.asarray(labels, jnp.float32))
+        finite = np.asarray(finite)
+        if not finite.any():
+            raise TrainingError(
+                f"No spectrum of chunk {number} is finite; its first labels are {self.space.to_dict(labels[0])}."
+            )
+        # The neighbour is the nearest finite one before it, or else the first.
+        source = np.maximum.accumulate(np.where(finite, np.arange(len(finite)), np.flatnonzero(finite)[0]))
+        self.replaced += int((~finite).sum())
+        return np.asarray(self.space.scale(labels[source]), np.float32), flux[source]
 
 
 @eqx.filter_jit
-def _synthesize(synthesizer, labels):
+def _synthesize(synthesizer, labels: Float[Array, "chunk n_labels"]):
     flux, _ = jax.vmap(synthesizer)(labels)
     finite = jnp.all(jnp.isfinite(flux), axis=-1)
     return jnp.where(finite[:, None], flux, 0.0), finite
 
 
 @jax.jit
-def _gather(flux, rows, pixels):
+def _gather(flux: Float[Array, "ring n_wave"], rows: Int[Array, " n"], pixels: Int[Array, "n p"]):
     return flux[rows[:, None], pixels]
-
-
-@eqx.filter_jit(donate="all")
-def _replace(flux, new, start):
-    return jax.lax.dynamic_update_slice(flux, new, (start, 0))
 
 
 def pretrain(emulator, synthesizer, wavelength, *, config, ring=2048, renew=4, chunk=16, held_out=None, directory=None,
@@ -103,7 +85,7 @@ def pretrain(emulator, synthesizer, wavelength, *, config, ring=2048, renew=4, c
         synthesizer, emulator.label_space, len(wavelength), config.pixels, seed=config.seed, **sizes
     )
     described = {"endless": sizes, "data": f"{len(wavelength)} pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å"}
-    return run(
+    return train_on(
         emulator, source, described, wavelength,
         config=config, held_out=held_out, directory=directory, resume=resume, progress=progress,
     )  # fmt: skip
