@@ -26,7 +26,7 @@ from ..emulators.training.train import train
 from ..grids import Grid, import_npz
 from ..grids.split import flagship_split
 from ..labels.design import sobol_design
-from ..labels.windows import OPTICAL_FGK
+from ..labels.windows import window
 
 CONFIG = TransformerConfig(depth=0, rank=320, label_hidden=512, branch_layers=3, branch_theta=True)
 START = {"n": 65536, "steps": 12000}
@@ -103,7 +103,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--simple", required=True, help="grid of simple-physics spectra (HDF5, `emuinfer grid make`)")
     parser.add_argument("--realistic", required=True, help="grid of realistic spectra (.npz or HDF5)")
-    parser.add_argument("--medium", default="air")
+    parser.add_argument("--window", help="whose labels the spectra have; the first by default")
+    parser.add_argument("--medium", help="of the wavelengths of an .npz file; the window's by default")
     parser.add_argument("--directory", required=True, type=Path)
     parser.add_argument("--width", type=int, default=CONFIG.width)
     parser.add_argument("--depth", type=int, default=CONFIG.depth)
@@ -111,10 +112,11 @@ def main(argv=None):
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args(argv)
     args.directory.mkdir(parents=True, exist_ok=True)
-    path, progress = args.realistic, not args.quiet
-    realistic = (
-        import_npz(path, label_space=OPTICAL_FGK, medium=args.medium) if path.endswith(".npz") else Grid.load(path)
-    )
+    path, progress, entry = args.realistic, not args.quiet, window(args.window)
+    if path.endswith(".npz"):
+        realistic = import_npz(path, label_space=entry.label_space, medium=args.medium or entry.medium)
+    else:
+        realistic = Grid.load(path)
     rows, held = flagship_split(len(realistic))
     teacher = fit_teacher(Grid.load(args.simple), realistic, rows, args.directory)
     config = dataclasses.replace(CONFIG, width=args.width, depth=args.depth)

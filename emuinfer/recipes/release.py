@@ -16,7 +16,7 @@ from ..emulators.storage import ZOO, half_precision
 from ..emulators.training.evaluate import error_table, predict
 from ..grids import import_npz
 from ..grids.split import flagship_split
-from ..labels.windows import OPTICAL_FGK
+from ..labels.windows import window
 
 CREDIT = (
     "Trained on LTE spectra of Turbospectrum v20 (Plez 2012, ascl:1205.004) with the Gaia-ESO line list (Heiter et al. 2021, "
@@ -51,9 +51,11 @@ def main(argv=None):
     parser.add_argument("--recipe", required=True, help="how it was trained, in words, with seeds and machine")
     parser.add_argument("--realistic", required=True)
     parser.add_argument("--baselines", default="tests/benchmarks/results/baselines.json")
+    parser.add_argument("--window", help="whose labels and medium the spectra have; the first by default")
     args = parser.parse_args(argv)
+    entry = window(args.window)
     emulator = half_precision(load_emulator(args.emulator))
-    grid = import_npz(args.realistic, label_space=OPTICAL_FGK, medium="air")
+    grid = import_npz(args.realistic, label_space=entry.label_space, medium=entry.medium)
     train, test = flagship_split(len(grid))
     labels, flux = np.asarray(grid.labels)[test], np.asarray(grid.flux)[test]
     predicted = predict(emulator, labels, grid.wavelength)

@@ -287,7 +287,7 @@ def _fit_t(value, diagonal, low_rank):
 def main(argv=None):
     from ...grids import Grid, import_npz
     from ...grids.split import flagship_split
-    from ...labels.windows import OPTICAL_FGK
+    from ...labels.windows import window
     from .. import load_emulator
     from ..storage import find_stem
     from ..uncertainty import save_uncertainty
@@ -304,8 +304,11 @@ def main(argv=None):
     parser.add_argument("--components", type=int, default=160, help="of the Gaussian-process emulator")
     parser.add_argument("--noise", type=float, default=2e-4, help="its nugget")
     parser.add_argument("--teacher", help="path of the Gaussian processes that the emulator learned from")
+    parser.add_argument("--window", help="whose labels and medium the spectra have; the first by default")
     args = parser.parse_args(argv)
-    grid = import_npz(args.realistic, label_space=OPTICAL_FGK, medium="air")
+    entry = window(args.window)
+    space, medium = entry.label_space, entry.medium
+    grid = import_npz(args.realistic, label_space=space, medium=medium)
     train, test = flagship_split(len(grid))
     labels, flux = np.asarray(grid.labels), np.asarray(grid.flux)
 
@@ -316,7 +319,7 @@ def main(argv=None):
     def fit(labels, flux):
         lte, settings = Grid.load(args.simple), {"components": components, "noise": args.noise, "lengths": lengths}
         simple = tuple(np.asarray(a)[: args.simple_spectra] for a in (lte.labels, lte.flux))
-        return fit_logit_gp(OPTICAL_FGK, labels, flux, grid.wavelength, medium="air", simple=simple, **settings)
+        return fit_logit_gp(space, labels, flux, grid.wavelength, medium=medium, simple=simple, **settings)
 
     seen = cross_validated_flux(
         fit, labels[train], flux[train], grid.wavelength, folds=args.folds, path=args.residuals, progress=True
@@ -326,12 +329,12 @@ def main(argv=None):
         # At labels that neither has seen the two errors are independent; at the training labels they are not, as the
         # teacher alone has learned their residuals. So the departure is taken near them, with signs drawn at random.
         rng = np.random.default_rng(9)
-        shift = rng.uniform(-0.15, 0.15, labels[train].shape) * OPTICAL_FGK.half_width
-        near = np.clip(labels[train] + shift, OPTICAL_FGK.lower, OPTICAL_FGK.upper)
+        shift = rng.uniform(-0.15, 0.15, labels[train].shape) * space.half_width
+        near = np.clip(labels[train] + shift, space.lower, space.upper)
         departure = predict(emulator, near, grid.wavelength) - predict(teacher, near, grid.wavelength)
         seen = seen + rng.choice([-1.0, 1.0], (len(near), 1)).astype(np.float32) * departure
     uncertainty = fit_uncertainty(
-        OPTICAL_FGK, labels[train], seen - flux[train], seen, grid.wavelength, rank=args.rank, medium="air"
+        space, labels[train], seen - flux[train], seen, grid.wavelength, rank=args.rank, medium=medium
     )
     predicted = predict(emulator, labels[test], grid.wavelength)
     table = coverage(uncertainty, labels[test], predicted - flux[test], predicted, grid.wavelength)
