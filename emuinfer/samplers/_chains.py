@@ -1,6 +1,7 @@
 """Chains of a Hamiltonian method that advance together and share their adaptation; the loop behind `nuts` and `hmc`."""
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import blackjax
@@ -14,70 +15,67 @@ from ._checkpoint import Checkpoint
 from ._compile import compile_once
 from ._progress import bar, clock
 from ._result import SamplerResult
-from ._setup import check_starts, start_candidates, whitened, whitening
+from ._setup import Counts, check_starts, start_candidates, whitened, whitening
 
 SAMPLING, FAST, SLOW = -1, 0, 1  # stages; the last two as in Stan's schedule
 
 
-def run_chains(
-    method,
-    transition,
-    settings,
-    schedule,
-    log_density,
-    initial,
-    data,
-    *,
-    seed,
-    chains,
-    warmup,
-    draws,
-    target,
-    covariance,
-    prior_scale,
-    notes,
-    progress,
-    chunk,
-    checkpoint,
-) -> SamplerResult:
-    """Warm up and sample; arguments are those of the samplers, checked, and
+class Method(NamedTuple):
+    """What a Hamiltonian method is to `run_chains`.
 
     - `transition`: `transition(keys, states, density, adapted, *settings) -> (states, stats)`, one step of all chains.
     - `schedule`: stage, and whether a window ends, of each warm-up step, int32 `(warmup, 2)`.
     - `prior_scale`: the variance in the whitened space towards which the estimated inverse mass matrix is drawn.
     """
-    affine, key, total = whitening(initial, covariance), jax.random.key(seed), warmup + draws
+
+    name: str
+    transition: Callable
+    settings: tuple
+    schedule: np.ndarray
+    prior_scale: float = 1.0
+
+
+class Run(NamedTuple):
+    """How a method is run: arguments of the samplers, checked."""
+
+    counts: Counts
+    seed: int
+    target: float
+    chunk: int
+    progress: bool
+    checkpoint: object
+
+
+def run_chains(method: Method, run: Run, log_density, initial, data, covariance, notes) -> SamplerResult:
+    """Warm up and sample; arguments as of the samplers. `notes` are those that were made on the way here."""
+    (chains, warmup, draws), affine = run.counts, whitening(initial, covariance)
+    key, total = jax.random.key(run.seed), warmup + draws
     facts = {
-        "method": method,
-        "seed": int(seed),
-        "chains": chains,
-        "warmup": warmup,
-        "draws": draws,
-        "target_acceptance": float(target),
-        "settings": list(settings),
+        "method": method.name,
+        "seed": int(run.seed),
+        **run.counts._asdict(),
+        "target_acceptance": float(run.target),
+        "settings": list(method.settings),
     }
-    stored = Checkpoint.open(checkpoint, facts, log_density, data, (initial, *affine))
-    with clock("compiling", progress):
-        candidates = start_candidates(initial, affine, chains, seed)
-        prepare, compile_s = compile_once(prepare_chains, log_density, data, affine, candidates)
-        carry, finite = prepare(data, affine, candidates)
-        notes += check_starts(np.asarray(finite))
+    stored = Checkpoint.open(run.checkpoint, facts, log_density, data, (initial, *affine))
+    with clock("compiling", run.progress):
+        carry, said, compile_s = start_chains(log_density, initial, data, affine, chains, run.seed)
+        notes += said
         first, carry, parts, clocks = stored.load(carry)
-        chunk = int(min(max(chunk, 1), total))
-        steps = _padded(schedule, first, total, chunk)
+        chunk, prior_scale = int(min(max(run.chunk, 1), total)), np.float32(method.prior_scale)
+        steps = _padded(method.schedule, first, total, chunk)
         arguments = (affine, prior_scale, carry, key, np.int32(0), steps[:chunk])
         if first < total:
-            run, seconds = compile_once(
-                _advance, log_density, data, *arguments, target=float(target), transition=transition, settings=settings
-            )
+            static = {"target": float(run.target), "transition": method.transition, "settings": method.settings}
+            advance, seconds = compile_once(_advance, log_density, data, *arguments, **static)
             compile_s += seconds
 
     begin = time.perf_counter() - clocks[-1][1]
-    with bar(total, "warm-up", progress) as shown:
+    with bar(total, "warm-up", run.progress) as shown:
         shown.update(first)
         while first < total:
             now = steps[first : first + chunk]
-            carry, part = run(data, affine, prior_scale, carry, key, np.int32(first), now)
+            carry, part = advance(data, affine, prior_scale, carry, key, np.int32(first), now)
             parts.append(jax.tree.map(np.asarray, part))
             if now[-1, 0] == SAMPLING:
                 shown.set_description("sampling")
@@ -87,7 +85,7 @@ def run_chains(
             parts = stored.save(first, carry, parts, clocks)
     record = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :total], *parts)
     timings = {"compile_s": compile_s, **split_time(clocks, warmup)}
-    return _result(record, carry[1], affine, warmup, seed, timings, notes)
+    return _result(record, carry[1], affine, warmup, run.seed, timings, notes)
 
 
 def _result(record, adapted, affine, warmup, seed, timings, notes):
@@ -123,6 +121,14 @@ def _padded(schedule, first, total, chunk):
     whole = np.tile(np.array([[SAMPLING, 0]], np.int32), (max(length, total), 1))
     whole[: len(schedule)] = schedule
     return whole
+
+
+def start_chains(log_density, initial, data, affine, chains, seed):
+    """The chains' states and their adaptation at starts with a finite density, notes, and the seconds of compiling."""
+    candidates = start_candidates(initial, affine, chains, seed)
+    prepare, seconds = compile_once(prepare_chains, log_density, data, affine, candidates)
+    carry, finite = prepare(data, affine, candidates)
+    return carry, check_starts(np.asarray(finite)), seconds
 
 
 class Adapted(NamedTuple):

@@ -1,5 +1,7 @@
 """What every sampler does before it starts: checks, whitening, starts."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..errors import SamplingError
@@ -9,8 +11,16 @@ from .optimise import laplace_covariance
 SPREAD = (2.0, 2.0, 2.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.1, 0.0)  # tried in turn until a start has a finite density
 
 
-def check_arguments(initial, chains, warmup, draws, covariance, target=None):
-    """The number of chains, which `initial` decides where it has a row per chain. Raises `SamplingError`."""
+class Counts(NamedTuple):
+    """How many chains, and how many steps of warm-up and draws each of them has."""
+
+    chains: int
+    warmup: int
+    draws: int
+
+
+def check_arguments(initial, chains, warmup, draws, covariance, target=None) -> Counts:
+    """The counts; `initial` decides the number of chains where it has a row per chain. Raises `SamplingError`."""
     if initial.ndim not in (1, 2) or 0 in initial.shape:
         raise SamplingError(f"`initial` must have shape (dim,) or (chains, dim); got {initial.shape}.")
     for name, value in {"chains": chains, "warmup": warmup, "draws": draws}.items():
@@ -21,7 +31,7 @@ def check_arguments(initial, chains, warmup, draws, covariance, target=None):
     if covariance is not None and (np.shape(covariance) != (dim, dim) or not np.isfinite(covariance).all()):
         shape = np.shape(covariance)
         raise SamplingError(f"`covariance` must be finite and of shape ({dim}, {dim}); got shape {shape}.")
-    return int(chains) if initial.ndim == 1 else initial.shape[0]
+    return Counts(int(chains) if initial.ndim == 1 else initial.shape[0], int(warmup), int(draws))
 
 
 def check_whole(name, value, least=1):

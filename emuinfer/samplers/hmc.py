@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import SamplingError
-from ._chains import FAST, SLOW, run_chains
+from ._chains import FAST, SLOW, Method, Run, run_chains
 from ._result import SamplerResult
 from ._setup import check_arguments, check_whole, known_covariance
 
@@ -50,31 +50,15 @@ def hmc(
     run.
     """
     initial = np.asarray(initial, np.float32)
-    chains = check_arguments(initial, chains, warmup, draws, covariance, target_acceptance)
+    counts = check_arguments(initial, chains, warmup, draws, covariance, target_acceptance)
     check_whole("max_steps", max_steps)
     if not 0 < trajectory < np.inf:
         raise SamplingError(f"`trajectory` must be a positive number of standard deviations, as 1.6; got {trajectory}.")
     covariance, notes = known_covariance(log_density, initial, data, covariance, progress, "hmc")
-    return run_chains(
-        "hmc",
-        _transition,
-        (float(trajectory), int(max_steps), bool(adapt_metric)),
-        _schedule(int(warmup), adapt_metric),
-        log_density,
-        initial,
-        data,
-        seed=seed,
-        chains=chains,
-        warmup=int(warmup),
-        draws=int(draws),
-        target=target_acceptance,
-        covariance=covariance,
-        prior_scale=np.float32(1.0),
-        notes=notes,
-        progress=progress,
-        chunk=chunk,
-        checkpoint=checkpoint,
-    )
+    settings = float(trajectory), int(max_steps), bool(adapt_metric)
+    method = Method("hmc", _transition, settings, _schedule(counts.warmup, adapt_metric))
+    run = Run(counts, seed, target_acceptance, chunk, progress, checkpoint)
+    return run_chains(method, run, log_density, initial, data, covariance, notes)
 
 
 def _schedule(warmup, adapt_metric):

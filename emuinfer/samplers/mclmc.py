@@ -9,11 +9,11 @@ import numpy as np
 from blackjax.mcmc.dynamic_hmc import DynamicHMCState
 
 from ..errors import SamplingError
-from ._chains import prepare_chains
+from ._chains import start_chains
 from ._compile import compile_once
 from ._progress import bar, clock
 from ._result import SamplerResult
-from ._setup import check_arguments, check_starts, known_covariance, start_candidates, whitened, whitening
+from ._setup import check_arguments, known_covariance, whitened, whitening
 
 ROUNDS = 5  # parts of the warm-up: three to tune, and two between them to measure the covariance
 GRADIENTS = 2  # per step of the integrator of McLachlan that BlackJAX uses
@@ -54,7 +54,7 @@ def mclmc(
     Raises `SamplingError` on bad shapes, in one dimension, or if the log density is finite at no start.
     """
     initial = np.asarray(initial, np.float32)
-    chains = check_arguments(initial, chains, warmup, draws, covariance, target_acceptance)
+    counts = check_arguments(initial, chains, warmup, draws, covariance, target_acceptance)
     if initial.shape[-1] < 2:
         raise SamplingError("'mclmc' moves at constant speed and needs at least two dimensions; use 'nuts' or 'hmc'.")
     if not trajectory_steps > 1.1:
@@ -63,53 +63,23 @@ def mclmc(
         raise SamplingError(f"'mclmc' needs a `warmup` of at least 50 steps for its tuning, better 300; got {warmup}.")
     covariance, notes = known_covariance(log_density, initial, data, covariance, progress, "mclmc")
     affine, key = whitening(initial, covariance), jax.random.key(seed)
+    chunk, mean = int(min(max(chunk, 1), draws, -(-warmup // ROUNDS))), float(trajectory_steps)
 
     with clock("compiling", progress):
-        candidates = start_candidates(initial, affine, chains, seed)
-        prepare, compile_s = compile_once(prepare_chains, log_density, data, affine, candidates)
-        (states, _), finite = prepare(data, affine, candidates)
-        notes += check_starts(np.asarray(finite))
-        u = states.position
-        tune, seconds = compile_once(
-            _tune,
-            log_density,
-            data,
-            affine,
-            u,
-            key,
-            warmup=-(-int(warmup) // ROUNDS),
-            target=float(target_acceptance),
-            trajectory_steps=float(trajectory_steps),
-        )
-        compile_s += seconds
-    with clock("compiling", progress):
-        chunk = int(min(max(chunk, 1), draws, -(-warmup // ROUNDS)))
+        (states, _), more, compile_s = start_chains(log_density, initial, data, affine, counts.chains, seed)
+        notes, u = notes + more, states.position
+        static = {"warmup": -(-counts.warmup // ROUNDS), "target": float(target_acceptance), "trajectory_steps": mean}
+        tune, seconds = compile_once(_tune, log_density, data, affine, u, key, **static)
         # Of the right shapes for compiling; the tuning gives the values.
-        states = DynamicHMCState(u, states.logdensity, states.logdensity_grad, jax.random.split(key, chains))
-        run, seconds = compile_once(
-            _advance,
-            log_density,
-            data,
-            affine,
-            states,
-            key,
-            np.int32(0),
-            np.float32(1),
-            chunk=chunk,
-            trajectory_steps=float(trajectory_steps),
-        )
-        compile_s += seconds
+        states = DynamicHMCState(u, states.logdensity, states.logdensity_grad, jax.random.split(key, counts.chains))
+        arguments = affine, states, key, np.int32(0), np.float32(1)
+        run, more_s = compile_once(_advance, log_density, data, *arguments, chunk=chunk, trajectory_steps=mean)
     begin = time.perf_counter()
     with clock("tuning", progress):
         affine, states, step_size, tuned = _warm_up(tune, run, data, affine, u, key, warmup, chunk)
-    warmup_s, begin, parts = time.perf_counter() - begin, time.perf_counter(), []
-    with bar(draws, "sampling", progress) as shown:
-        for first in range(0, draws, chunk):
-            states, part = run(data, affine, states, key, np.int32(first), step_size)
-            parts.append(jax.tree.map(np.asarray, part))
-            shown.update(min(chunk, draws - first))
+    warmup_s, begin = time.perf_counter() - begin, time.perf_counter()
+    positions, stats = _sample(run, data, affine, states, key, step_size, counts.draws, chunk, progress)
     sampling_s = time.perf_counter() - begin
-    positions, stats = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :draws], *parts)
     accepted = float(stats["acceptance_rate"].mean())
     if accepted < 0.5:
         notes += (
@@ -121,10 +91,21 @@ def mclmc(
         inverse_mass_matrix=affine[1] @ affine[1].T,
         warmup={"steps": int(warmup), "step_size": float(step_size), "gradients": tuned},
         seed=seed,
-        timings={"compile_s": compile_s, "warmup_s": warmup_s, "sampling_s": sampling_s},
+        timings={"compile_s": compile_s + seconds + more_s, "warmup_s": warmup_s, "sampling_s": sampling_s},
         gradients=int(GRADIENTS * stats["n_steps"].sum()) + tuned,
         notes=notes,
     )
+
+
+def _sample(run, data, affine, states, key, step_size, draws, chunk, progress):
+    """Positions `(chains, draws, dim)` and statistics, on the host."""
+    parts = []
+    with bar(draws, "sampling", progress) as shown:
+        for first in range(0, draws, chunk):
+            states, part = run(data, affine, states, key, np.int32(first), step_size)
+            parts.append(jax.tree.map(np.asarray, part))
+            shown.update(min(chunk, draws - first))
+    return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :draws], *parts)
 
 
 def _warm_up(tune, run, data, affine, u, key, warmup, chunk):

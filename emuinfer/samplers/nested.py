@@ -77,11 +77,7 @@ def nested(
     begin = time.perf_counter()
     state, dead, evaluations = _climb(step, target.all_data, state, key, precision, progress)
     whole = finalise(state, dead, update_info=False)
-    log_w = np.asarray(log_weights(jax.random.fold_in(key, 2**30), whole, shape=200), float)
-    log_w = np.where(np.isnan(log_w), -np.inf, log_w)
-    log_z = np.logaddexp.reduce(log_w, axis=0)
-    weights = np.mean(np.exp(log_w - log_z), axis=1)
-    weights /= weights.sum()
+    weights, evidence = _weigh(whole, key)
     rows = systematic(np.random.default_rng([seed, 1]), weights, int(chains) * int(draws))
     u, lp = np.asarray(whole.particles.position), np.asarray(whole.particles.loglikelihood + whole.particles.logdensity)
     ess, notes = float(1 / np.sum(weights**2)), target.notes
@@ -97,7 +93,7 @@ def nested(
         timings={"compile_s": compile_s + seconds, "warmup_s": 0.0, "sampling_s": time.perf_counter() - begin},
         gradients=0,
         notes=notes,
-        evidence=Evidence(float(log_z.mean()), float(log_z.std())),
+        evidence=evidence,
     )
 
 
@@ -116,6 +112,15 @@ def _climb(step, all_data, state, key, precision, progress):
             slices = info.update_info
             evaluations += int(np.sum(slices.num_expansions) + np.sum(slices.num_shrink))
     return state, dead, evaluations
+
+
+def _weigh(whole, key):
+    """Weights of all points, which add up to 1, and the evidence, over 200 simulations of the prior volumes."""
+    log_w = np.asarray(log_weights(jax.random.fold_in(key, 2**30), whole, shape=200), float)
+    log_w = np.where(np.isnan(log_w), -np.inf, log_w)
+    log_z = np.logaddexp.reduce(log_w, axis=0)
+    weights = np.mean(np.exp(log_w - log_z), axis=1)
+    return weights / weights.sum(), Evidence(float(log_z.mean()), float(log_z.std()))
 
 
 def _left(integrator):

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 from blackjax.adaptation.window_adaptation import build_schedule
 
-from ._chains import run_chains
+from ._chains import Method, Run, run_chains
 from ._progress import clock
 from ._result import SamplerResult
 from ._setup import check_arguments
@@ -54,37 +54,21 @@ def nuts(
     run.
     """
     initial = np.asarray(initial, np.float32)
-    chains, notes = check_arguments(initial, chains, warmup, draws, covariance, target_acceptance), ()
+    counts, notes = check_arguments(initial, chains, warmup, draws, covariance, target_acceptance), ()
     if initial.ndim == 1 and covariance is None:
         with clock("Laplace approximation", progress):
             covariance, notes = laplace_covariance(log_density, initial, data)
     # Where nothing is known of the scales, the mass matrix is drawn towards a small one, as in Stan.
-    prior_scale = np.float32(1e-3 if covariance is None else 1.0)
-    return run_chains(
-        "nuts",
-        _transition,
-        (int(max_tree_depth),),
-        _schedule(warmup, settle=75 if covariance is None else 25),
-        log_density,
-        initial,
-        data,
-        seed=seed,
-        chains=chains,
-        warmup=int(warmup),
-        draws=int(draws),
-        target=target_acceptance,
-        covariance=covariance,
-        prior_scale=prior_scale,
-        notes=notes,
-        progress=progress,
-        chunk=chunk,
-        checkpoint=checkpoint,
-    )
+    settle, prior_scale = (75, 1e-3) if covariance is None else (25, 1.0)
+    schedule = _schedule(counts.warmup, settle)
+    method = Method("nuts", _transition, (int(max_tree_depth),), schedule, prior_scale)
+    run = Run(counts, seed, target_acceptance, chunk, progress, checkpoint)
+    return run_chains(method, run, log_density, initial, data, covariance, notes)
 
 
 def _schedule(warmup, settle):
     """Stan's windows. `settle` steps come first without adaptation of the mass matrix: 75, fewer if whitened."""
-    schedule = np.array(build_schedule(int(warmup), initial_buffer_size=settle), np.int32)
+    schedule = np.array(build_schedule(warmup, initial_buffer_size=settle), np.int32)
     schedule[-1, 1] = 1  # the last window ends with the averaged step size
     return schedule
 

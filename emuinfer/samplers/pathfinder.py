@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._chains import prepare_chains
+from ._chains import start_chains
 from ._compile import compile_once
 from ._importance import in_batches, resample
 from ._progress import clock
 from ._result import SamplerResult
-from ._setup import check_arguments, check_starts, check_whole, known_covariance, start_candidates, whitened, whitening
+from ._setup import check_arguments, check_whole, known_covariance, whitened, whitening
 
 
 def pathfinder(
@@ -59,32 +59,16 @@ def pathfinder(
     each = -(-chains * draws // paths)
     key = jax.random.key(seed)
     with clock("compiling", progress):
-        candidates = start_candidates(initial, affine, paths, seed)
-        prepare, compile_s = compile_once(prepare_chains, log_density, data, affine, candidates)
-        (states, _), finite = prepare(data, affine, candidates)
-        notes += check_starts(np.asarray(finite))
-        run, seconds = compile_once(
-            _paths,
-            log_density,
-            data,
-            affine,
-            states.position,
-            key,
-            each=each,
-            elbo_draws=int(elbo_draws),
-            max_iterations=int(max_iterations),
-        )
+        (states, _), more, compile_s = start_chains(log_density, initial, data, affine, paths, seed)
+        notes += more
+        static = {"each": each, "elbo_draws": int(elbo_draws), "max_iterations": int(max_iterations)}
+        run, seconds = compile_once(_paths, log_density, data, affine, states.position, key, **static)
     begin = time.perf_counter()
     with clock("following paths", progress):
         z, lp, log_q = (np.asarray(x) for x in run(data, affine, states.position, key))
+    rng, flat = np.random.default_rng([seed, 1]), z.reshape(-1, z.shape[-1])
     positions, stats, facts, said = resample(
-        np.random.default_rng([seed, 1]),
-        z.reshape(-1, z.shape[-1]),
-        lp.ravel(),
-        log_q.ravel(),
-        int(chains),
-        int(draws),
-        "Pathfinder",
+        rng, flat, lp.ravel(), log_q.ravel(), int(chains), int(draws), "Pathfinder"
     )
     found = np.cov(positions.reshape(-1, positions.shape[-1]).T.astype(float))
     return SamplerResult(
