@@ -1,6 +1,7 @@
 """A window beside the first: an entry and its data files are all that synthesis, grids and emulators need."""
 
 import dataclasses
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -127,3 +128,12 @@ def test_line_errors_of_a_second_window(made_up):
     assert LineErrors.shipped(emulator((5863.0, 5867.5), "air", SPACE)) is None
     assert LineErrors.shipped(emulator((5100.0, 5300.0), "air", SPACE)).fe_h == -0.37
     assert LineErrors.shipped(emulator((5300.5, 5400.0), "air", SPACE)) is None
+
+
+def test_mock_observations_are_made_with_the_lines_of_the_emulators_window(made_up, tmp_path):
+    from emuinfer.calibration.mock import load_source
+
+    emulator = types.SimpleNamespace(wavelength_range=(5863.5, 5864.5), medium="vacuum", label_space=SPACE)
+    grid = load_source("lte", emulator, tmp_path, n=2, medium=None, seed=0, progress=False)
+    assert len(grid) == 2 and grid.medium == "vacuum" and grid.provenance["backend"]["line_list"] == "made up"
+    assert 5863.5 <= grid.wavelength[0] and grid.wavelength[-1] <= 5864.5

@@ -9,6 +9,7 @@ from ..constants import SPEED_OF_LIGHT
 from ..errors import GridError, LabelError, SamplingError
 from ..files import written_hdf5
 from ..forward.operator import SpectrumOperator
+from ..labels.windows import window_of
 from ..wavelengths.uniform import VelocityGrid, log_pixels, log_uniform
 
 REACH = 45.0  # km/s of source spectrum beyond each pixel that its kernels may need
@@ -70,11 +71,8 @@ def load_source(source, emulator, folder: Path, *, n, medium, seed, workers=0, p
 
         lo, hi = emulator.wavelength_range
         wavelength = np.round(np.arange(np.ceil(lo / LTE_STEP), np.floor(hi / LTE_STEP) + 1) * LTE_STEP, 4)
-        if emulator.medium != "air":
-            raise GridError(
-                "The LTE code has wavelengths in air, this emulator in vacuum: give a grid file as the source."
-            )
-        source = make_backend("lte", labels=emulator.label_space, wavelength=wavelength)
+        chosen = {"labels": emulator.label_space, "wavelength": wavelength, "medium": emulator.medium}
+        source = make_backend("lte", window=window_of(emulator), **chosen)
     if callable(source):
         if not n:
             raise GridError("How many spectra are to be computed? Give n.")
