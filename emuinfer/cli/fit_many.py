@@ -12,12 +12,18 @@ from ..files import use_compilation_cache
 from .options import (
     DEFAULT_EMULATOR,
     Broadening,
+    ContinuumTerms,
+    DegreesOfFreedom,
+    EmulatorError,
     EmulatorName,
     FileMedium,
     FitBroadening,
     Fixed,
+    LineErrors,
     OverwriteRun,
+    Priors,
     Quiet,
+    Robust,
     SearchedVelocities,
     Seed,
     StarBatch,
@@ -25,8 +31,8 @@ from .options import (
     StarDraws,
     StarWarmup,
     Workers,
-    assignments,
     console,
+    model_options,
     telling,
 )
 
@@ -42,45 +48,52 @@ emuinfer fit-many {file} --output {output} --worker $SLURM_ARRAY_TASK_ID/$SLURM_
 """
 
 
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="HDF5 file with wavelength, flux and uncertainty (or ivar), see below; or a folder of spectra."
+    ),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")]
+Resolution = Annotated[float | None, typer.Option(help="Resolving power, if the file does not say.")]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Scheduler of a Dask cluster whose workers do the fits, such as tcp://host:8786."
+    ),
+]
+Worker = Annotated[str, typer.Option(metavar="K/N", help="This job's number of several that share the output.")]
+SaveDraws = Annotated[bool, typer.Option("--save-draws", help="Write all draws as netCDF too.")]
+Slurm = Annotated[bool, typer.Option("--slurm", help="Print a job script for SLURM arrays instead of fitting.")]
+
+
 def fit_many(
     ctx: typer.Context,
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="HDF5 file with wavelength, flux and uncertainty (or ivar), see below; or a folder of spectra."
-        ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
+    file: File,
+    output: Output,
     emulator: EmulatorName = DEFAULT_EMULATOR,
-    resolution: Annotated[float | None, typer.Option(help="Resolving power, if the file does not say.")] = None,
+    resolution: Resolution = None,
     medium: FileMedium = None,
     rv_range: SearchedVelocities = (-500.0, 500.0),
     broadening: FitBroadening = Broadening.vbroad,
     fix: Fixed = None,
+    prior: Priors = None,
+    continuum_terms: ContinuumTerms = None,
+    line_errors: LineErrors = True,
+    emulator_error: EmulatorError = True,
+    robust: Robust = True,
+    degrees_of_freedom: DegreesOfFreedom = 4.0,
     chains: StarChains = 4,
     warmup: StarWarmup = 150,
     draws: StarDraws = 500,
     batch: StarBatch = None,
     workers: Workers = 1,
-    dask: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Scheduler of a Dask cluster whose workers do the fits, such as tcp://host:8786."
-        ),
-    ] = None,
-    worker: Annotated[
-        str, typer.Option(metavar="K/N", help="This job's number of several that share the output.")
-    ] = "0/1",
-    save_draws: Annotated[bool, typer.Option("--save-draws", help="Write all draws as netCDF too.")] = False,
-    line_errors: Annotated[
-        bool,
-        typer.Option("--line-errors/--no-line-errors", help="Allow for errors of the line list; not for mock spectra."),
-    ] = True,
+    dask: Dask = None,
+    worker: Worker = "0/1",
+    save_draws: SaveDraws = False,
     seed: Seed = 0,
     overwrite: OverwriteRun = False,
-    slurm: Annotated[
-        bool, typer.Option("--slurm", help="Print a job script for SLURM arrays instead of fitting.")
-    ] = False,
+    slurm: Slurm = False,
     quiet: Quiet = False,
 ):
     """Fit many stars that were observed with one instrument.
@@ -100,6 +113,9 @@ def fit_many(
         )
         return
     part = _worker(worker)
+    options = model_options(
+        broadening, fix, prior, continuum_terms, line_errors, emulator_error, robust, degrees_of_freedom
+    )
     use_compilation_cache()
     from ..inference import SURVEY
     from ..survey import fit_many
@@ -121,9 +137,7 @@ def fit_many(
             seed=seed,
             overwrite=overwrite,
             progress=not quiet,
-            broadening=broadening.value,
-            priors=assignments(fix, "--fix"),
-            line_errors="shipped" if line_errors else None,
+            **options,
         )
     if table is None:
         print(f"This job's share is done; {output / 'results.fits'} will be written when all are.")

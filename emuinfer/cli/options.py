@@ -47,6 +47,32 @@ Fixed = Annotated[
     list[str] | None,
     typer.Option("--fix", metavar="NAME=NUMBER", help="Hold a label or nuisance at a value; may be repeated."),
 ]
+Priors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prior",
+        metavar="NAME=PRIOR",
+        help="Prior of a label or nuisance, such as teff=normal(5700,80), vsini=uniform(0,60); may be repeated.",
+    ),
+]
+ContinuumTerms = Annotated[
+    int | None,
+    typer.Option("--continuum-terms", min=1, help="Chebyshev terms of the continuum; one per 25 Å by default."),
+]
+LineErrors = Annotated[
+    bool,
+    typer.Option("--line-errors/--no-line-errors", help="Allow for errors of the line list; not for mock spectra."),
+]
+EmulatorError = Annotated[
+    bool,
+    typer.Option(
+        "--emulator-error/--no-emulator-error", help="Allow for the emulator's own error, or see what it does."
+    ),
+]
+Robust = Annotated[bool, typer.Option("--robust/--not-robust", help="Down-weight outlying pixels, or not.")]
+DegreesOfFreedom = Annotated[
+    float, typer.Option("--degrees-of-freedom", min=1, help="Of that down-weighting: the fewer, the stronger.")
+]
 StarChains = Annotated[int, typer.Option("--chains", min=2, help="Chains per star.")]
 StarWarmup = Annotated[int, typer.Option("--warmup", min=50, help="Warm-up steps per chain.")]
 StarDraws = Annotated[int, typer.Option("--draws", min=50, help="Draws per chain.")]
@@ -109,6 +135,40 @@ def assignments(texts, option: str) -> dict[str, float]:
             raise EmuinferError(f"{option} gives '{name}' twice.")
         values[name] = value
     return values
+
+
+def priors_of(fix, prior) -> dict:
+    """`--fix NAME=NUMBER` and `--prior NAME=PRIOR` as one mapping for a model.
+
+    Raises `EmuinferError` on texts that are neither, and on a name in both.
+    """
+    from ..likelihoods.priors import parse_prior
+
+    values = assignments(fix, "--fix")
+    for text in prior or ():
+        name, separator, written = text.partition("=")
+        name = name.strip()
+        if not (separator and name and written):
+            raise EmuinferError(f"--prior takes NAME=PRIOR, for example --prior 'teff=normal(5700,80)'; got '{text}'.")
+        if name in values:
+            raise EmuinferError(f"--fix and --prior give '{name}' twice.")
+        values[name] = parse_prior(written)
+    return values
+
+
+def model_options(
+    broadening, fix, prior, continuum_terms, line_errors, emulator_error, robust, degrees_of_freedom
+) -> dict:
+    """The options of `StellarModel` that all fits have on the command line."""
+    return {
+        "broadening": broadening.value,
+        "priors": priors_of(fix, prior),
+        "continuum_terms": continuum_terms,
+        "line_errors": "shipped" if line_errors else None,
+        "emulator_error": "shipped" if emulator_error else None,
+        "robust": robust,
+        "degrees_of_freedom": degrees_of_freedom,
+    }
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

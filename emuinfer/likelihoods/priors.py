@@ -102,3 +102,37 @@ def domain_penalty(label_space, scaled):
         broken = jnp.maximum(jnp.asarray(rows / length[:, None], jnp.float32) @ scaled - slack.astype(np.float32), 0.0)
         over = jnp.concatenate([over, broken])
     return -0.5 * jnp.sum((over / WALL) ** 2)
+
+
+# Names of distributions in `parse_prior`, with their arguments.
+WRITTEN = {
+    "normal": ("Normal", "mean, sd"),
+    "uniform": ("Uniform", "low, high"),
+    "halfnormal": ("HalfNormal", "scale"),
+    "lognormal": ("LogNormal", "mean, sd of the logarithm"),
+    "studentt": ("StudentT", "degrees of freedom, location, scale"),
+}
+
+
+def parse_prior(text: str):
+    """`"normal(5700, 80)"` as a NumPyro distribution, `"5700"` as the number that fixes a parameter.
+
+    **Raises:** `LabelError` that lists what can be written.
+    """
+    import numpyro.distributions as dist
+
+    name, bracket, rest = text.strip().partition("(")
+    try:
+        if not bracket:
+            return float(name)
+        kind, described = WRITTEN[name.strip().lower().replace("-", "").replace("_", "")]
+        numbers_ = [float(x) for x in rest.removesuffix(")").split(",")]
+        if not rest.endswith(")") or len(numbers_) != described.count(",") + 1:
+            raise ValueError
+        return getattr(dist, kind)(*numbers_, validate_args=True)
+    except (KeyError, ValueError) as error:
+        known = ", ".join(f"{n}({a})" for n, (_, a) in WRITTEN.items())
+        raise LabelError(
+            f"The prior '{text}' is none of {known}, or a number that fixes the parameter; standard deviations and scales "
+            "are positive, low is below high."
+        ) from error
