@@ -62,14 +62,11 @@ LONG_FILES = {
 }
 LONG_FUNCTIONS = {
     "emuinfer/cli/crb.py: crb",
-    "emuinfer/cli/fit.py: fit",
-    "emuinfer/cli/fit_many.py: fit_many",
     "emuinfer/cli/pretrain.py: pretrain",
     "emuinfer/cli/train.py: train",
     "emuinfer/samplers/mclmc.py: mclmc",
     "emuinfer/samplers/nested.py: nested",
     "emuinfer/samplers/pathfinder.py: pathfinder",
-    "emuinfer/survey/run.py: fit_many",
 }
 CIRCLES = {
     frozenset({"emuinfer.grids.import_spectra", "emuinfer.grids.import_readers"}),

@@ -101,6 +101,8 @@ class Fit:
         centre = flat.mean(0)
         points = centre + steps.WIDEN * (flat[rows] - centre)
         again = self._around(centre, jnp.asarray(points, jnp.float32))
+        if len(flat) < 10 * flat.shape[1]:  # too few draws to tell their covariance
+            return again
         return dataclasses.replace(again, covariance=np.cov(flat.T), notes=())
 
     def _around(self, z, points):

@@ -42,8 +42,8 @@ def fit_many(
 ):
     """Posteriors of all stars of a stack of spectra, written to a folder; returns its table.
 
-    A run that was killed goes on when it is started again with the same arguments: finished batches are kept, and the
-    random keys depend on the batch and the seed only. A star with bad data is flagged and harms no other.
+    A killed run goes on when it is started again with the same arguments: finished batches are kept, and random keys depend
+    on batch and seed only. A star with bad data is flagged and harms no other.
 
     **Arguments:**
 
@@ -52,21 +52,18 @@ def fit_many(
       `Observation`s, all with the same wavelengths.
     - `output`: folder of the results (`survey/files.py`).
     - `resolution`, `medium`: where the file does not say.
-    - `config`: numbers of draws, chains and so on.
-    - `batch`: stars per compiled call; by default as many as the memory allows, at most 64 on a CPU, and so few that all
-      workers have some.
+    - `config`: numbers of draws, chains and so on (`SamplingConfig`).
+    - `batch`: stars per compiled call; by default what the memory allows, at most 64 on a CPU, and some for each worker.
     - `rv_range`: km/s, searched for each star's velocity.
     - `workers`: processes on this machine, one per core is best. `worker`: `(k, n)` for the k-th of n jobs on many
-      machines that share `output`; each takes every n-th batch, and whichever finishes last writes the table. `cluster`: a
-      `dask.distributed.Client` instead, whose workers do the batches (`pip install "emuinfer[dask]"`).
+      machines that share `output`; whichever finishes last writes the table. `cluster`: a `dask.distributed.Client`
+      instead, whose workers do the batches (`pip install "emuinfer[dask]"`).
     - `save_draws`: write all draws as netCDF, one file per batch.
     - `priors` and all after it: as for `StellarModel`; `priors` may not name `rv`.
 
-    **Returns:** an `astropy.table.Table` with one row per star in the order of the input, or None where other workers are
-    not done. See `survey.FLAGS` for the column `flag`.
-
-    **Raises:** `ObservationError` on spectra that cannot be read at all, `SamplingError` where `output` holds another run or
-    a worker failed.
+    **Returns:** an `astropy.table.Table` with one row per star in the order of the input (`survey.FLAGS` for its column
+    `flag`), or None where other workers are not done. **Raises:** `ObservationError` on spectra that cannot be read at all,
+    `SamplingError` where `output` holds another run or a worker failed.
     """
     use_compilation_cache()
     options = {
@@ -83,31 +80,31 @@ def fit_many(
     stack = SpectrumStack(spectra, medium=medium, resolution=resolution)
     named = emulator if isinstance(emulator, str | os.PathLike) else None
     emulator = load_emulator(emulator) if named is not None else emulator
-    batch = int(
-        batch or share.known_batch(output) or share.default_batch(config, len(stack), _count(workers, worker, cluster))
-    )
-    run = share.Run(
-        config=config, batch=batch, seed=seed, rv_range=tuple(rv_range), save_draws=save_draws, options=options
-    )
+    parts = _count(workers, worker, cluster)
+    batch = int(batch or share.known_batch(output) or share.default_batch(config, len(stack), parts))
+    run = share.Run(config, batch, seed, tuple(rv_range), save_draws, options)
     folder = Folder(output, share.plan(emulator, stack, run), overwrite)
     numbers = range(-(-len(stack) // batch))
     if (workers > 1 or cluster is not None) and not all(folder.done(i) for i in numbers):
         if named is None:
             raise SamplingError("With several workers, give the emulator by name or path, so that each can load it.")
-        place = share.Place(
-            share.emulator_place(named), *(str(Path(p).resolve()) for p in (spectra, output)), resolution, medium
-        )
-        done = lambda: sum(folder.done(i) for i in numbers)
-        if cluster is not None:
-            run_on_cluster(cluster, place, run, done, len(numbers), progress)
-        else:
-            if not isinstance(emulator, ReducedEmulator):
-                reduce_emulator(emulator, progress=progress)  # once and for all of them
-            run_processes(workers, place, run, done, len(numbers), progress)
+        place = share.Place.of(named, spectra, output, resolution, medium)
+        _hand_out(emulator, place, run, folder, numbers, workers, cluster, progress)
     share.do_batches(emulator, stack, folder, run, worker, progress)
     if not all(folder.done(i) for i in numbers):
         return None
     return share.finish(folder, numbers)
+
+
+def _hand_out(emulator, place, run, folder, numbers, workers, cluster, progress):
+    """Let the workers do the batches `numbers`, and wait for them."""
+    done = lambda: sum(folder.done(i) for i in numbers)
+    if cluster is not None:
+        run_on_cluster(cluster, place, run, done, len(numbers), progress)
+        return
+    if not isinstance(emulator, ReducedEmulator):
+        reduce_emulator(emulator, progress=progress)  # once and for all of them
+    run_processes(workers, place, run, done, len(numbers), progress)
 
 
 def _count(workers, worker, cluster) -> int:

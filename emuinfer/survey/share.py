@@ -43,6 +43,12 @@ class Place:
     resolution: object = None
     medium: str | None = None
 
+    @classmethod
+    def of(cls, emulator, spectra, output, resolution, medium) -> "Place":
+        """With the paths so that processes elsewhere find them; the name of a shipped emulator stays a name."""
+        named = str(emulator) if str(emulator) in list_emulators() else str(Path(emulator).resolve())
+        return cls(named, *(str(Path(p).resolve()) for p in (spectra, output)), resolution, medium)
+
 
 def plan(emulator, stack, run: Run) -> dict:
     """What is written to the folder, so that no other run goes on with it."""
@@ -75,11 +81,6 @@ def default_batch(config: SamplingConfig, stars: int, workers: int = 1) -> int:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 8
     most = 64 if jax.default_backend() == "cpu" else 1024
     return int(max(1, min(most, -(-stars // max(workers, 1)), memory / (4 * floats))))
-
-
-def emulator_place(named) -> str:
-    """The name of a shipped emulator as it is, the path of another so that processes elsewhere find it."""
-    return str(named) if str(named) in list_emulators() else str(Path(named).resolve())
 
 
 def do_share(place: Place, run: Run, worker: tuple[int, int]) -> None:
