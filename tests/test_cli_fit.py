@@ -23,7 +23,9 @@ def test_priors_in_words(text, expected):
     assert type(found) is type(expected) and found.get_args() == expected.get_args()
 
 
-@pytest.mark.parametrize("text", ["normal(5700)", "normal(5700, -80)", "uniform(3, 1)", "beta(1, 2)", "hot", "normal(1, 2"])
+@pytest.mark.parametrize(
+    "text", ["normal(5700)", "normal(5700, -80)", "uniform(3, 1)", "beta(1, 2)", "hot", "normal(1, 2"]
+)
 def test_priors_that_are_none(text):
     with pytest.raises(LabelError, match=r"normal\(mean, sd\)"):
         parse_prior(text)
@@ -125,4 +127,3 @@ def test_programs_are_kept_by_python_calls_too(monkeypatch, tiny_emulator, tiny_
     with pytest.raises(LabelError, match="far enough"):
         sample(StellarModel(tiny_emulator, tiny_observation, rv_range=(-50, 50), progress=False))
     assert used == [True]
-

@@ -126,10 +126,12 @@ def parse_prior(text: str):
         if not bracket:
             return float(name)
         kind, described = WRITTEN[name.strip().lower().replace("-", "").replace("_", "")]
-        numbers_ = [float(x) for x in rest.removesuffix(")").split(",")]
-        if not rest.endswith(")") or len(numbers_) != described.count(",") + 1:
+        given = [float(x) for x in rest.removesuffix(")").split(",")]
+        if not rest.endswith(")") or len(given) != described.count(",") + 1:
             raise ValueError
-        return getattr(dist, kind)(*numbers_, validate_args=True)
+        if kind == "Uniform" and not given[0] < given[1]:
+            raise ValueError
+        return getattr(dist, kind)(*given, validate_args=True)
     except (KeyError, ValueError) as error:
         known = ", ".join(f"{n}({a})" for n, (_, a) in WRITTEN.items())
         raise LabelError(
