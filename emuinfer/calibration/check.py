@@ -11,7 +11,7 @@ import numpy as np
 from .. import __version__
 from ..deprecation import renamed_arguments, renamed_names
 from ..errors import SamplingError
-from ..files import write_json, write_table
+from ..files import RunFolder, write_table
 from ..inference.config import SURVEY
 from .fits import FOLDERS, MOCK, checked_errors, fit_mocks, known_errors
 from .mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, labels_of, load_source, observe, prior_check
@@ -97,7 +97,7 @@ def check_coverage(
     notes += _training_notes(named, grid, rows is None)
     notes += _prior_notes(loaded.label_space, labels_of(grid, chosen, loaded.label_space))
     model = {k: v for k, v in (("continuum_terms", continuum_terms), ("robust", robust)) if v is not MODEL[k]}
-    _begin(output, _plan(loaded, grid, chosen, mock, errors[0], priors, config, model), overwrite)
+    Folder(output, _plan(loaded, grid, chosen, mock, errors[0], priors, config, model), overwrite)
     truth = observe(grid, chosen, loaded, mock, priors, output / MOCK)
     options = model | {
         "config": config,
@@ -166,7 +166,7 @@ def _plan(emulator, grid, rows, mock, uncertainty, priors, config, options):
 
     leaves = [np.asarray(x).tobytes() for x in jax.tree.leaves(True if isinstance(uncertainty, str) else uncertainty)]
     shown = {k: repr(v) for k, v in sorted({**priors, **options, "config": config}.items())}
-    plan = {
+    return {
         "emulator": emulator_hash(emulator),
         "uncertainty": hashlib.sha256(b"".join(leaves)).hexdigest()[:16],
         "source": grid.hash,
@@ -176,27 +176,21 @@ def _plan(emulator, grid, rows, mock, uncertainty, priors, config, options):
         "options": shown,
         "versions": {"emuinfer": __version__},
     }
-    return json.loads(json.dumps(plan))
 
 
-def _begin(output, plan, overwrite):
-    """Keep `plan` in `output`; `SamplingError` where it holds another run, unless that may be thrown away."""
-    known = output / PLAN
-    if known.exists():
-        old = json.loads(known.read_text())
-        if "sampling" in old.get("mock", {}):  # its name in version 0.1
-            old["mock"]["pixels_per_fwhm"] = old["mock"].pop("sampling")
-        different = sorted(k for k in {*old, *plan} if old.get(k) != plan.get(k) and k != "versions")
-        if different and not overwrite:
-            k = different[0]
-            raise SamplingError(
-                f"{output} holds a calibration with other settings ({', '.join(different)}: {old.get(k)!r} there, {plan.get(k)!r} "
-                "now). Give another folder, or overwrite=True to throw that one away."
-            )
-        if different:
-            for name in FOLDERS.values():
-                shutil.rmtree(output / name, ignore_errors=True)
-    write_json(known, plan, SamplingError)
+class Folder(RunFolder):
+    """The folder of a coverage check: its plan, and a folder of fits with and without the emulator's error."""
+
+    PLAN, KIND, ERROR, ALONE = PLAN, "calibration", SamplingError, False
+
+    def found(self, plan):
+        if "sampling" in plan.get("mock", {}):  # its name in version 0.1
+            plan["mock"]["pixels_per_fwhm"] = plan["mock"].pop("sampling")
+        return plan
+
+    def discard(self):
+        for name in FOLDERS.values():
+            shutil.rmtree(self.path / name, ignore_errors=True)
 
 
 def report(output, parts, labels, notes) -> Calibration:

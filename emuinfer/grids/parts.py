@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GridError
-from ..files import lock, read_arrays, write_arrays, write_json
+from ..files import differences, lock, read_arrays, write_arrays, write_json
 from . import hdf5
 
 GO_ON = "Free some space or allow writing there, and start the same command again: what was computed is kept."
@@ -109,15 +109,10 @@ class Parts:
 
 
 def _compare(where, found, wanted):
-    different = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
+    different = differences(found, wanted)
     if different:
-        changes = "; ".join(f"{k}: {_short(found.get(k))} there, {_short(wanted.get(k))} asked for" for k in different)
+        changes = "; ".join(f"{d.name}: {d.there} there, {d.now} asked for" for d in different)
         raise GridError(
             f"{where} was made with other settings ({changes}). Use the same settings to go on, choose another output, "
             f"or delete it to start afresh."
         )
-
-
-def _short(value):
-    text = json.dumps(value)
-    return text if len(text) < 200 else text[:197] + "..."

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ..errors import SamplingError
-from ..files import read_arrays, write_arrays
+from ..files import differences, read_arrays, write_arrays
 
 GO_ON = "Free some space or allow writing there, and start the same run again: it goes on from its last checkpoint."
 
@@ -52,7 +52,7 @@ class Checkpoint:
         if "facts" not in arrays:
             raise SamplingError(f"'{self.path}' is not a checkpoint of a sampler. {remedy}")
         facts = json.loads(str(arrays["facts"]))
-        differ = [f"{k} ({facts.get(k)} there, {v} now)" for k, v in self.facts.items() if facts.get(k) != v]
+        differ = [f"{d.name} ({d.there} there, {d.now} now)" for d in differences(facts, self.facts)]
         if differ:
             raise SamplingError(
                 f"The checkpoint '{self.path}' is of another run: it differs in {'; '.join(differ)}. Use the same "

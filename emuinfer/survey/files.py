@@ -6,51 +6,28 @@ OUTPUT/draws/draws-000012.nc its draws, if asked for
 OUTPUT/results.fits          one row per star, once all parts are there
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import SamplingError
-from ..files import read_arrays, write_arrays, write_json
+from ..files import RunFolder, read_arrays, write_arrays
 
 PLAN, TABLE = "plan.json", "results.fits"
 GO_ON = "Free some space or allow writing there, and run again: what was finished is kept."
 
 
-class Folder:
+class Folder(RunFolder):
     """The folder of one run. Raises `SamplingError` where it holds another run, naming what differs."""
 
-    def __init__(self, path, plan: dict, overwrite=False):
-        self.path = Path(path)
-        if self.path.exists() and not self.path.is_dir():
-            raise SamplingError(f"The output {self.path} is a file; results go to a folder. Give another.")
-        self.parts, self.draws = self.path / "parts", self.path / "draws"
-        self.plan = json.loads(json.dumps(plan))
-        known = self.path / PLAN
-        if known.exists():
-            self._compare(known, overwrite)
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise SamplingError(f"{self.path} is not empty and holds no run of fit_many. Give another folder.")
-        self.parts.mkdir(parents=True, exist_ok=True)
-        if not known.exists():
-            write_json(known, self.plan, SamplingError, remedy=GO_ON)
+    PLAN, KIND, ERROR, GO_ON = PLAN, "run of fit_many", SamplingError, GO_ON
 
-    def _compare(self, known, overwrite):
-        try:
-            old = json.loads(known.read_text())
-        except ValueError as error:
-            raise SamplingError(f"{known} is damaged ({error}). Delete {self.path} and start again.") from error
-        different = sorted(k for k in {*old, *self.plan} if old.get(k) != self.plan.get(k) and k != "versions")
-        if not different:
-            return
-        if not overwrite:
-            k = different[0]
-            raise SamplingError(
-                f"{self.path} holds a run with other settings ({', '.join(different)}: {old.get(k)!r} there, "
-                f"{self.plan.get(k)!r} now). Give another folder, or overwrite=True to throw that run away."
-            )
-        for file in [*self.parts.glob("*"), *self.draws.glob("*"), self.path / TABLE, known]:
+    def __init__(self, path, plan: dict, overwrite=False):
+        self.parts, self.draws = Path(path) / "parts", Path(path) / "draws"
+        super().__init__(path, plan, overwrite)
+
+    def discard(self):
+        for file in [*self.parts.glob("*"), *self.draws.glob("*"), self.path / TABLE]:
             file.unlink(missing_ok=True)
 
     def part(self, number) -> Path:

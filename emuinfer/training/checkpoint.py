@@ -12,8 +12,9 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from .. import files
 from ..errors import TrainingError
-from ..files import cannot_write, write_bytes, write_json
+from ..files import cannot_write, write_bytes
 
 GO_ON = "Free some space or allow writing there, and start the same run again: it goes on from its last checkpoint."
 
@@ -51,37 +52,24 @@ def describe_weights(model) -> str:
     return f"{size} weights, root mean square {np.sqrt(sum((a**2).sum() for a in leaves) / size):.5g}"
 
 
-class RunFolder:
+class RunFolder(files.RunFolder):
     """`config.json`, `metrics.jsonl` and `checkpoint.eqx` of one run; with `path` None nothing is kept.
 
     `described` is what makes the run what it is. A folder that holds a checkpoint is gone on with if `resume`, and only by a
     run that is described in the same way. Raises `TrainingError` otherwise, and when the folder cannot be written to.
     """
 
+    PLAN, ERROR, GO_ON, ALONE, ONLY_KNOWN = "config.json", TrainingError, GO_ON, False, True
+    ELSE = "Use them, or another directory."
+
     def __init__(self, path, described: dict, resume: bool = True):
         self.path = None if path is None else Path(path)
         if self.path is None:
             return
         self.checkpoint, self.metrics = self.path / "checkpoint.eqx", self.path / "metrics.jsonl"
-        settings = self.path / "config.json"
-        if self.checkpoint.exists():
-            if not resume:
-                raise TrainingError(f"{self.path} already holds a run. Give another directory, or resume it.")
-            self._compare(settings, described)
-            return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(self.path, error, TrainingError, GO_ON) from error
-        write_json(settings, described, TrainingError, remedy=GO_ON)
-
-    def _compare(self, settings, described):
-        found = json.loads(settings.read_text()) if settings.exists() else {}
-        described = json.loads(json.dumps(described))  # tuples are lists in the file
-        changed = sorted(k for k in described if found.get(k, described[k]) != described[k])
-        if changed:
-            what = "; ".join(f"{k}: {found[k]} there, {described[k]} now" for k in changed)
-            raise TrainingError(f"The run in {self.path} has other settings ({what}). Use them, or another directory.")
+        if self.checkpoint.exists() and not resume:
+            raise TrainingError(f"{self.path} already holds a run. Give another directory, or resume it.")
+        super().__init__(path, described, overwrite=not self.checkpoint.exists())  # without one, nothing is lost
 
     @property
     def has_checkpoint(self) -> bool:
