@@ -158,7 +158,7 @@ def require_folder_of(path, error=EmuinferError) -> Path:
     return path
 
 
-def write_bytes(path, content: bytes, error=EmuinferError, **more) -> None:
+def write_bytes(path, content: bytes | memoryview, error=EmuinferError, **more) -> None:
     """Write a file as a whole, and have the disk keep it before it gets its name."""
     with written_whole(path, error, **more) as temporary, open(temporary, "wb") as file:
         file.write(content)
@@ -326,7 +326,7 @@ def use_compilation_cache() -> None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.read("jax_compilation_cache_dir"):
         return
     folder = cache_directory() / "xla" / _processor()
     try:

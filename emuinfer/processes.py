@@ -62,13 +62,14 @@ def keep_to_cores(k: int, workers: int) -> None:
 def obey_parent() -> None:
     """In a worker: leave Ctrl-C to the parent, and end when the parent has ended, even if it was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not multiprocessing.parent_process().is_alive():  # killed while this worker was starting
+    parent = multiprocessing.parent_process()
+    if parent is None or not parent.is_alive():  # killed while this worker was starting
         os._exit(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-def _end_with_parent():
-    multiprocessing.parent_process().join()
+def _end_with(parent):
+    parent.join()
     os._exit(1)
 
 

@@ -80,7 +80,7 @@ class Bounds:
         """
         from astropy.table import Table
 
-        columns = {"marginal": self.marginal, "conditional": self.conditional}
+        columns: dict = {"marginal": self.marginal, "conditional": self.conditional}
         if self.emulator_covariance is not None:
             columns |= {"emulator": self.floor, "limited": self.limited}
         shown = [n for n in self.names if continuum or not n.startswith("continuum[")]

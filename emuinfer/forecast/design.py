@@ -233,8 +233,8 @@ def _finish(emulator, labels, camera, problem, priors, vbroad, found, path, ends
     resolution, seconds = np.exp(log_resolution), np.exp(log_seconds)
     full = 0.5 * camera.pixels / (camera.pixels_per_fwhm * resolution)
     half = min(full, float(problem.half))
-    window = tuple(float(np.exp(problem.middle + centre + s * half)) for s in (-1, 1))
-    instrument = Instrument.single(*window, resolution, camera.pixels_per_fwhm, name="design", medium=emulator.medium)
+    lo, hi = (float(np.exp(problem.middle + centre + s * half)) for s in (-1, 1))
+    instrument = Instrument.single(lo, hi, resolution, camera.pixels_per_fwhm, name="design", medium=emulator.medium)
     exposure = Exposure(instrument, lambda w: camera.snr_per_pixel(w, resolution, seconds))
     bounds = Forecast(emulator, labels, exposure, priors=priors, vbroad=vbroad).bounds()
     notes = list(bounds.notes)
@@ -244,4 +244,4 @@ def _finish(emulator, labels, camera, problem, priors, vbroad, found, path, ends
             "lower resolving power may be better than it looks."
         )
     history = np.c_[np.exp(problem.middle + path[:, 0]), np.exp(path[:, 1:])]
-    return Design(window, float(resolution), float(seconds), bounds, exposure, history, np.exp(ends), tuple(notes))
+    return Design((lo, hi), float(resolution), float(seconds), bounds, exposure, history, np.exp(ends), tuple(notes))

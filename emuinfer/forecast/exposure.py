@@ -60,8 +60,8 @@ class Exposure:
         """S/N of all exposures together in each pixel of `arm`, `(n_pix,)`; Å in the instrument's medium."""
         if callable(self.snr):
             snr = np.asarray(self.snr(wavelength), float)
-        elif np.ndim(self.snr) == 0:
-            snr = float(self.snr)
+        elif isinstance(self.snr, float | int | np.number):
+            snr = np.asarray(self.snr, float)
         else:
             known, value = (np.asarray(a, float) for a in self.snr)
             if wavelength[0] < known[0] - 1e-6 or wavelength[-1] > known[-1] + 1e-6:

@@ -5,6 +5,7 @@ any other S/N follow from them without new derivatives.
 """
 
 import dataclasses
+import numbers
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
-from ..emulators import ReducedEmulator
+from ..emulators import Emulator, ReducedEmulator
 from ..errors import EmuinferError
 from ..forward.continuum import chebyshev_basis, default_terms
 from ..forward.operator import SpectrumOperator, usable_pixels
@@ -64,7 +65,7 @@ class Spectrum:
 class GridFlux(eqx.Module):
     """An emulator on one grid of wavelengths."""
 
-    emulator: eqx.Module
+    emulator: Emulator
     query: object
 
     def __call__(self, scaled):
@@ -145,7 +146,7 @@ class Forecast:
             raise EmuinferError(f"broadening must be vbroad, vsini, both or none; got '{broadening}'.")
         self.kernels = tuple(n for n in KERNELS if n == "rv" or broadening in (n, "both"))
         self.space.require_names([n for n in priors if n not in self.kernels])
-        fixed = {n: float(p) for n, p in priors.items() if np.isscalar(p)}
+        fixed = {n: float(p) for n, p in priors.items() if isinstance(p, numbers.Real)}
         if hasattr(labels, "keys"):
             labels = {**{n: v for n, v in fixed.items() if n in self.space.names}, **labels}
         self.space.check(labels)

@@ -137,8 +137,8 @@ def map_teff_logg(emulator, teff, logg, exposures, *, others=None, **kwargs) -> 
 def against_snr(forecast: Forecast, factors, *, uncertainty=None) -> dict[str, np.ndarray]:
     """Bounds by name, `(n,)`, with every S/N of the forecast multiplied by `factors` `(n,)`; with an `uncertainty` the
     `limited` ones."""
-    rows = [forecast.bounds(float(f), uncertainty=uncertainty) for f in factors]
-    rows = [b.marginal if b.emulator_covariance is None else b.limited for b in rows]
+    bounds = [forecast.bounds(float(f), uncertainty=uncertainty) for f in factors]
+    rows = [b.limited or b.marginal for b in bounds]
     return {n: np.array([r[n] for r in rows]) for n in forecast.shared}
 
 
@@ -156,7 +156,7 @@ def snr_needed(forecast: Forecast, name: str, precision: float = 0.1, *, uncerta
 
     def excess(log_factor):
         bounds = forecast.bounds(float(np.exp(log_factor)), uncertainty=uncertainty)
-        values = bounds.marginal if bounds.emulator_covariance is None else bounds.limited
+        values = bounds.limited or bounds.marginal
         if name not in forecast.shared:
             raise EmuinferError(f"'{name}' is not a free parameter; there are {', '.join(forecast.shared)}.")
         return np.log(values[name] / precision)
@@ -178,7 +178,8 @@ def against_resolution(
     """
     rows = []
     for resolution in resolutions:
-        instrument = Instrument.single(*window, float(resolution), pixels_per_fwhm, medium=emulator.medium)
+        lo, hi = window
+        instrument = Instrument.single(lo, hi, float(resolution), pixels_per_fwhm, medium=emulator.medium)
         forecast = Forecast(emulator, labels, Exposure(instrument, snr, snr_per), **options)
         rows.append(forecast.bounds(uncertainty=None).marginal)
     return {n: np.array([r[n] for r in rows]) for n in forecast.shared}

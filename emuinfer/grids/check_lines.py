@@ -89,9 +89,9 @@ def check_medium(grid, sample, line_list):
     peak = -np.inf
     for trial in WIDTHS:
         drawn = _as_deep_as(lines.opacity(trial), depth.mean())
-        found = np.array([np.corrcoef(depth, drawn[first - s : last - s])[0, 1] for s in shifts])
-        if found.max() > peak:
-            peak, width, correlation = found.max(), trial, found
+        trials = np.array([np.corrcoef(depth, drawn[first - s : last - s])[0, 1] for s in shifts])
+        if trials.max() > peak:
+            peak, width, correlation = trials.max(), trial, trials
     k = int(np.clip(correlation.argmax(), 1, len(shifts) - 2))
     a, b, c = correlation[k - 1 : k + 2]
     shift = shifts[k] + 0.5 * (a - c) / min(a - 2 * b + c, -1e-9)
@@ -132,13 +132,16 @@ def check_elements(grid, sample, line_list, measured) -> Check:
     columns = design(scale(sample.labels))
     values = np.stack(list(indices.values()), axis=1) if indices else np.zeros((len(columns), 0))
     t = dict(zip(indices, t_values(columns, values)[1][1 : 1 + sample.labels.shape[1]].T))
-    wrong, fine, untested, details = [], [], [], {}
+    wrong: list[str] = []
+    fine: list[str] = []
+    untested: list[str] = []
+    details: dict[str, dict] = {}
     for i, wanted in elements.items():
         name, own = grid.label_space.names[i], [z for z in wanted if z in t]
         others = {z: t[z][i] for z in t if z not in wanted}
         best = max((t[z][i] for z in own), default=0.0)
         worst = min((t[z][i] for z in own), default=0.0)
-        thief = max(others, key=others.get, default=None)
+        thief = max(others, key=others.__getitem__, default=None)
         details[name] = {"t_own": float(best), "t_others": {_symbol(z): float(v) for z, v in others.items()}}
         if worst < -SIGNIFICANT:
             wrong.append(f"raising {name} weakens the lines of {_symbols(own)} (t = {worst:.0f})")

@@ -148,7 +148,7 @@ def _duplicates(grid, totals):
 
 def _groups(keys):
     """Rows with equal keys, as lists of two or more rows, in order of the first."""
-    groups = {}
+    groups: dict = {}
     for i, key in enumerate(keys):
         groups.setdefault(key, []).append(i)
     return [g for g in groups.values() if len(g) > 1]

@@ -139,7 +139,8 @@ def _check_scans(grid):
     scans = find_scans(grid.labels[usable])
     if len(scans) > MAX_SCANS:
         scans = [scans[k] for k in np.linspace(0, len(scans) - 1, MAX_SCANS).astype(int)]
-    names, worst = grid.label_space.names, {}
+    names = grid.label_space.names
+    worst: dict[str, tuple] = {}
     for i, rows in scans:
         x = grid.labels[usable[rows], i]
         change = np.sqrt((np.diff(np.asarray(grid.flux[usable[rows]], float), axis=0) ** 2).mean(axis=1))
@@ -187,8 +188,8 @@ def _check_residuals(grid, sample):
     details = {name: {"t": t, "jump": size, "place": place} for t, name, place, size in best}
     steps = sorted((b for b in best if b[0] > STEP_T and b[3] > STEP_SIZE), reverse=True)
     if not steps:
-        t, name, _, size = max(best)
-        found = f"smooth along every label (the likeliest step, along {name}: {size:.1g} of the flux, t = {t:.1f})"
+        t_most, name, _, size = max(best)
+        found = f"smooth along every label (the likeliest step, along {name}: {size:.1g} of the flux, t = {t_most:.1f})"
         return Check("steps", OK, found, details=details)
     found = "; ".join(f"{name}: {place}, flux jumps by {size:.1g} (rms, t = {t:.1f})" for t, name, place, size in steps)
     return Check("steps", FAIL if steps[0][0] > STEP_FAIL_T else WARN, found, details=details)

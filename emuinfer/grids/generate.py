@@ -99,7 +99,7 @@ def _settings(info, seed, continuum_stride, flux_range):
         backend=info.provenance,
         label_space=info.labels.to_json(),
         medium=info.medium,
-        wavelength=hashlib.sha256(np.ascontiguousarray(info.wavelength, "<f8")).hexdigest(),
+        wavelength=hashlib.sha256(np.ascontiguousarray(info.wavelength, "<f8").data).hexdigest(),
     )
     try:
         return json.loads(json.dumps(settings))
@@ -127,7 +127,9 @@ def _compute(parts, synthesis, labels, todo, settings, fresh, progress):
     n_wave = len(synthesis.info.wavelength)
     columns = _continuum_columns(n_wave, settings["continuum_stride"])
     total = sum(stop - start for start, stop in todo)
-    waiting, flying, done, reasons = iter(todo), {}, 0, []
+    waiting, done = iter(todo), 0
+    flying: dict = {}
+    reasons: list[str] = []
     before = len(labels) - total
     with tqdm(total=len(labels), initial=before, unit=" spectra", disable=not progress, smoothing=0.05) as bar:
         while True:

@@ -50,14 +50,16 @@ class Grid:
         self.provenance = dict(provenance or {})
         self.labels = np.asarray(label_space.to_array(labels), float)
         self.wavelength = np.asarray(wavelength, float)
-        self.flux = np.asarray(flux, np.float32)
-        self.continuum = None if continuum is None else np.asarray(continuum, np.float32)
+        self.flux: np.ndarray | RowsOnDisk = np.asarray(flux, np.float32)
+        self.continuum: np.ndarray | RowsOnDisk | None = (
+            None if continuum is None else np.asarray(continuum, np.float32)
+        )
         if continuum is not None and continuum_wavelength is None:
             continuum_wavelength = self.wavelength
         self.continuum_wavelength = None if continuum is None else np.asarray(continuum_wavelength, float)
         self.continuum_unit = continuum_unit
         self.failed: list[tuple[np.ndarray, str]] = []
-        self._hash = None
+        self._hash: str | None = None
         _check_shapes(self)
         if validate:
             _check_values(self)
@@ -168,7 +170,7 @@ class Grid:
         other.__dict__.update(self.__dict__, _hash=None, failed=[], labels=self.labels[indices])
         if isinstance(self.flux, RowsOnDisk):
             other.flux = self.flux.select(indices)
-            other.continuum = self.continuum and self.continuum.select(indices)
+            other.continuum = self.continuum.select(indices) if isinstance(self.continuum, RowsOnDisk) else None
         else:
             other.flux, other.continuum = self.flux[indices], self._continuum(indices)
         return other
@@ -210,7 +212,7 @@ def describe(grid: Grid) -> str:
     wave = grid.wavelength
     step = np.diff(wave)
     continuum = "none"
-    if grid.continuum is not None:
+    if grid.continuum_wavelength is not None:
         continuum = f"{len(grid.continuum_wavelength)} points per spectrum, unit: {grid.continuum_unit or 'not stated'}"
     lines = [
         f"{len(grid)} spectra of {len(wave)} pixels, {wave[0]:.2f} to {wave[-1]:.2f} Angstrom in {grid.medium}, "

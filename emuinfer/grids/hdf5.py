@@ -41,7 +41,7 @@ class ContentHash:
     def update(self, labels, flux, continuum):
         for digest, array, kind in zip(self._rows, (labels, flux, continuum), ("<f8", "<f4", "<f4")):
             if array is not None:
-                digest.update(np.ascontiguousarray(array, kind))
+                digest.update(np.ascontiguousarray(array, kind).data)
 
     def hexdigest(self) -> str:
         total = self._head.copy()

@@ -97,7 +97,7 @@ def spanned_space(path, names, labels) -> LabelSpace:
             f"{path}: no domain can be drawn around the labels, as {', '.join(constant)} is constant or not finite. "
             f"Give label_space."
         )
-    return LabelSpace(names, lower, upper)
+    return LabelSpace(names, tuple(lower), tuple(upper))
 
 
 def _continuum_wavelength(path, arrays):

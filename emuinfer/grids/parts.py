@@ -66,7 +66,7 @@ class Parts:
 
         `design(n)` gives the labels that the rows must have.
         """
-        found = []
+        found: list[tuple[int, int]] = []
         for file in sorted(self.folder.glob("rows_*.npz")):
             start, stop = map(int, file.stem.split("_")[1:])
             labels = self._labels(start, stop)

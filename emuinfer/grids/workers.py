@@ -84,7 +84,7 @@ def _synthesise(backend, labels):
 
 def _in_process(backend):
     def submit(labels):
-        future = concurrent.futures.Future()
+        future: concurrent.futures.Future = concurrent.futures.Future()
         future.set_result(_synthesise(backend, labels))
         return future
 
@@ -122,7 +122,7 @@ def _require_importable(source):
         ) from error
 
 
-_worker = {}  # the state of a worker process: its backend, or why it could not be built
+_worker: dict = {}  # the state of a worker process: its backend, or why it could not be built
 
 
 def _start_worker(source):

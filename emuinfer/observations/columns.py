@@ -70,7 +70,7 @@ def from_table(table: dict, units: dict, header, columns: dict, medium, waveleng
     flux = _pick(table, columns["flux"], FLUX, "flux")
     sigma = _pick(table, columns["uncertainty"], UNCERTAINTY, "uncertainty", required=False)
     mask = _pick(table, None, MASK, "mask", required=False)
-    wavelength = np.ma.filled(np.ma.asarray(table[wave], dtype=float), np.nan)
+    wavelength: np.ndarray = np.ma.filled(np.ma.asarray(table[wave], dtype=float), np.nan)
     if wave.lower() == "loglam":
         wavelength = 10**wavelength
     fields = from_header(header)
@@ -156,7 +156,7 @@ def with_unit(wavelength, unit):
 def from_header(header) -> dict:
     """Name, medium, resolution, S/N and a few words of provenance from a FITS header or a mapping."""
     header = {str(k).upper(): v for k, v in dict(header).items()}
-    fields = {"name": str(header.get("OBJECT", header.get("NAME", ""))).strip(), "medium": _medium_of(header)}
+    fields: dict = {"name": str(header.get("OBJECT", header.get("NAME", ""))).strip(), "medium": _medium_of(header)}
     for field, keys in (("resolution", RESOLUTION_KEYS), ("snr", SNR_KEYS)):
         values = [header[k] for k in keys if isinstance(header.get(k), (int, float)) and header[k] > 0]
         fields[field] = float(values[0]) if values else None

@@ -77,7 +77,7 @@ class Observation:
         good = np.isfinite(flux)
         if mask is not None:
             good &= ~checks.to_mask(mask, len(wavelength))
-        notes = []
+        notes: list[str] = []
         uncertainty = checks.to_uncertainty(uncertainty, snr, flux, good, notes)
         resolution = checks.to_resolution(resolution, len(wavelength))
         order = checks.increasing_order(wavelength, notes)
@@ -178,7 +178,7 @@ class Observation:
         factor = int(factor)
         if not 1 <= factor <= len(self):
             raise ObservationError(f"Cannot rebin {len(self)} pixels by {factor}; give a factor from 1 to {len(self)}.")
-        if np.ndim(self.resolution) == 2 and factor > 1:
+        if isinstance(self.resolution, np.ndarray) and self.resolution.ndim == 2 and factor > 1:
             raise ObservationError(f"The spectrum '{self.name}' has a resolution matrix and cannot be rebinned.")
         n = len(self) // factor * factor
         group = lambda x: x[:n].reshape(-1, factor)
@@ -250,7 +250,8 @@ class Observation:
         """All arms of a star in a file of DESI, for `JointModel.of`; of any other file, its one spectrum. See `read`."""
         from .readers import read_arms
 
-        return [cls.read(path, arm=arm, row=row, **options) for arm in read_arms(path) or [None]]
+        arms: list = read_arms(path) or [None]
+        return [cls.read(path, arm=arm, row=row, **options) for arm in arms]
 
     @classmethod
     def from_spectrum(cls, spectrum, *, resolution=None, snr=None, medium=None, name=None) -> "Observation":

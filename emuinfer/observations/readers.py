@@ -117,12 +117,12 @@ def _read_fits(path, columns, medium, wavelength_unit, arm, row) -> dict:
                     reasons.append(f"HDU '{hdu.name or 1}': {error}")
         if hdus[0].data is not None and np.squeeze(hdus[0].data).ndim == 1 and "CRVAL1" in hdus[0].header:
             return _fits_image(hdus, wavelength_unit)
-        found = "; ".join(f"{i}: {h.name or 'no name'} {type(h).__name__} {_shape(h)}" for i, h in enumerate(hdus))
+        listed = "; ".join(f"{i}: {h.name or 'no name'} {type(h).__name__} {_shape(h)}" for i, h in enumerate(hdus))
     with contextlib.suppress(ObservationError):
         return _read_specutils(path, None)
     if reasons:
         raise ObservationError(" ".join(reasons))
-    raise ObservationError(f"This FITS file holds no spectrum that can be recognised; it holds {found}. {NEEDS}")
+    raise ObservationError(f"This FITS file holds no spectrum that can be recognised; it holds {listed}. {NEEDS}")
 
 
 def _shape(hdu) -> str:

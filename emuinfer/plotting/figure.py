@@ -44,7 +44,7 @@ def bare_text(name: str) -> str:
 def _kind_and_arm(name: str) -> tuple[str, str]:
     """`("rv_offset", "2")` of `"rv_offset_2"`, `("teff", "")` of `"teff"`."""
     numbered = re.fullmatch(r"(log10_jitter|rv_offset)_(\d+)", name)
-    return numbered.groups() if numbered else (name, "")
+    return (numbered[1], numbered[2]) if numbered else (name, "")
 
 
 def new_figure(width: float, height: float):

@@ -32,7 +32,7 @@ def _sampling_warnings(posterior, r_hats, sizes):
         found.append("There is only one chain, so R-hat cannot tell whether it has converged. Run 4.")
     high = {k: v for k, v in r_hats.items() if v >= R_HAT_LIMIT}
     if high:
-        worst = max(high, key=high.get)
+        worst = max(high, key=high.__getitem__)
         found.append(
             f"The chains have not mixed: R-hat is {R_HAT_LIMIT} or more for {_listed(high)} (worst: {worst}, "
             f"{high[worst]:.3f}). Run longer; if it stays, the posterior may have several modes: "
@@ -40,7 +40,7 @@ def _sampling_warnings(posterior, r_hats, sizes):
         )
     few = {k: v for k, v in sizes.items() if v < ESS_LIMIT}
     if few:
-        worst = min(few, key=few.get)
+        worst = min(few, key=few.__getitem__)
         found.append(
             f"Few independent draws: the bulk effective sample size is below {ESS_LIMIT} for {_listed(few)} (worst: "
             f"{worst}, {few[worst]:.0f}). Take more draws; quantiles are uncertain until then."

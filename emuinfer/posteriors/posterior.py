@@ -78,7 +78,9 @@ def build_posterior(
 def _dataset(group, arrays, sampled, coords, dims, draws=None):
     import xarray as xr
 
-    variables, used, shape = {}, set(), None
+    variables: dict[str, tuple] = {}
+    used: set[str] = set()
+    shape: tuple[int, ...] = ()
     for name, value in arrays.items():
         value = np.asarray(value)
         if sampled:

@@ -68,7 +68,7 @@ class Checkpoint:
         if self.path is None:
             return parts
         positions, stats = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
-        arrays = {f"carry{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(carry))}
+        arrays: dict = {f"carry{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(carry))}
         arrays |= {f"stats:{k}": v for k, v in stats.items()}
         arrays |= {"facts": json.dumps(self.facts), "step": step, "positions": positions, "clocks": clocks}
         write_arrays(self.path, arrays, SamplingError, compressed=False, remedy=GO_ON)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-_EXECUTABLES = collections.OrderedDict()
+_EXECUTABLES: collections.OrderedDict = collections.OrderedDict()
 _MOST = 32  # executables kept; the oldest is dropped
 
 

@@ -23,7 +23,8 @@ class Target:
 
     def __init__(self, log_density, initial, data, split, covariance, progress, method):
         initial = np.asarray(initial, np.float32)
-        self.dim, self.notes, self.data = initial.shape[-1], (), data
+        self.dim, self.data = initial.shape[-1], data
+        self.notes: tuple[str, ...] = ()
         if split is None:
             covariance, self.notes = known_covariance(log_density, initial, data, covariance, progress, method)
             centre, root = whitening(initial, np.asarray(covariance, float) * WIDE**2)

@@ -99,7 +99,8 @@ def nested(
 
 def _climb(step, all_data, state, key, precision, progress):
     """The last live points, a list of dead ones, and the number of likelihoods evaluated."""
-    dead, evaluations = [], len(state.particles.loglikelihood)
+    dead: list = []
+    evaluations = len(state.particles.loglikelihood)
     with clock("climbing", progress):
         while _left(state.integrator) > precision:
             if len(dead) >= MOST:

@@ -37,7 +37,9 @@ def summaries(raw, base, index, survey) -> dict:
     """
     names, config = survey.density.names, survey.config
     n, p = len(base["problem"]), len(names)
-    out = {k: np.full((n, p), np.nan) for k in ("mean", "sd", "q16", "median", "q84", "r_hat", "ess")}
+    out: dict[str, np.ndarray] = {
+        k: np.full((n, p), np.nan) for k in ("mean", "sd", "q16", "median", "q84", "r_hat", "ess")
+    }
     out["covariance"] = np.full((n, p, p), np.nan)
     for k in (
         "k_hat",

@@ -32,7 +32,7 @@ class Library:
     """
 
     def __init__(self, lines: dict, wavelength: np.ndarray, angles: np.ndarray, h2_broadening: bool = True):
-        self._process = None
+        self._process: subprocess.Popen | None = None
         self._setup = lines, wavelength, angles, h2_broadening
         self.version = self._start()
 
@@ -63,13 +63,15 @@ class Library:
         command = [sys.executable, "-m", __name__]
         here = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, here))}
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, bufsize=0
         )
-        self._to = Connection(os.dup(self._process.stdin.fileno()), readable=False)
-        self._from = Connection(os.dup(self._process.stdout.fileno()), writable=False)
-        self._process.stdin.close()
-        self._process.stdout.close()
+        assert process.stdin is not None and process.stdout is not None
+        self._to = Connection(os.dup(process.stdin.fileno()), readable=False)
+        self._from = Connection(os.dup(process.stdout.fileno()), writable=False)
+        process.stdin.close()
+        process.stdout.close()
+        self._process = process
         return self._ask(self._setup)
 
     def _ask(self, question):
@@ -80,7 +82,7 @@ class Library:
                 raise EmuinferError(f"PySME took longer than {LONGEST:g} s and was ended.")
             answer = self._from.recv()
         except (EOFError, OSError):
-            code, said = self._process.wait(), self._last_words()
+            code, said = self._process and self._process.wait(), self._last_words()
             self.close()
             raise EmuinferError(f"PySME ended by itself (exit status {code}); its last words: {said}") from None
         if isinstance(answer, Exception):
