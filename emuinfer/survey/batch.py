@@ -81,7 +81,7 @@ def _kept(density, found: steps.Localised) -> dict:
     values = density.values_at(found.z)
     used = noise.weight > 0
     residual = likelihood.flux - likelihood.model_flux(values)
-    count = jnp.maximum(used.sum(), 1)
+    count = jnp.maximum(used.sum(dtype=jnp.float32), 1.0)
     # `lax.map` of several stars at once does not take empty arrays.
     factors = noise.factors if len(noise.factors) else jnp.zeros((1, len(noise.variance)))
     return {
@@ -90,7 +90,7 @@ def _kept(density, found: steps.Localised) -> dict:
         "facts": {
             "chi2": jnp.sum(jnp.where(used, residual**2 / noise.variance, 0.0)) / count,
             "chi2_model": jnp.sum(noise.weight * residual**2 / noise.total(values)) / count,
-            "down_weighted": jnp.sum(used & (noise.weight < 0.5)) / count,
+            "down_weighted": jnp.sum(used & (noise.weight < 0.5), dtype=jnp.float32) / count,
             "pixels": used.sum(),
             "surrogate_error": jnp.sqrt((likelihood.forward.local_error**2).mean()),
             "outlier_weight": noise.weight,
