@@ -52,7 +52,7 @@ def test_same_labels_in_any_order():
     with pytest.raises(GridError) as caught:
         require_same_labels(["teff", "m_h"], "a.npz", SPACE, "the domain", remedy="Give another.", error=GridError)
     text = str(caught.value)
-    assert text.startswith("a.npz has the labels teff, m_h, the domain teff, fe_h, mg_fe (")
+    assert text.startswith("a.npz has the labels teff, m_h, but the domain has teff, fe_h, mg_fe (")
     assert "fe_h, mg_fe missing" in text and "m_h too many" in text and text.endswith("Give another.")
 
 
@@ -79,3 +79,11 @@ def test_rows_of_labels():
         label_rows(SPACE, rows[0])
     with pytest.raises(GridError, match="do not fit: The last axis of the labels must have length 3"):
         label_rows(SPACE, rows[:, :2], error=GridError)
+
+
+def test_order_of_labels_where_it_matters():
+    require_same_labels(SPACE.names, "the synthesizer", SPACE, "the emulator", in_order=True)
+    with pytest.raises(
+        LabelError, match="synthesizer has the labels mg_fe, teff, fe_h, but the emulator has .*in another order"
+    ):
+        require_same_labels(["mg_fe", "teff", "fe_h"], "the synthesizer", SPACE, "the emulator", in_order=True)

@@ -269,8 +269,9 @@ def test_labels_are_matched_by_name():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"space": LabelSpace(("teff", "mg_fe"), (4000, -1), (6000, 0))}, "stage 1 has teff .K., fe_h .dex.; stage 2 has teff .K., mg_fe"),
-        ({"space": LabelSpace(("teff",), (4000,), (6000,))}, "labels differ: stage 1 has .*fe_h .*; stage 2 has teff"),
+        ({"space": LabelSpace(("teff", "mg_fe"), (4000, -1), (6000, 0))},
+         "stage 2 has the labels teff .K., mg_fe .dex., but stage 1 has teff .K., fe_h .dex."),
+        ({"space": LabelSpace(("teff",), (4000,), (6000,))}, "stage 2 has the labels teff .*, but stage 1 has .*fe_h .*fe_h missing"),
         ({"medium": "vacuum"}, "stage 1 are in air, those of stage 2 in vacuum"),
         ({"wavelength": WAVELENGTH + 1.0}, "stage 1 covers 5000.00 to 5002.95 Å, stage 2 5001.00 to 5003.95 Å"),
         ({"wavelength": WAVELENGTH[10:-10]}, "stage 2 5000.50 to 5002.45 Å"),

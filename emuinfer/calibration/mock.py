@@ -9,6 +9,7 @@ from ..constants import SPEED_OF_LIGHT
 from ..errors import GridError, LabelError, SamplingError
 from ..files import written_hdf5
 from ..forward.operator import SpectrumOperator
+from ..labels.check import require_same_labels
 from ..labels.windows import window_of
 from ..wavelengths.uniform import VelocityGrid, log_pixels, log_uniform
 
@@ -118,11 +119,10 @@ def labels_of(grid, rows, label_space) -> np.ndarray:
 
 def check_source(grid, emulator, mock: Mock) -> None:
     """Raise `GridError` where labels, medium, range or sampling of the source do not fit."""
-    ours, theirs = emulator.label_space.names, grid.label_space.names
-    if set(ours) != set(theirs):
-        raise GridError(
-            f"The source has the labels {', '.join(theirs)}, the emulator {', '.join(ours)}; they must be the same."
-        )
+    remedy = "They must be the same."
+    require_same_labels(
+        grid.label_space, "The source", emulator.label_space, "the emulator", remedy=remedy, error=GridError
+    )
     if grid.medium != emulator.medium:
         raise GridError(f"The source's wavelengths are in {grid.medium}, the emulator's in {emulator.medium}.")
     fwhm, step = grid.wavelength.mean() / mock.resolution, np.diff(grid.wavelength).max()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from ..errors import GridError
+from ..labels.check import first_problem, row_list
 from ..labels.space import LabelSpace
 from . import hdf5
 from .split import split_rows
@@ -288,12 +289,8 @@ def _check_values(grid):
             refuse_rows(~np.isfinite(array).all(axis=1), f"{name} is not finite (NaN or infinite)")
     outside = ~grid.label_space.contains(grid.labels)
     if outside.any():
-        try:
-            grid.label_space.check(grid.labels[outside][:1])
-            first = ""
-        except ValueError as error:
-            first = f" The first: {error}"
-        refuse_rows(outside, "labels are outside the label space", first)
+        first = first_problem(grid.label_space, grid.labels[outside][0])
+        refuse_rows(outside, "labels are outside the label space", f" {first}")
 
 
 def check_wavelength(name, wavelength):
@@ -303,7 +300,6 @@ def check_wavelength(name, wavelength):
 
 def refuse_rows(bad, what, remark=""):
     """Raise `GridError` that lists the rows where `bad` is true, if any."""
-    rows = np.flatnonzero(bad)
-    if len(rows):
-        listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
-        raise GridError(f"{what} in {len(rows)} of {len(bad)} rows: {listed}.{remark} Remove or repair these rows.")
+    if (count := np.count_nonzero(bad)) > 0:
+        listed = row_list(bad, most=10)
+        raise GridError(f"{what} in {count} of {len(bad)} rows: {listed}.{remark} Remove or repair these rows.")

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..errors import GridError
 from ..files import read_arrays
+from ..labels.check import require_same_labels
 from ..labels.space import LabelSpace
 from .grid import Grid
 
@@ -42,11 +43,9 @@ def import_npz(
         )
     if label_space is None:
         label_space = spanned_space(path, names, labels)
-    elif sorted(names) != sorted(label_space.names):
-        raise GridError(
-            f"{path} has the labels {', '.join(names)}, but the label space has {', '.join(label_space.names)}. "
-            f"Give a label space with the file's labels."
-        )
+    else:
+        remedy = "Give a label space with the file's labels."
+        require_same_labels(names, str(path), label_space, "the label space", remedy=remedy, error=GridError)
     labels = labels[:, [names.index(name) for name in label_space.names]]
     try:
         return Grid(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GridError, ObservationError, suggestion
+from ..labels.check import require_same_labels
 from ..labels.space import LabelSpace
 from ..observations.columns import FLUX, WAVELENGTH, from_header, with_unit
 from .grid import Grid
@@ -96,12 +97,11 @@ def import_grid(
             if label_space is None
             else label_space
         )
-        if sorted(columns) != sorted(space.names):
-            raise GridError(
-                f"it has the labels {', '.join(columns)}, but the domain has {', '.join(space.names)}. Give "
-                f"another domain, or say which column is which label (labels={{'teff': 'T'}}, on the command line "
-                f"--label teff=T)."
-            )
+        remedy = (
+            "Give another domain, or say which column is which label (labels={'teff': 'T'}, on the command line "
+            "--label teff=T)."
+        )
+        require_same_labels(columns, "it", space, "the domain", remedy=remedy, error=GridError)
         about = {"imported_from": path.name, "label_columns": chosen, **done, **(provenance or {})}
         return Grid(
             columns,

@@ -9,23 +9,25 @@ from .space import LabelSpace
 
 
 def require_same_labels(
-    theirs, their_name: str, ours, our_name: str, *, units: bool = False, remedy: str = "", error=LabelError
+    theirs, their_name: str, ours, our_name: str, *, units=False, in_order=False, remedy: str = "", error=LabelError
 ) -> None:
-    """Raise `error`, naming both sides and what they lack of each other, unless they have the same labels in any order.
+    """Raise `error`, naming both sides and what they lack of each other, unless they have the same labels.
 
     `theirs` and `ours` are `LabelSpace`s or sequences of names; `their_name` and `our_name` begin and continue a
-    sentence ("spectra.npz", "the domain"). With `units`, which needs two spaces, these must be the same too.
+    sentence ("spectra.npz", "the domain"). With `units`, which needs two spaces, these must be the same too; with
+    `in_order`, their order.
     """
     described = _with_units if units else _names
     they, we = described(theirs), described(ours)
-    if they == we:
+    if they == we and not (in_order and list(they) != list(we)):
         return
     missing, excess = [n for n in we if n not in they], [n for n in they if n not in we]
     parts = [f"{', '.join(missing)} missing" * bool(missing), f"{', '.join(excess)} too many" * bool(excess)]
     parts += [f"{n} in {they[n]} instead of {we[n]}" for n in we if n in they and they[n] != we[n]]
+    parts += ["in another order"] * (they == we)
     listed = lambda side: ", ".join(f"{n} ({u})" if u else n for n, u in side.items()) or "none"
     raise error(
-        f"{their_name} has the labels {listed(they)}, {our_name} {listed(we)} ({'; '.join(filter(None, parts))}). "
+        f"{their_name} has the labels {listed(they)}, but {our_name} has {listed(we)} ({'; '.join(filter(None, parts))}). "
         f"{remedy}".strip()
     )
 
@@ -58,13 +60,13 @@ def label_rows(
     if domain and not bad.any():
         bad, problem = ~label_space.contains(array), "lie outside the label domain"
     if bad.any():
-        raise error(
-            f"{bad.sum()} of {len(bad)} {what} {problem}: rows {row_list(bad)}. {_first(label_space, array[bad][0])}"
-        )
+        first = first_problem(label_space, array[bad][0])
+        raise error(f"{bad.sum()} of {len(bad)} {what} {problem}: rows {row_list(bad)}. {first}".strip())
     return array
 
 
-def _first(label_space, row):
+def first_problem(label_space: LabelSpace, row) -> str:
+    """What is wrong with the labels `(n_labels,)` of the first bad row, as a sentence; empty if nothing is."""
     try:
         label_space.check(row)
     except LabelError as error:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ...errors import TrainingError
+from ...labels.check import label_rows, require_same_labels, row_list
 from .config import TrainConfig
 
 
@@ -48,16 +49,9 @@ def labels_for(emulator, grid, emulator_name="the emulator", grid_name="the grid
     Raises `TrainingError`, naming both sides, unless the grid has the emulator's labels (names and units), wavelength medium
     and range. The range may fall short by 1 %: training on less would spoil the rest unseen.
     """
-    theirs, ours = (
-        dict(zip(grid.label_space.names, grid.label_space.units)),
-        dict(zip(emulator.labels, emulator.label_space.units)),
-    )
-    if theirs != ours:
-        listed = lambda units: ", ".join(f"{name} ({unit})" for name, unit in units.items())
-        raise TrainingError(
-            f"The labels differ: {emulator_name} has {listed(ours)}; {grid_name} has {listed(theirs)}. "
-            "Bring the grid to the emulator's labels, or train a new emulator on it."
-        )
+    remedy = "Bring the grid to the emulator's labels, or train a new emulator on it."
+    sides = grid.label_space, grid_name, emulator.label_space, emulator_name
+    require_same_labels(*sides, units=True, remedy=remedy, error=TrainingError)
     if emulator.medium != grid.medium:
         raise TrainingError(
             f"The wavelengths of {emulator_name} are in {emulator.medium}, those of {grid_name} in {grid.medium}. "
@@ -74,28 +68,17 @@ def labels_for(emulator, grid, emulator_name="the emulator", grid_name="the grid
 
 
 def check_data(emulator, labels, flux, wavelength, kind="training"):
-    labels, flux = np.asarray(labels, np.float64), np.asarray(flux, np.float32)
-    n_labels = len(emulator.label_space)
-    if labels.ndim != 2 or labels.shape[1] != n_labels:
-        raise TrainingError(
-            f"The emulator has {n_labels} labels {emulator.labels}; the {kind} labels have shape {labels.shape}."
-        )
+    labels = label_rows(emulator.label_space, labels, f"{kind} spectra", error=TrainingError)
+    flux = np.asarray(flux, np.float32)
     if flux.shape != (len(labels), len(wavelength)):
         raise TrainingError(
             f"The {kind} flux must have shape ({len(labels)}, {len(wavelength)}), labels × wavelengths; got {flux.shape}."
         )
     if not len(labels):
         raise TrainingError(f"There are no {kind} spectra.")
-    if not np.isfinite(labels).all() or not np.isfinite(flux).all():
-        bad = np.flatnonzero(~(np.isfinite(labels).all(1) & np.isfinite(flux).all(1)))
+    bad = ~np.isfinite(flux).all(axis=1)
+    if bad.any():
         raise TrainingError(
-            f"{bad.size} {kind} spectra hold values that are not finite, e.g. rows {bad[:5].tolist()}. Remove them."
-        )
-    inside = emulator.label_space.contains(labels)
-    if not inside.all():
-        row = int(np.flatnonzero(~inside)[0])
-        raise TrainingError(
-            f"{(~inside).sum()} of {len(labels)} {kind} spectra lie outside the emulator's label domain, e.g. row {row}: "
-            f"{dict(zip(emulator.labels, np.round(labels[row], 4).tolist()))}."
+            f"{bad.sum()} of {len(bad)} {kind} spectra hold fluxes that are not finite: rows {row_list(bad)}. Remove them."
         )
     return labels, flux

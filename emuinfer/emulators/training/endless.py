@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ...errors import TrainingError
+from ...labels.check import require_same_labels
 from ...labels.design import sobol_design
 from ...training.batches import Ring
 from .train import train_on
@@ -76,10 +77,8 @@ def pretrain(emulator, synthesizer, wavelength, *, config, ring=2048, renew=4, c
 
     **Raises:** `TrainingError` as `train` does, and when synthesizer and emulator have other labels.
     """
-    if tuple(synthesizer.labels.names) != tuple(emulator.labels):
-        raise TrainingError(
-            f"The labels differ: the synthesizer has {', '.join(synthesizer.labels.names)}; the emulator {', '.join(emulator.labels)}."
-        )
+    sides = synthesizer.labels, "the synthesizer", emulator.labels, "the emulator"
+    require_same_labels(*sides, in_order=True, error=TrainingError)
     sizes = {"ring": ring, "renew": renew, "chunk": chunk}
     source = EndlessSpectra(
         synthesizer, emulator.label_space, len(wavelength), config.pixels, seed=config.seed, **sizes
