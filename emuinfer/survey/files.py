@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import SamplingError
 from ..files import RunFolder, read_arrays, write_arrays
+from .summary import MEASURED
 
 PLAN, TABLE = "plan.json", "results.fits"
 GO_ON = "Free some space or allow writing there, and run again: what was finished is kept."
@@ -74,22 +75,7 @@ def table_of_parts(parts, names, units, meta):
             elif unit:  # FITS knows no unit dex
                 table[column].description = unit
     table["covariance"] = whole["covariance"].astype(np.float32)
-    for key in (
-        "k_hat",
-        "chi2",
-        "chi2_model",
-        "down_weighted",
-        "acceptance",
-        "surrogate_error",
-        "in_domain",
-        "edge_distance",
-        "divergences",
-        "repaired",
-        "n_pixels",
-        "snr",
-        "seconds",
-        "problem",
-    ):
+    for key in (*MEASURED, "divergences", "repaired", "n_pixels", "snr", "seconds", "problem"):
         table[key] = whole[key]
     table.sort("row")
     table.meta = meta

@@ -5,6 +5,17 @@ import numpy as np
 from ..likelihoods.priors import RV_HALF_WIDTH
 from ..posteriors import ESS_LIMIT, R_HAT_LIMIT, effective_size, pareto_smoothed_weights, piles_up, r_hat, verify_flag
 
+# Numbers of each star beside its parameters: as columns of the table, in this order.
+MEASURED = (
+    "k_hat",
+    "chi2",
+    "chi2_model",
+    "down_weighted",
+    "acceptance",
+    "surrogate_error",
+    "in_domain",
+    "edge_distance",
+)
 DIVERGENT = 0.01  # share of the transitions
 INSIDE = 0.99  # share of the draws
 POOR_FIT = 2.0  # weighted chi² per pixel
@@ -41,16 +52,7 @@ def summaries(raw, base, index, survey) -> dict:
         k: np.full((n, p), np.nan) for k in ("mean", "sd", "q16", "median", "q84", "r_hat", "ess")
     }
     out["covariance"] = np.full((n, p, p), np.nan)
-    for k in (
-        "k_hat",
-        "chi2",
-        "chi2_model",
-        "down_weighted",
-        "acceptance",
-        "surrogate_error",
-        "in_domain",
-        "edge_distance",
-    ):
+    for k in MEASURED:
         out[k] = np.full(n, np.nan)
     out["repaired"] = np.zeros(n, bool)
     out["divergences"], out["flag"] = np.zeros(n, int), np.full(n, FLAGS["bad_data"])
