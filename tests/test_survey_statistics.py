@@ -4,8 +4,9 @@ import arviz
 import numpy as np
 import pytest
 
+from emuinfer.inference import SURVEY
 from emuinfer.posteriors.convergence import effective_size, r_hat
-from emuinfer.survey import flag_names
+from emuinfer.survey import flag_names, share
 
 
 @pytest.mark.comparison
@@ -29,3 +30,14 @@ def test_constant_draws_have_no_statistics():
 
 def test_flags_have_names():
     assert flag_names(5) == ["bad_data", "r_hat"] and flag_names(0) == []
+
+
+def test_every_worker_has_a_batch(tmp_path):
+    """64 stars are one batch for one worker and two for two; a run that goes on keeps the batches that it has."""
+    assert share.default_batch(SURVEY, 64) == 64 and share.default_batch(SURVEY, 64, workers=2) == 32
+    assert share.default_batch(SURVEY, 10_000, workers=2) == 64 and share.default_batch(SURVEY, 1, workers=4) == 1
+    assert share.known_batch(tmp_path) is None
+    (tmp_path / "plan.json").write_text('{"batch": 48}')
+    assert share.known_batch(tmp_path) == 48
+    (tmp_path / "plan.json").write_text("{")
+    assert share.known_batch(tmp_path) is None
