@@ -326,7 +326,7 @@ def use_compilation_cache() -> None:
     """
     import jax
 
-    if jax.config.read("jax_compilation_cache_dir"):
+    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     folder = cache_directory() / "xla" / _processor()
     try:

@@ -17,6 +17,7 @@ def noisy(n, level=50.0):
     return level + RNG.standard_normal(n), np.full(n, 1.0)
 
 
+@pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")  # of specutils' own reader
 @pytest.mark.comparison
 def test_sdss_spec(tmp_path):
     """spec-PLATE-MJD-FIBER.fits of SDSS-III/IV: the COADD table and its columns."""
