@@ -3,6 +3,7 @@
 import dataclasses
 import types
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -56,16 +57,17 @@ def made_up(folder, monkeypatch):
 
 
 def test_spectra_of_a_second_window(made_up):
-    synthesizer = LTESynthesizer(window="made-up")
+    synthesize = eqx.filter_jit(lambda synthesizer: synthesizer(jnp.asarray(SUN)))
+    synthesizer = LTESynthesizer(window="made-up", n_depth=16)
     assert synthesizer.labels is SPACE
-    flux, continuum = synthesizer(jnp.asarray(SUN))
+    flux, continuum = synthesize(synthesizer)
     assert flux.shape == made_up.native_wavelength.shape == (91,)
     assert 0.2 < float(flux.min()) < 0.9 and (np.asarray(continuum) > 0).all()
     # The same lines, at the same wavelengths in air.
     air = convert_medium(made_up.native_wavelength, "vacuum", "air")
     lines = load_line_list(window=made_up)
     assert lines.source == "made up" and lines.covers == (5860.0, 5875.0)
-    same = LTESynthesizer(SPACE, air, line_list=lines)(jnp.asarray(SUN))[0]
+    same = synthesize(LTESynthesizer(SPACE, air, line_list=lines, n_depth=16))[0]
     np.testing.assert_array_equal(flux, same)
 
 
@@ -88,7 +90,8 @@ def test_a_window_without_lines(made_up, monkeypatch):
 
 def test_a_grid_of_a_second_window(made_up, cli, tmp_path):
     path = tmp_path / "grid.h5"
-    status, out, err = cli("grid", "make", "--window", "made-up", "--n", 3, "--workers", 0, "--output", path)
+    settings = ("--n", 3, "--workers", 0, "--option", "n_depth=16", "--output", path)
+    status, out, err = cli("grid", "make", "--window", "made-up", *settings)
     assert status == 0, err
     grid = Grid.load(path)
     assert len(grid) == 3 and grid.medium == "vacuum" and grid.label_space == SPACE
@@ -130,10 +133,13 @@ def test_line_errors_of_a_second_window(made_up):
     assert LineErrors.shipped(emulator((5300.5, 5400.0), "air", SPACE)) is None
 
 
-def test_mock_observations_are_made_with_the_lines_of_the_emulators_window(made_up, tmp_path):
+def test_mock_observations_are_made_with_the_lines_of_the_emulators_window(made_up, tmp_path, monkeypatch):
     from emuinfer.calibration.mock import load_source
 
+    made = []
+    monkeypatch.setattr("emuinfer.grids.generate_grid", lambda path, backend, n, **options: made.append(backend))
     emulator = types.SimpleNamespace(wavelength_range=(5863.5, 5864.5), medium="vacuum", label_space=SPACE)
-    grid = load_source("lte", emulator, tmp_path, n=2, medium=None, seed=0, progress=False)
-    assert len(grid) == 2 and grid.medium == "vacuum" and grid.provenance["backend"]["line_list"] == "made up"
-    assert 5863.5 <= grid.wavelength[0] and grid.wavelength[-1] <= 5864.5
+    with pytest.raises(EmuinferError, match="spectra.h5"):  # which was not made
+        load_source("lte", emulator, tmp_path, n=2, medium=None, seed=0, progress=False)
+    assert made[0].medium == "vacuum" and made[0].provenance["line_list"] == "made up"
+    assert 5863.5 <= made[0].wavelength[0] and made[0].wavelength[-1] <= 5864.5
