@@ -56,6 +56,12 @@ def test_same_labels_in_any_order():
     assert "fe_h, mg_fe missing" in text and "m_h too many" in text and text.endswith("Give another.")
 
 
+def test_a_label_that_comes_twice():
+    with pytest.raises(LabelError, match="the file has the label teff twice. Name each once."):
+        twice = ["teff", "fe_h", "mg_fe", "teff"]
+        require_same_labels(twice, "the file", SPACE, "the domain", remedy="Name each once.")
+
+
 def test_same_units():
     other = LabelSpace(SPACE.names, SPACE.lower, SPACE.upper, ("kK", "dex", "dex"))
     require_same_labels(other, "the grid", SPACE, "the emulator")

@@ -1,5 +1,6 @@
 """Checks of the labels of many spectra: the same names on both sides, a value for each, all inside the domain."""
 
+import collections
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,7 +18,10 @@ def require_same_labels(
     sentence ("spectra.npz", "the domain"). With `units`, which needs two spaces, these must be the same too; with
     `in_order`, their order.
     """
-    described = _with_units if units else _names
+    twice = [name for name, n in collections.Counter(_names(theirs)).items() if n > 1]
+    if twice:
+        raise error(f"{their_name} has the label {', '.join(map(str, twice))} twice. {remedy}".strip())
+    described = _with_units if units else lambda side: dict.fromkeys(_names(side), "")
     they, we = described(theirs), described(ours)
     if they == we and not (in_order and list(they) != list(we)):
         return
@@ -33,7 +37,7 @@ def require_same_labels(
 
 
 def _names(side):
-    return dict.fromkeys(side.names if isinstance(side, LabelSpace) else side, "")
+    return side.names if isinstance(side, LabelSpace) else list(side)
 
 
 def _with_units(space):
