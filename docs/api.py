@@ -3,7 +3,6 @@
 import ast
 import importlib
 import inspect
-import types
 
 FOLDERS = (
     "observations",
@@ -34,16 +33,13 @@ def pages() -> dict:
 
 
 def public_names(module) -> list[str]:
-    """What a module exports: `__all__`, or the names that it does not hide and that belong to emuinfer."""
+    """What a folder exports: its `__all__`, or what its `__init__` imports as itself (`from .x import name as name`)."""
     if hasattr(module, "__all__"):
-        names = list(module.__all__)
+        names = module.__all__
     else:
-        names = [n for n, value in vars(module).items() if not n.startswith("_") and _ours(value)]
+        imports = [n for n in ast.parse(inspect.getsource(module)).body if isinstance(n, ast.ImportFrom)]
+        names = [alias.name for node in imports for alias in node.names if alias.asname == alias.name]
     return sorted((n for n in names if n != "__version__"), key=lambda n: (n.lower(), n))
-
-
-def _ours(value) -> bool:
-    return not isinstance(value, types.ModuleType) and getattr(value, "__module__", "").startswith("emuinfer")
 
 
 def place(module_name: str, name: str) -> str:
