@@ -21,7 +21,6 @@ _LAZY = {
     "sample": ".inference",
     "fit_many": ".survey",
     "check_coverage": ".calibration",
-    "calibrate": ".calibration",
     "cramer_rao": ".forecast",
     "Exposure": ".forecast",
     "Forecast": ".forecast",
@@ -32,7 +31,7 @@ _LAZY = {
 }
 
 # Names of the release before -> names of today.
-_OLD = {"StellarSpectrum": "StellarModel", "JointSpectrum": "JointModel"}
+_OLD = {"StellarSpectrum": "StellarModel", "JointSpectrum": "JointModel", "calibrate": "check_coverage"}
 
 __all__ = ["__version__", *_LAZY]
 
