@@ -52,8 +52,7 @@ def docs(session):
 @nox.session
 def tutorials(session):
     """Run the notebooks at full length and keep their outputs; name some after `--` to run only those."""
-    notebooks = session.posargs or sorted(map(str, Path("tutorials").glob("*.ipynb")))
-    session.run("jupyter", "nbconvert", "--to", "notebook", "--execute", "--inplace", *notebooks)
+    session.run("python", "docs/refresh_tutorials.py", *session.posargs)
 
 
 @nox.session

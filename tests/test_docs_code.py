@@ -41,14 +41,14 @@ def test_python_blocks_name_what_there_is(page):
         tree = ast.parse(text, filename=str(page))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "emuinfer":
-                _check_import(node)
+                check_import(node)
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ei":
                 assert node.attr in importlib.import_module("emuinfer").__all__, f"ei.{node.attr}"
             if isinstance(node, ast.Call):
                 _check_keywords(node)
 
 
-def _check_import(node):
+def check_import(node):
     """From the package itself or from a folder's `__init__`, and a name that it exports."""
     module = importlib.import_module(node.module)
     assert module.__file__.endswith("__init__.py"), f"{node.module} is no folder: what it holds is not public"

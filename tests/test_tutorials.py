@@ -1,9 +1,12 @@
 """Tutorials run from top to bottom. Set EMUINFER_TUTORIAL_FAST=0 to run them at full length."""
 
+import ast
+import json
 import os
 from pathlib import Path
 
 import pytest
+from test_docs_code import check_import
 
 from emuinfer.emulators import list_emulators
 
@@ -13,7 +16,16 @@ TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
 def test_notebook_is_light(path):
-    assert path.stat().st_size < 300_000, f"{path.name} is larger than 300 kB: clear its outputs."
+    assert path.stat().st_size < 2_000_000, f"{path.name} is larger than 2 MB: lower the resolution of its figures."
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
+def test_notebook_imports_public_names(path):
+    """From `emuinfer` or from the `__init__` of a folder that exports them."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        for node in ast.walk(ast.parse("".join(cell["source"]))) if cell["cell_type"] == "code" else ():
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "emuinfer":
+                check_import(node)
 
 
 @pytest.mark.skipif("optical-fgk" not in list_emulators(), reason="the emulator 'optical-fgk' is not in this checkout")
