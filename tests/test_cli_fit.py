@@ -11,6 +11,7 @@ from emuinfer.likelihoods.priors import parse_prior
 @pytest.mark.parametrize(
     "text, expected",
     [
+        ("5700:80", dist.Normal(5700.0, 80.0)),
         ("normal(5700, 80)", dist.Normal(5700.0, 80.0)),
         ("Uniform(0,60)", dist.Uniform(0.0, 60.0)),
         ("half-normal(5)", dist.HalfNormal(5.0)),
@@ -24,7 +25,8 @@ def test_priors_in_words(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["normal(5700)", "normal(5700, -80)", "uniform(3, 1)", "beta(1, 2)", "hot", "normal(1, 2"]
+    "text",
+    ["normal(5700)", "5700:-80", ":80", "normal(5700, -80)", "uniform(3, 1)", "beta(1, 2)", "hot", "normal(1, 2"],
 )
 def test_priors_that_are_none(text):
     with pytest.raises(LabelError, match=r"normal\(mean, sd\)"):

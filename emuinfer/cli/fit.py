@@ -111,7 +111,7 @@ def fit(
     Examples:
       emuinfer fit --example hd41248
       emuinfer fit star.fits --resolution 47000 --snr 80 --medium air --output star
-      emuinfer fit night/*.fits --broadening vsini --prior "teff=normal(6400,100)" --output night-fits
+      emuinfer fit night/*.fits --broadening vsini --prior teff=6400:100 --output night-fits
       emuinfer fit blue.fits red.fits --together --output star
       emuinfer fit coadd.fits --arm all --row 7
     """

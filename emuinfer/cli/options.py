@@ -52,7 +52,7 @@ Priors = Annotated[
     typer.Option(
         "--prior",
         metavar="NAME=PRIOR",
-        help="Prior of a label or nuisance, such as teff=normal(5700,80), vsini=uniform(0,60); may be repeated.",
+        help="Prior of a label or nuisance, such as teff=5700:80 (mean and standard deviation) or 'vsini=uniform(0,60)'; may be repeated.",
     ),
 ]
 ContinuumTerms = Annotated[
@@ -149,7 +149,7 @@ def priors_of(fix, prior) -> dict:
         name, separator, written = text.partition("=")
         name = name.strip()
         if not (separator and name and written):
-            raise EmuinferError(f"--prior takes NAME=PRIOR, for example --prior 'teff=normal(5700,80)'; got '{text}'.")
+            raise EmuinferError(f"--prior takes NAME=PRIOR, for example --prior teff=5700:80; got '{text}'.")
         if name in values:
             raise EmuinferError(f"--fix and --prior give '{name}' twice.")
         values[name] = parse_prior(written)

@@ -115,14 +115,17 @@ WRITTEN = {
 
 
 def parse_prior(text: str):
-    """`"normal(5700, 80)"` as a NumPyro distribution, `"5700"` as the number that fixes a parameter.
+    """`"5700:80"` or `"normal(5700, 80)"` as a NumPyro distribution, `"5700"` as the number that fixes a parameter.
 
     **Raises:** `LabelError` that lists what can be written.
     """
     import numpyro.distributions as dist
 
     name, bracket, rest = text.strip().partition("(")
+    mean, colon, sd = name.partition(":")
     try:
+        if colon and not bracket:
+            return dist.Normal(float(mean), float(sd), validate_args=True)
         if not bracket:
             return float(name)
         kind, described = WRITTEN[name.strip().lower().replace("-", "").replace("_", "")]
@@ -135,6 +138,6 @@ def parse_prior(text: str):
     except (KeyError, ValueError) as error:
         known = ", ".join(f"{n}({a})" for n, (_, a) in WRITTEN.items())
         raise LabelError(
-            f"The prior '{text}' is none of {known}, or a number that fixes the parameter; standard deviations and scales "
+            f"The prior '{text}' is none of mean:sd, {known}, or a number that fixes the parameter; standard deviations and scales "
             "are positive, low is below high."
         ) from error
