@@ -11,9 +11,9 @@ from tiny import RV, TRUTH, VBROAD, line_emulator, local_surrogate, observe, red
 
 from emuinfer import Observation, StellarModel, sample
 from emuinfer.emulators import emulator_hash
-from emuinfer.errors import LabelError
+from emuinfer.errors import LabelError, SamplingError
 from emuinfer.forecast.cramer_rao import cramer_rao
-from emuinfer.inference import find_optimum, fit, importance_check
+from emuinfer.inference import SamplingConfig, find_optimum, fit, importance_check
 from emuinfer.likelihoods import Unconstrained
 from emuinfer.posteriors import draws_of, load_posterior, save_posterior, summary_table
 
@@ -179,3 +179,10 @@ def test_gaussian_prior_in_kelvin_is_found(full):
     share = cramer_rao(model, TRUTH).covariance[0, 0] / 20**2
     assert 0.8 < share < 1
     assert found.values["teff"] == pytest.approx(TRUTH["teff"] + share * (5200 - TRUTH["teff"]), abs=20)
+
+
+@pytest.mark.parametrize("wrong", [{"chains": 0}, {"draws": 2.5}, {"verify": -1}, {"local": 45}, {"test": True}])
+def test_numbers_that_make_no_fit(wrong):
+    (name,) = wrong
+    with pytest.raises(SamplingError, match=f"{name} = .* must be a whole number"):
+        SamplingConfig(**wrong)

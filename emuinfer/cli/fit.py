@@ -217,7 +217,11 @@ def _fit_one(emulator, paths, folder, settings):
     for observation in observations if progress else ():
         print(observation, file=sys.stderr, flush=True)
     # Before the long part, so that an output that cannot be written is known at once.
-    with written_together(folder, results_of(len(observations))) as staging:
+    names = {
+        *results_of(len(observations)),
+        *(p.name for p in folder.glob("fit*.png")),
+    }  # also figures of an earlier fit
+    with written_together(folder, names) as staging:
         model = _model(emulator, observations, settings["model"])
         posterior = sample(model, progress=progress, **settings["sample"])
         table = write_results(posterior, model, staging, settings)
