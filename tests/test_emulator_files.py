@@ -74,7 +74,7 @@ def test_an_emulator_is_fetched_when_it_is_loaded(green, tiny_emulator, tmp_path
 def test_the_command_line_knows_what_is_not_here_yet(green, cli, tmp_path):
     status, out, _ = cli("emulators")
     assert status == 0 and kept(tmp_path) == []
-    assert f"{'green':<20} 6180 to 6194 Å (air), 3 labels  (is fetched when it is first used)" in out
+    assert f"{'green':<20} 6180 to 6194 Å (air), 3 labels  (is fetched when first used)" in out
     status, out, _ = cli("emulators", "green")
     assert status == 0 and kept(tmp_path) == ["green.json"]
     assert "window        green: 6180 to 6194 Å (air)" in out and "(weights are fetched when first used)" in out

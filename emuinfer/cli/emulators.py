@@ -55,11 +55,8 @@ def _list():
         if is_here(name):
             card = load_card(name)
             print(f"{name:<20} {_range(card)}, {len(card['labels']['names'])} labels  {card.get('title', '')}".rstrip())
-        else:
-            window = window_of_emulator(name)
-            print(
-                f"{name:<20} {window.describe()}, {len(window.label_space)} labels  (is fetched when it is first used)"
-            )
+        elif window := window_of_emulator(name):
+            print(f"{name:<20} {window.describe()}, {len(window.label_space)} labels  (is fetched when first used)")
 
 
 def _range(card):

@@ -32,7 +32,7 @@ class Emulator(eqx.Module):
     def flux(self, scaled_labels: Float[Array, " n_labels"], query: Any) -> Float[Array, " n_wave"]:
         """Normalised flux at labels scaled to [-1, 1]. Pure, float32."""
 
-    def tabulate(self, query) -> "OnGrid":
+    def tabulate(self, query) -> "AtWavelengths":
         """The emulator at the wavelengths of `query` alone, with `grid_flux(scaled_labels)`; a subclass may compute in advance
         what does not depend on labels."""
         return OnGrid(self, query)
@@ -91,8 +91,16 @@ class Emulator(eqx.Module):
         return flux.reshape(*scaled.shape[:-1], -1)
 
 
-class OnGrid(eqx.Module):
+class AtWavelengths(eqx.Module):
     """An emulator at fixed wavelengths."""
+
+    @abc.abstractmethod
+    def grid_flux(self, scaled_labels: Float[Array, " n_labels"]) -> Float[Array, " n_wave"]:
+        """Normalised flux there, at labels scaled to [-1, 1]."""
+
+
+class OnGrid(AtWavelengths):
+    """Any emulator with the query of its wavelengths."""
 
     emulator: Emulator
     query: Any

@@ -91,4 +91,5 @@ class ReducedEmulator(Emulator):
         c = ReductionConfig(**config)
         layers = dense_layers(jax.random.key(0), (len(label_space), c.hidden, c.hidden, c.components))
         zeros = jnp.zeros((c.components, c.n_wave))
-        return cls(zeros[0], zeros, layers, zeros[0], label_space, tuple(wavelength_range), medium, c)
+        where = {"label_space": label_space, "wavelength_range": tuple(wavelength_range), "medium": medium}
+        return cls(mean=zeros[0], basis=zeros, layers=layers, error=zeros[0], config=c, **where)

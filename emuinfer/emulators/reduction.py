@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -80,7 +81,7 @@ def _load_reduction(key) -> ReducedEmulator | None:
     for stem in (*(folder / "reductions" / name for folder in weight_folders()), cache_directory() / name):
         if stem.with_name(stem.name + ".json").exists():
             with contextlib.suppress(EmulatorError):  # a damaged cache entry is built anew
-                return load_emulator(stem)
+                return cast(ReducedEmulator, load_emulator(stem))
     return None
 
 
@@ -125,14 +126,14 @@ def _fit(emulator, config, scaled, x, progress) -> ReducedEmulator:
     layers = fit_coefficients(scaled, coefficients, config.hidden, config.steps, config.seed, progress=progress)
     as32 = lambda a: jnp.asarray(a, jnp.float32)
     return ReducedEmulator(
-        as32(mean),
-        as32(basis),
-        jax.tree.map(as32, layers),
-        jnp.zeros(config.n_wave),
-        emulator.label_space,
-        (config.lo, config.hi),
-        emulator.medium,
-        config,
+        mean=as32(mean),
+        basis=as32(basis),
+        layers=jax.tree.map(as32, layers),
+        error=jnp.zeros(config.n_wave),
+        label_space=emulator.label_space,
+        wavelength_range=(config.lo, config.hi),
+        medium=emulator.medium,
+        config=config,
     )
 
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -32,7 +33,7 @@ KINDS = {
 }
 
 
-def class_of(kind: str) -> type[Emulator]:
+def class_of(kind: str) -> Any:
     """The class of a kind of `KINDS`."""
     module, name = KINDS[kind]
     return getattr(importlib.import_module(module, __package__), name)
@@ -130,7 +131,7 @@ def list_emulators() -> list[str]:
     for folder in (ZOO, *data_files.user_folders()):
         cards = sorted(folder.glob("*.json"))
         names += [card.stem for card in cards if card.with_suffix(".safetensors").exists()]
-    names += [w.emulator for w in WINDOWS.values() if f"{w.emulator}.json" in dict(w.files)]
+    names += [w.emulator for w in WINDOWS.values() if w.emulator and f"{w.emulator}.json" in dict(w.files)]
     return list(dict.fromkeys(names))
 
 

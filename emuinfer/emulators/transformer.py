@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..errors import EmulatorError
 from ..labels.features import gp_features
 from ..labels.space import LabelSpace
-from .base import Emulator, from_link
+from .base import AtWavelengths, Emulator, from_link
 from .network import Layers, apply_layers, dense_layers
 from .wavelength_encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
 
@@ -206,6 +206,9 @@ class TransformerPayne(Emulator):
 
     def tokens(self, scaled_labels: Float[Array, " n_labels"]) -> Float[Array, "n_tokens width"]:
         """Label tokens."""
+        assert (
+            self.label_in is not None and self.label_out is not None and self.token_bias is not None
+        )  # there with blocks
         hidden = jax.nn.relu(scaled_labels @ self.label_in + self.label_bias)
         return (hidden @ self.label_out).reshape(self.token_bias.shape) + self.token_bias
 
@@ -213,13 +216,16 @@ class TransformerPayne(Emulator):
         """What the network knows of the wavelengths: inputs of the blocks `(n_wave, width)`, and, if there is a bilinear
         part, the trunk's mean `(n_wave, 1)` and features `(n_wave, rank)`. Without blocks their inputs are `(n_wave, 0)`."""
         if not self.blocks:
+            assert self.trunk is not None and self.trunk_mean is not None  # without blocks it is all there is
             trunk = interpolate(self.trunk, query)
             return jnp.zeros((len(trunk), 0)), interpolate(self.trunk_mean[:, None], query), trunk
+        assert self.encode is not None
         x = jnp.concatenate([jnp.sin(query.phase), jnp.cos(query.phase)], axis=-1) @ self.encode
         if self.table is not None:
             x = x + interpolate(self.table, query)
         if self.trunk is None:
             return (x,)
+        assert self.trunk_mean is not None and self.trunk_in is not None
         trunk = interpolate(self.trunk, query)
         return x + trunk @ self.trunk_in, interpolate(self.trunk_mean[:, None], query), trunk
 
@@ -227,6 +233,7 @@ class TransformerPayne(Emulator):
         """The x that the link turns into flux; `features` of `wavelength_features`."""
         out = self.head_bias[0]
         if self.blocks:
+            assert self.head is not None and self.norm_head is not None
             x, tokens = features[0], self.tokens(scaled_labels)
             for block in self.blocks:
                 x = block(x, tokens)
@@ -266,7 +273,7 @@ class TransformerPayne(Emulator):
         return cls(label_space, wavelength_range, medium, TransformerConfig(**config), key=jax.random.key(0))
 
 
-class Tabulated(eqx.Module):
+class Tabulated(AtWavelengths):
     """A `TransformerPayne` at fixed wavelengths; `grid_flux` is that of `emulator.flux` there."""
 
     emulator: TransformerPayne

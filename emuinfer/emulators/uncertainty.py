@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -250,8 +251,10 @@ def _read(file, card_file) -> tuple[EmulatorUncertainty, str | None]:
     if hashlib.sha256(blob).hexdigest() != card.get("sha256"):
         raise EmulatorError(f"{file} is damaged or belongs to another card (SHA-256 differs). Fetch or save it again.")
     try:
-        arrays = {name: jnp.asarray(a, jnp.float32) for name, a in load(blob).items()}
-        numbers = {k: card[k] for k in ("medium", "epsilon", "degrees_of_freedom", "factor_degrees_of_freedom")}
+        arrays: dict[str, Any] = {name: jnp.asarray(a, jnp.float32) for name, a in load(blob).items()}
+        numbers: dict[str, Any] = {
+            k: card[k] for k in ("medium", "epsilon", "degrees_of_freedom", "factor_degrees_of_freedom")
+        }
         space, grid = LabelSpace.from_json(card["labels"]), PixelGrid(**card["grid"])
         uncertainty = EmulatorUncertainty(**{n: arrays[n] for n in ARRAYS}, label_space=space, grid=grid, **numbers)
         return uncertainty, card.get("emulator_hash")

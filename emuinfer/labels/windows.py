@@ -78,7 +78,8 @@ class Window:
 
     def describe(self) -> str:
         """`5100 to 5300 Å (air)`."""
-        return "{:g} to {:g} Å ({})".format(*self.wavelength_range, self.medium)
+        lo, hi = self.wavelength_range
+        return f"{lo:g} to {hi:g} Å ({self.medium})"
 
 
 WINDOWS: dict[str, Window] = {

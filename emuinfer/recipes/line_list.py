@@ -66,14 +66,14 @@ def sample_domain(space: LabelSpace, n: int = 64) -> np.ndarray:
     unit = qmc.Sobol(len(space), seed=0).random(4 * n)
     points = np.asarray(space.lower) + unit * (np.asarray(space.upper) - np.asarray(space.lower))
     box = [(teff, logg) for teff in space.bounds["teff"] for logg in space.bounds["logg"]]
-    corners = []
+    rows = []
     for teff, logg in dict.fromkeys(CORNERS + tuple(box)):
         for vmic in space.bounds["vmic"]:
             rich = np.array(space.upper)
             for name, value in {"teff": teff, "logg": logg, "vmic": vmic}.items():
                 rich[space.index(name)] = value
-            corners.append(rich)
-    corners = np.array(corners)
+            rows.append(rich)
+    corners = np.array(rows)
     return np.concatenate([corners[space.contains(corners)], points[space.contains(points)][:n]])
 
 
@@ -88,7 +88,8 @@ def reach_of_lines(lines: LineList, entry: Window) -> np.ndarray:
     from ..synthesis.synthesizer import LTESynthesizer
 
     # A few pixels over the list's whole range, so that no line is left out.
-    wavelength = np.linspace(*entry.line_list_range, 100)
+    lo, hi = entry.line_list_range or entry.wavelength_range
+    wavelength = np.linspace(lo, hi, 100)
     synthesizer = LTESynthesizer(entry.label_space, wavelength, line_list=lines, medium="air")
 
     @eqx.filter_jit
@@ -112,7 +113,7 @@ def main(argv=None):
     parser.add_argument("--output", type=Path, help="file to write; the window's in the package by default")
     args = parser.parse_args(argv)
     entry = window(args.window)
-    output = args.output or DATA / "lines" / entry.line_list
+    output = args.output or DATA / "lines" / str(entry.line_list)
     lines = read_csv(args.source)
     reach = reach_of_lines(lines, entry)
     columns = {f.name: getattr(lines, f.name) for f in dataclasses.fields(lines) if f.name not in ("reach", "covers")}

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import CubicSpline
 
+from ..files import write_arrays
 from ..labels.data_files import DATA
 
 OUTPUT = DATA / "physics" / "elements.npz"
@@ -108,7 +109,7 @@ def main():
     parser.add_argument("exojax_wheel", type=Path)
     parser.add_argument("lightweaver_wheel", type=Path)
     arguments = parser.parse_args()
-    np.savez_compressed(OUTPUT, **build(arguments.exojax_wheel, arguments.lightweaver_wheel))
+    write_arrays(OUTPUT, build(arguments.exojax_wheel, arguments.lightweaver_wheel))
     print(f"wrote {OUTPUT} ({OUTPUT.stat().st_size / 1000:.0f} kB)")
 
 

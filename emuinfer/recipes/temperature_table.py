@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import write_arrays
 from ..labels.data_files import DATA
 from ..labels.space import LabelSpace
 from ..labels.windows import window
@@ -82,13 +83,13 @@ def fit(x: np.ndarray, target: np.ndarray, weight: np.ndarray, steps: int, batch
     for n_in, n_out in zip(sizes[:-1], sizes[1:]):
         parameters += [rng.normal(size=(n_in, n_out)) / np.sqrt(n_in), 0.3 * rng.normal(size=n_out)]
     parameters = [jnp.asarray(p, jnp.float32) for p in parameters]
-    x, target, weight = (jnp.asarray(v, jnp.float32) for v in (x, target, weight))
+    inputs, outputs, weights = (jnp.asarray(v, jnp.float32) for v in (x, target, weight))
     optimiser = optax.adam(optax.cosine_decay_schedule(4e-3, steps))
 
     @jax.jit
     def step(parameters, state, key):
-        pick = jax.random.randint(key, (batch,), 0, len(x))
-        loss = lambda p: jnp.mean(((small_network(p, x[pick]) - target[pick]) * weight) ** 2)
+        pick = jax.random.randint(key, (batch,), 0, len(inputs))
+        loss = lambda p: jnp.mean(((small_network(p, inputs[pick]) - outputs[pick]) * weights) ** 2)
         updates, state = optimiser.update(jax.grad(loss)(parameters), state)
         return optax.apply_updates(parameters, updates), state
 
@@ -128,8 +129,9 @@ def main(argv=None):
 
     error = np.asarray(small_network(parameters, scaled[~train].astype(np.float32)), float) - ln_ratio[~train]
     layer_error = np.sqrt(np.mean(error**2, axis=0))
-    np.savez_compressed(OUTPUT, log_tau=LOG_TAU, centre=centre, half_width=half, names=np.array(NAMES),
-                        rms=layer_error.astype(np.float32), **{f"p{i}": p for i, p in enumerate(parameters)})  # fmt: skip
+    about = {"log_tau": LOG_TAU, "centre": centre, "half_width": half, "names": np.array(NAMES)}
+    weights = {f"p{i}": p for i, p in enumerate(parameters)}
+    write_arrays(OUTPUT, {**about, "rms": layer_error.astype(np.float32), **weights})
     print(f"wrote {OUTPUT} ({OUTPUT.stat().st_size / 1000:.0f} kB)")
     for low, high in ((4000, 4500), (4500, 5000), (5000, 6000), (6000, 7000)):
         chosen = (labels[~train, 0] >= low) & (labels[~train, 0] < high)
