@@ -73,7 +73,7 @@ def _check_keywords(call):
 # Pages that run
 
 RUN = [page for page in PAGES if blocks(page, "python", run=True)]
-QUICK = ("own-grid.md", "own-emulator.md", "survey.md")  # the others fit a star
+QUICK = ("own-grid.md", "own-emulator.md")  # the others fit a star
 
 
 @pytest.fixture(scope="module")
