@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float, Int
 
 
 class Banded(eqx.Module):
@@ -15,10 +16,10 @@ class Banded(eqx.Module):
     too, so that it is again gathers rather than a scatter, which is slow on CPUs.
     """
 
-    start: jax.Array
-    weights: jax.Array
-    start_t: jax.Array
-    weights_t: jax.Array
+    start: Int[Array, " n_rows"]
+    weights: Float[Array, "n_taps n_rows"]
+    start_t: Int[Array, " n_columns"]
+    weights_t: Float[Array, "n_taps_t n_columns"]
 
     def __init__(self, start, weights, n_columns: int):
         """`start`: `(n_rows,)` int, non-decreasing; `weights`: `(n_taps, n_rows)`; all columns must exist."""
@@ -42,7 +43,7 @@ class Banded(eqx.Module):
         self.start_t = jnp.asarray(start_t, jnp.int32)
         self.weights_t = jnp.asarray(np.where(valid, values, 0.0), jnp.float32)
 
-    def __matmul__(self, x):
+    def __matmul__(self, x: Float[Array, " n_columns"]) -> Float[Array, " n_rows"]:
         """`A @ x` for `x` of shape `(n_columns,)`. The matrix is a constant: gradients flow to `x` only."""
         matrix = jax.lax.stop_gradient((self.start, self.weights, self.start_t, self.weights_t))
         return _product.bind(x, *matrix)

@@ -5,11 +5,12 @@ All kernels have unit area, so that all transforms are 1 at `k = 0`, and are eve
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 TABLE_STEP, TABLE_END = 0.1, 1000.0  # in x = k v sin i; at the end the transform is below 1e-4
 
 
-def gaussian_transfer(k, sigma):
+def gaussian_transfer(k: Float[Array, " n"], sigma) -> Float[Array, " n"]:
     """Transform of a Gaussian with standard deviation `sigma` in km/s."""
     return jnp.exp(-0.5 * (k * sigma) ** 2)
 
@@ -39,7 +40,7 @@ def rotation_table(limb_darkening=0.6) -> np.ndarray:
     return np.stack([rotation_transform(x, limb_darkening), slope * TABLE_STEP], axis=1).astype(np.float32)
 
 
-def rotation_transfer(k, vsini, table):
+def rotation_transfer(k: Float[Array, " n"], vsini, table: Float[Array, "n_table 2"]) -> Float[Array, " n"]:
     """Transform of the rotation profile for `vsini` in km/s (its sign does not matter), by cubic Hermite interpolation.
 
     `table` is that of `rotation_table`. The error is below 1e-6; beyond the table the transform counts as zero.

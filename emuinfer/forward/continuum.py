@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from ..errors import ObservationError
 
@@ -41,9 +42,11 @@ class Continuum(eqx.Module):
       which fits data scaled to a continuum near 1. Standard deviations are positive.
     """
 
-    basis: jax.Array  # (2 n_terms - 1, n_pix): products of two Chebyshev polynomials are sums of two others
-    mean: jax.Array
-    sd: jax.Array
+    basis: Float[
+        Array, "n_sums n_pix"
+    ]  # 2 n_terms - 1 of them: products of two Chebyshev polynomials are sums of two others
+    mean: Float[Array, " n_terms"]
+    sd: Float[Array, " n_terms"]
 
     def __init__(self, wavelength, n_terms: int | None = None, *, prior_mean=None, prior_sd=1.0):
         n_terms = default_terms(wavelength) if n_terms is None else int(n_terms)
@@ -68,25 +71,33 @@ class Continuum(eqx.Module):
     def n_terms(self) -> int:
         return len(self.mean)
 
-    def __call__(self, coefficients):
-        """The continuum at the pixels, `(n_pix,)`, for `coefficients` `(n_terms,)`."""
+    def __call__(self, coefficients: Float[Array, " n_terms"]) -> Float[Array, " n_pix"]:
+        """The continuum at the pixels."""
         return _series(coefficients, self.basis)
 
-    def log_likelihood(self, model, data, ivar, reference_ivar, factors=None, white=None):
+    def log_likelihood(
+        self,
+        model: Float[Array, " n_pix"],
+        data: Float[Array, " n_pix"],
+        ivar: Float[Array, " n_pix"],
+        reference_ivar: Float[Array, " n_pix"],
+        factors: Float[Array, "rank n_pix"] | None = None,
+        white=None,
+    ) -> tuple[Float[Array, ""], Float[Array, " n_terms"]]:
         """Log marginal likelihood of `data` and the mean of the coefficients given the data.
 
-        `model`, `data`, `ivar`, `reference_ivar`: `(n_pix,)`. `ivar` are the inverse variances, 0 where a pixel is not
+        `ivar` are the inverse variances, 0 where a pixel is not
         to be used; they may depend on parameters. The data should be scaled to a median near 1. The log likelihood is
         given relative to that of a perfect fit with `reference_ivar` (constant, for instance the data's own; positive
         where `ivar` is), that is without the constant `0.5 sum log(reference_ivar / 2 pi)` over the used pixels, which
         for 20,000 pixels would cost float32 two digits. See `log_likelihood_constant`.
 
-        `factors` `(rank, n_pix)`: errors shared by pixels, with unit Gaussian coefficients that are integrated out as the
+        `factors`: errors shared by pixels, with unit Gaussian coefficients that are integrated out as the
         continuum's are, so that the noise has the covariance diag(1 / ivar) + factorsᵀ factors.
 
         `white`: a `Correlation` where the noise of pixels is correlated: `ivar` are then those of its white combinations.
 
-        Returns `(log_likelihood, coefficients)` with shapes `()` and `(n_terms,)`. The coefficients carry no gradient.
+        Returns `(log_likelihood, coefficients)`. The coefficients carry no gradient.
         """
         if white is not None or (factors is not None and factors.shape[0]):
             factors = jnp.zeros((0, len(data))) if factors is None else factors
@@ -126,8 +137,15 @@ class Continuum(eqx.Module):
         b = slope(guess, r)
         return _Solved(used, w, precision, prior, scale, factor, guess, r, b, solve(b))
 
-    def leave_one_out(self, model, data, ivar, factors=None, white=None):
-        """Mean and variance of each pixel given all others: `(n_pix,)` both, and the continuum's coefficients.
+    def leave_one_out(
+        self,
+        model: Float[Array, " n_pix"],
+        data: Float[Array, " n_pix"],
+        ivar: Float[Array, " n_pix"],
+        factors: Float[Array, "rank n_pix"] | None = None,
+        white=None,
+    ) -> tuple[Float[Array, " n_pix"], Float[Array, " n_pix"], Float[Array, " n_terms"]]:
+        """Mean and variance of each pixel given all others, and the continuum's coefficients.
 
         Arguments as for `log_likelihood`; continuum and factors are integrated out. With the covariance C of the pixels and
         g = C⁻¹ (data − mean), pixel i has given the others the mean d_i − g_i / C⁻¹_ii and the variance 1 / C⁻¹_ii
@@ -154,20 +172,20 @@ class Continuum(eqx.Module):
 class _Solved(NamedTuple):
     """What `_solve_rows` knows of the coefficients: `guess + step`, and the residual and the slope at `guess`."""
 
-    used: jax.Array
-    weight: jax.Array
-    precision: jax.Array
-    prior: jax.Array
-    scale: jax.Array
-    factor: jax.Array
-    guess: jax.Array
-    residual: jax.Array
-    slope: jax.Array
-    step: jax.Array
+    used: Bool[Array, " n_pix"]
+    weight: Float[Array, " n_pix"]
+    precision: Float[Array, " n_rows"]
+    prior: Float[Array, " n_rows"]
+    scale: Float[Array, " n_rows"]
+    factor: Float[Array, "n_rows n_rows"]
+    guess: Float[Array, " n_rows"]
+    residual: Float[Array, " n_pix"]
+    slope: Float[Array, " n_rows"]
+    step: Float[Array, " n_rows"]
 
 
-def _gram(moments, sd):
-    """`1 + S^(1/2) B^T diag(weight) B S^(1/2)`, `(n_terms, n_terms)`, from `moments`, the sums `sum T_a weight`.
+def _gram(moments: Float[Array, " n_sums"], sd: Float[Array, " n_terms"]) -> Float[Array, "n_terms n_terms"]:
+    """`1 + S^(1/2) B^T diag(weight) B S^(1/2)` from `moments`, the sums `sum T_a weight`.
 
     `T_a T_b = (T_(a+b) + T_|a-b|) / 2` (Abramowitz & Stegun 1964, eq. 22.7.24): 2 n - 1 sums over pixels instead of n².
     """
@@ -183,7 +201,7 @@ def _products(n):
     return a[:, None] + a, np.abs(a[:, None] - a)
 
 
-def _series(coefficients, basis):
+def _series(coefficients: Float[Array, " n"], basis: Float[Array, "n_sums n_pix"]) -> Float[Array, " n_pix"]:
     """`coefficients @ basis[: len(coefficients)]` by Clenshaw's recurrence: one pass over the pixels."""
     if len(coefficients) == 1:
         return jnp.broadcast_to(coefficients[0], basis.shape[1:])

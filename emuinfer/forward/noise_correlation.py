@@ -7,9 +7,9 @@ independent pixels does the rest, exactly, pixels left out included.
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from ..errors import ObservationError
 
@@ -20,9 +20,9 @@ class Correlation(eqx.Module):
     Variances that are added later, as a jitter's, thereby have the same correlation.
     """
 
-    before: jax.Array  # (n_pix,) int32, the last usable pixel before each usable one, itself where there is none
-    back: jax.Array  # (n_pix,), what of it is taken off, already divided by √(1 − ρ^2g)
-    gain: jax.Array  # (n_pix,), 1 / √(1 − ρ^2g)
+    before: Int[Array, " n_pix"]  # the last usable pixel before each usable one, itself where there is none
+    back: Float[Array, " n_pix"]  # what of it is taken off, already divided by √(1 − ρ^2g)
+    gain: Float[Array, " n_pix"]  # 1 / √(1 − ρ^2g)
     smooth: float = eqx.field(
         static=True
     )  # (1 − ρ) / (1 + ρ): what the transform leaves of the variance of slow errors
@@ -40,15 +40,15 @@ class Correlation(eqx.Module):
         self.back, self.gain = jnp.asarray(gain * rho * ratio, jnp.float32), jnp.asarray(gain, jnp.float32)
         self.smooth = float(np.tanh(0.5 / length))
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*rows n_pix"]) -> Float[Array, "*rows n_pix"]:
         """White combinations of `x` `(…, n_pix)`; pixels that are not usable stay as they are."""
         return self.gain * x - self.back * x[..., self.before]
 
-    def transposed(self, x):
+    def transposed(self, x: Float[Array, "*rows n_pix"]) -> Float[Array, "*rows n_pix"]:
         """The transform's transpose on `x` `(…, n_pix)`."""
         return self.gain * x - jnp.zeros_like(x).at[..., self.before].add(self.back * x)
 
-    def transposed_diagonal(self, w):
+    def transposed_diagonal(self, w: Float[Array, " n_pix"]) -> Float[Array, " n_pix"]:
         """The diagonal `(n_pix,)` of Tᵀ diag(w) T for the transform T."""
         return self.gain**2 * w + jnp.zeros_like(w).at[self.before].add(self.back**2 * w)
 
@@ -70,13 +70,13 @@ def _check_length(length) -> float:
 class WhiteTerms(eqx.Module):
     """Terms of a continuum already multiplied by a model and made white, in place of a `Continuum`; itself 1 everywhere."""
 
-    basis: jax.Array  # (n_terms, n_pix)
-    mean: jax.Array
-    sd: jax.Array
+    basis: Float[Array, "n_terms n_pix"]
+    mean: Float[Array, " n_terms"]
+    sd: Float[Array, " n_terms"]
 
     @property
     def n_terms(self) -> int:
         return len(self.mean)
 
-    def __call__(self, coefficients):
+    def __call__(self, coefficients: Float[Array, " n_terms"]) -> Float[Array, " n_pix"]:
         return jnp.ones(self.basis.shape[1:], self.basis.dtype)

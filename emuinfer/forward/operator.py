@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Complex, Float
 
 from ..constants import SPEED_OF_LIGHT
 from ..errors import ObservationError
@@ -45,8 +46,8 @@ class SpectrumOperator(eqx.Module):
 
     pixels: Banded
     matrix: Banded | None  # the resolution matrix, of columns that begin n_diag // 2 pixels before the first pixel
-    transfer: jax.Array
-    rotation: jax.Array
+    transfer: Complex[Array, " n_frequencies"]
+    rotation: Float[Array, "n_table 2"]
     step: float = eqx.field(static=True)
     n_grid: int = eqx.field(static=True)
     n_fft: int = eqx.field(static=True)
@@ -88,7 +89,7 @@ class SpectrumOperator(eqx.Module):
         self.transfer = jnp.asarray(transfer, jnp.complex64)
         self.rotation = jnp.asarray(rotation_table(limb_darkening))
 
-    def __call__(self, flux, rv, vbroad=0.0, vsini=0.0):
+    def __call__(self, flux: Float[Array, " n_grid"], rv, vbroad=0.0, vsini=0.0) -> Float[Array, " n_pix"]:
         """Flux at the observed pixels, `(n_pix,)`, of `flux` `(n_grid,)` in the star's rest frame, near 1 in the
         continuum.
 
@@ -108,13 +109,13 @@ class SpectrumOperator(eqx.Module):
             return 1.0 - depth
         return 1.0 - self.matrix @ jnp.pad(depth, (len(self.matrix.weights) - 1) // 2)
 
-    def _pad(self, depth):
+    def _pad(self, depth: Float[Array, " n_grid"]) -> Float[Array, " n_fft"]:
         """Continue the spectrum smoothly from its last value to its first, shape `(n_fft,)`."""
         n = self.n_fft - self.n_grid
         ramp = np.float32(0.5 - 0.5 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1)))
         return jnp.concatenate([depth, depth[-1] * (1 - ramp) + depth[0] * ramp])
 
-    def _shift(self, rv):
+    def _shift(self, rv) -> Complex[Array, " n_frequencies"]:
         """`exp(-i k dv)` at the frequencies of `transfer`.
 
         The whole steps of the shift turn the phase in integer arithmetic, exactly; otherwise float32 would lose the

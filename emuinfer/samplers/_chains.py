@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from blackjax.adaptation.mass_matrix import welford_algorithm
 from blackjax.adaptation.step_size import dual_averaging_adaptation
+from jaxtyping import Array, Float, Int, Key
 
 from ._checkpoint import Checkpoint
 from ._compile import compile_once
@@ -134,11 +135,11 @@ def start_chains(log_density, initial, data, affine, chains, seed):
 class Adapted(NamedTuple):
     averaging: tuple  # dual averaging of the step size
     moments: tuple  # running mean and covariance of this window
-    step_size: jax.Array
-    metric: jax.Array  # inverse mass matrix in the whitened space
+    step_size: Float[Array, ""]
+    metric: Float[Array, "dim dim"]  # inverse mass matrix in the whitened space
 
 
-def prepare_chains(density, affine, candidates):
+def prepare_chains(density, affine, candidates: Float[Array, "chains tries dim"]):
     """Initial states of all chains and of the adaptation; and which chains found a usable start, `(chains,)`."""
     inner = whitened(density, affine)
     chains, _, dim = candidates.shape
@@ -155,7 +156,19 @@ def prepare_chains(density, affine, candidates):
     return (states, jax.tree.map(jnp.asarray, adapted)), finite
 
 
-def _advance(density, affine, prior_scale, carry, key, first, schedule, *, target, transition, settings):
+def _advance(
+    density,
+    affine,
+    prior_scale: Float[Array, ""],
+    carry,
+    key: Key[Array, ""],
+    first: Int[Array, ""],
+    schedule: Int[Array, "chunk 2"],
+    *,
+    target: float,
+    transition,
+    settings: tuple,
+):
     """One chunk of steps of all chains, warm-up or not; returns the carry, and (positions, statistics)."""
     inner = whitened(density, affine)
     chain_keys = jax.random.split(jax.random.fold_in(key, 1), carry[0].position.shape[0])
@@ -175,7 +188,15 @@ def _advance(density, affine, prior_scale, carry, key, first, schedule, *, targe
     return carry, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), record)
 
 
-def _adapt(adapted, stage, window_ends, positions, acceptance, target, prior_scale):
+def _adapt(
+    adapted: Adapted,
+    stage: Int[Array, ""],
+    window_ends: Int[Array, ""],
+    positions: Float[Array, "chains dim"],
+    acceptance: Float[Array, " chains"],
+    target: float,
+    prior_scale: Float[Array, ""],
+) -> Adapted:
     """Stan's adaptation (Stan reference manual, HMC algorithm parameters) after one step of all chains."""
     start, update, final = dual_averaging_adaptation(target)
     no_moments, add, covariance = welford_algorithm(False)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..errors import SamplingError
 from ..posteriors.pareto import pareto_smoothed_weights
@@ -20,8 +21,8 @@ def in_batches(function, rows, batch):
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n], out)
 
 
-def densities(density, positions, *, batch):
-    """Log densities of `positions` `(n, dim)`, `batch` of them at once."""
+def densities(density, positions: Float[Array, "n dim"], *, batch: int) -> Float[Array, " n"]:
+    """Log densities of `positions`, `batch` of them at once."""
     return in_batches(density, positions, batch)
 
 

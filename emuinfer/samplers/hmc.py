@@ -4,9 +4,10 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from ..errors import SamplingError
-from ._chains import FAST, SLOW, Method, Run, run_chains
+from ._chains import FAST, SLOW, Adapted, Method, Run, run_chains
 from ._result import SamplerResult
 from ._setup import check_arguments, check_whole, known_covariance
 
@@ -72,7 +73,15 @@ def _schedule(warmup, adapt_metric):
     return schedule
 
 
-def _transition(keys, states, density, adapted, trajectory, max_steps, adapt_metric):
+def _transition(
+    keys: Key[Array, " chains"],
+    states,
+    density,
+    adapted: Adapted,
+    trajectory: float,
+    max_steps: int,
+    adapt_metric: bool,
+):
     """One trajectory of all chains. `adapt_metric` acts in the schedule; it is here to be in checkpoints."""
     kernel = blackjax.hmc.build_kernel()
     steps = jnp.clip(jnp.ceil(trajectory / adapted.step_size), 1, max_steps).astype(jnp.int32)

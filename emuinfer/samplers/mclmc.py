@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.mcmc.dynamic_hmc import DynamicHMCState
+from jaxtyping import Array, Float, Int, Key
 
 from ..errors import SamplingError
 from ._chains import start_chains
@@ -144,8 +145,17 @@ def _kernel():
     return blackjax.adjusted_mclmc_dynamic.build_kernel(integration_steps_fn=steps)
 
 
-def _tune(density, affine, positions, key, *, warmup, target, trajectory_steps):
-    """States after the tuning, step sizes `(chains,)`, and integrator steps taken `(chains,)`."""
+def _tune(
+    density,
+    affine,
+    positions: Float[Array, "chains dim"],
+    key: Key[Array, ""],
+    *,
+    warmup: int,
+    target: float,
+    trajectory_steps: float,
+) -> tuple[DynamicHMCState, Float[Array, " chains"], Int[Array, " chains"]]:
+    """States after the tuning, step sizes, and integrator steps taken."""
     inner, kernel = whitened(density, affine), _kernel()
     start_key, *keys = jax.random.split(jax.random.fold_in(key, 1), len(positions) + 1)
     states = jax.vmap(lambda u: blackjax.adjusted_mclmc_dynamic.init(u, inner, start_key))(positions)
@@ -169,7 +179,17 @@ def _tune(density, affine, positions, key, *, warmup, target, trajectory_steps):
     return jax.vmap(one)(states, jnp.stack(keys))
 
 
-def _advance(density, affine, states, key, first, step_size, *, chunk, trajectory_steps):
+def _advance(
+    density,
+    affine,
+    states: DynamicHMCState,
+    key: Key[Array, ""],
+    first: Int[Array, ""],
+    step_size: Float[Array, ""],
+    *,
+    chunk: int,
+    trajectory_steps: float,
+):
     """One chunk of steps of all chains; returns the states, and (positions, statistics)."""
     inner, kernel = whitened(density, affine), _kernel()
     chain_keys = jax.random.split(jax.random.fold_in(key, 2), states.position.shape[0])

@@ -6,6 +6,7 @@ import blackjax
 import jax
 import numpy as np
 from blackjax.ns.utils import finalise, log_weights
+from jaxtyping import Array, Float, Key
 
 from ..errors import SamplingError
 from ._compile import compile_once
@@ -134,9 +135,9 @@ def _algorithm(pair, delete, inner):
     return blackjax.nss(lambda u: pair(u)[0], lambda u: pair(u)[1], num_inner_steps=inner, num_delete=delete)
 
 
-def _start(pair, u, *, delete, inner):
+def _start(pair, u: Float[Array, "live dim"], *, delete: int, inner: int):
     return _algorithm(pair, delete, inner).init(u)
 
 
-def _step(pair, state, key, *, delete, inner):
+def _step(pair, state, key: Key[Array, ""], *, delete: int, inner: int):
     return _algorithm(pair, delete, inner).step(key, state)

@@ -4,8 +4,9 @@ import blackjax
 import jax
 import numpy as np
 from blackjax.adaptation.window_adaptation import build_schedule
+from jaxtyping import Array, Key
 
-from ._chains import Method, Run, run_chains
+from ._chains import Adapted, Method, Run, run_chains
 from ._progress import clock
 from ._result import SamplerResult
 from ._setup import check_arguments
@@ -73,7 +74,7 @@ def _schedule(warmup, settle):
     return schedule
 
 
-def _transition(keys, states, density, adapted, max_tree_depth):
+def _transition(keys: Key[Array, " chains"], states, density, adapted: Adapted, max_tree_depth: int):
     kernel = blackjax.nuts.build_kernel()
     states, info = jax.vmap(lambda k, s: kernel(k, s, density, adapted.step_size, adapted.metric, max_tree_depth))(
         keys, states

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from ..errors import SamplingError
 from ._compile import compile_once
@@ -71,15 +72,17 @@ def optimise(log_density, starts, data, *, max_steps=60, tolerance=1e-3, metric=
 
 
 class _State(NamedTuple):
-    z: jax.Array
-    lp: jax.Array
-    damping: jax.Array
-    gain: jax.Array  # what a Newton step promises
-    steps: jax.Array
-    stalled: jax.Array
+    z: Float[Array, " dim"]
+    lp: Float[Array, ""]
+    damping: Float[Array, ""]
+    gain: Float[Array, ""]  # what a Newton step promises
+    steps: Int[Array, ""]
+    stalled: Bool[Array, ""]
 
 
-def ascend(density, starts, metric_data, *, metric, max_steps, tolerance, max_move):
+def ascend(
+    density, starts: Float[Array, "n dim"], metric_data, *, metric, max_steps: int, tolerance: float, max_move: float
+) -> tuple[Float[Array, "n dim"], Float[Array, " n"], Bool[Array, " n"], Int[Array, " n"]]:
     """All starts at once; returns positions, log densities, whether converged, and the steps taken."""
 
     def curvature(z):
@@ -161,12 +164,12 @@ def covariance_and_notes(information, floor=1e-4) -> tuple[np.ndarray, tuple]:
     )
 
 
-def covariance_of(information, floor=1e-4) -> jax.Array:
+def covariance_of(information: Float[Array, "dim dim"], floor: float = 1e-4) -> Float[Array, "dim dim"]:
     """The inverse of an information matrix `(dim, dim)`, made positive definite as by `laplace_covariance`. Pure JAX."""
     return _positive_inverse(jnp.where(jnp.isfinite(information), information, 0.0), floor, jnp)[0]
 
 
-def root_of(covariance) -> jax.Array:
+def root_of(covariance: Float[Array, "dim dim"]) -> Float[Array, "dim dim"]:
     """A lower triangular root; where rounding left the matrix indefinite, with the smallest addition that helps."""
     scale = jnp.sqrt(jnp.diagonal(covariance))
     unit = covariance / scale[:, None] / scale
@@ -185,7 +188,7 @@ def _positive_inverse(matrix, floor, xp):
     return inverse * scale[:, None] * scale, values
 
 
-def _negative_hessian(density, z):
+def _negative_hessian(density, z: Float[Array, " dim"]) -> Float[Array, "dim dim"]:
     return -jax.hessian(density)(z)
 
 

@@ -6,6 +6,7 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 
 from ._chains import start_chains
 from ._compile import compile_once
@@ -84,8 +85,17 @@ def pathfinder(
     )
 
 
-def _paths(density, affine, starts, key, *, each, elbo_draws, max_iterations):
-    """Draws `(paths, each, dim)`, their log densities and those under the path of each, `(paths, each)`."""
+def _paths(
+    density,
+    affine,
+    starts: Float[Array, "paths dim"],
+    key: Key[Array, ""],
+    *,
+    each: int,
+    elbo_draws: int,
+    max_iterations: int,
+) -> tuple[Float[Array, "paths each dim"], Float[Array, "paths each"], Float[Array, "paths each"]]:
+    """Draws, their log densities and those under the path of each."""
     inner = whitened(density, affine)
     at_start = jax.lax.stop_gradient(inner(starts[0]))
 

@@ -6,6 +6,7 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 from ..errors import SamplingError
 from ._compile import compile_once
@@ -200,11 +201,23 @@ def _neutral(u):
     return np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32), np.float32(1), np.float32(0.5), np.int32(1)
 
 
-def _both(pair, u, *, batch):
+def _both(pair, u: Float[Array, "draws dim"], *, batch: int) -> tuple[Float[Array, " draws"], Float[Array, " draws"]]:
     return in_batches(pair, u, batch)
 
 
-def _move(pair, u, centre, root, power, step_size, steps, key, *, moves, batch):
+def _move(
+    pair,
+    u: Float[Array, "draws dim"],
+    centre: Float[Array, " dim"],
+    root: Float[Array, "dim dim"],
+    power: Float[Array, ""],
+    step_size: Float[Array, ""],
+    steps: Int[Array, ""],
+    key: Key[Array, ""],
+    *,
+    moves: int,
+    batch: int,
+):
     """`moves` trajectories of every particle at this power; positions, log prior, log likelihood, statistics."""
     kernel, identity = blackjax.hmc.build_kernel(), jnp.ones(u.shape[1])
 

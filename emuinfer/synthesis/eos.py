@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..constants import EV_OVER_K, K_BOLTZMANN, LN_10, LN_SAHA, THETA_TEMPERATURE
 from .elements import element_data
@@ -41,11 +42,11 @@ MAIN = (
 
 
 class ElementTables(eqx.Module):
-    """Device copies of the element data. `ln_u` has shape (n_T, 92, 3)."""
+    """Device copies of the element data."""
 
-    ln_u: jax.Array
-    chi: jax.Array
-    mass: jax.Array
+    ln_u: Float[Array, "n_temperatures 92 3"]
+    chi: Float[Array, "92 2"]
+    mass: Float[Array, " 92"]
     t_start: float = eqx.field(static=True)
     t_step: float = eqx.field(static=True)
     main: tuple[int, ...] = eqx.field(static=True)
@@ -59,7 +60,7 @@ class ElementTables(eqx.Module):
         symbols = data["symbol"].tolist()
         self.main = tuple(symbols.index(s) for s in MAIN)
 
-    def ln_partition(self, temperature, elements=None):
+    def ln_partition(self, temperature: Float[Array, "*n"], elements=None) -> Float[Array, "*n n_elements 3"]:
         """ln U of the first three stages, shape (..., n_elements, 3); linear between the tabulated temperatures."""
         table = self.ln_u if elements is None else self.ln_u[:, jnp.asarray(elements)]
         x = jnp.clip((temperature - self.t_start) / self.t_step, 0.0, len(self.ln_u) - 1.001)
@@ -67,7 +68,7 @@ class ElementTables(eqx.Module):
         w = (x - i.astype(x.dtype))[..., None, None]
         return (1.0 - w) * table[i] + w * table[i + 1]
 
-    def ln_saha(self, temperature, elements=None):
+    def ln_saha(self, temperature: Float[Array, "*n"], elements=None) -> Float[Array, "*n n_elements 2"]:
         """ln(n_{j+1} n_e / n_j) for j = I, II, shape (..., n_elements, 2) (Saha 1920)."""
         ln_u = self.ln_partition(temperature, elements)
         chi = self.chi if elements is None else self.chi[jnp.asarray(elements)]
@@ -75,19 +76,19 @@ class ElementTables(eqx.Module):
         return jnp.log(2.0) + LN_SAHA + 1.5 * jnp.log(t) - chi * EV_OVER_K / t + jnp.diff(ln_u, axis=-1)
 
 
-def ionisation_fractions(ln_saha, ln_ne):
+def ionisation_fractions(ln_saha: Float[Array, "*n 2"], ln_ne: Float[Array, "*#n"]) -> Float[Array, "*n 3"]:
     """Fractions of an element in stages I, II, III; `ln_saha` (..., 2), `ln_ne` broadcastable to (...)."""
     steps = ln_saha - ln_ne[..., None]
     ln_ratio = jnp.stack([jnp.zeros_like(steps[..., 0]), steps[..., 0], steps[..., 0] + steps[..., 1]], axis=-1)
     return jax.nn.softmax(ln_ratio, axis=-1)
 
 
-def h_minus_constant(temperature):
+def h_minus_constant(temperature: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """n(H-) / (n(H I) n_e) in cm^3, from Saha's equation with U(H-) = 1 and U(H I) = 2."""
     return 0.25 * jnp.exp(-LN_SAHA - 1.5 * jnp.log(temperature) + E_AFFINITY * EV_OVER_K / temperature)
 
 
-def h2_constant(temperature):
+def h2_constant(temperature: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """n(H2) / n(H I)^2 in cm^3 (Tsuji 1973); zero above 12,000 K, where the fit ends and H2 is gone."""
     theta = THETA_TEMPERATURE / temperature
     ln_kp = LN_10 * jnp.polyval(jnp.asarray(LOG_KP_H2, jnp.float32), jnp.maximum(theta, 0.42))
@@ -116,7 +117,13 @@ def _positive_charges(ln_ne, total, ln_saha, abundance, k_h2, k_hminus):
     return jnp.log(positive) - jnp.log1p(k_hminus * neutral)
 
 
-def solve(tables: ElementTables, temperature, pressure, abundance, iterations: int = 10):
+def solve(
+    tables: ElementTables,
+    temperature: Float[Array, "*n"],
+    pressure: Float[Array, "*n"],
+    abundance: Float[Array, " 92"],
+    iterations: int = 10,
+) -> dict[str, Float[Array, "*n"]]:
     """Densities in LTE at temperature (K) and gas pressure (dyn cm^-2), both of shape (...).
 
     `abundance`: N_X/N_H of all 92 elements, shape (92,). Returns a dict of arrays of shape (...): `ln_ne`, `h1`, `h2`

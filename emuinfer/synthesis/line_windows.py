@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from .profile import lorentz_wing, voigt
 
@@ -18,9 +19,9 @@ WING_HALF_WIDTHS = (1.3, 2.6, 5.2, 10.4, 20.8, 41.6, np.inf)  # Å
 class Group(eqx.Module):
     """Lines that share a window size: `line` index, first pixel `start`, and the core's pixels `skip` to leave out."""
 
-    line: jax.Array
-    start: jax.Array
-    skip: jax.Array | None
+    line: Int[Array, " n_group"]
+    start: Int[Array, " n_group"]
+    skip: Int[Array, "n_group 2"] | None
     width: int = eqx.field(static=True)
 
 
@@ -53,7 +54,14 @@ def _group(index, start, cores, width):
     return Group(jnp.asarray(index, jnp.int32), jnp.asarray(start[index], jnp.int32), skip, width)
 
 
-def add_lines(groups, offsets, centres, amplitude, a, inverse_width):
+def add_lines(
+    groups: tuple[Group, ...],
+    offsets: Float[Array, " n_wave"],
+    centres: Float[Array, " n_lines"],
+    amplitude: Float[Array, "n_lines n_depth"],
+    a: Float[Array, "n_lines n_depth"],
+    inverse_width: Float[Array, "n_lines n_depth"],
+) -> Float[Array, "n_wave n_depth"]:
     """Sum of the lines' opacities, shape (n_wave, n_depth).
 
     `offsets` (n_wave,) and `centres` (n_lines,) are wavelengths relative to a common origin, in Å; `amplitude`, `a` and

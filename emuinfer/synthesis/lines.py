@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from scipy.special import gamma as gamma_function
 
 from ..constants import ATOMIC_MASS, EV_OVER_K, HC, IONISATION_OF_HYDROGEN, K_BOLTZMANN, LN_10, SPEED_OF_LIGHT
@@ -149,7 +150,16 @@ def _stark(lines, chi):
     return 1e-8 * np.minimum(IONISATION_OF_HYDROGEN * lines.ion.astype(float) ** 2 / upper, 25.0) ** 2.5
 
 
-def line_opacity(constants, temperature, ln_population, perturbers, electrons, ln_alpha_ref, vmic, wavelength):
+def line_opacity(
+    constants: dict,
+    temperature: Float[Array, " n_depth"],
+    ln_population: Float[Array, "n_depth n_species"],
+    perturbers: Float[Array, " n_depth"],
+    electrons: Float[Array, " n_depth"],
+    ln_alpha_ref: Float[Array, " n_depth"],
+    vmic: Float[Array, ""],
+    wavelength: Float[Array, " n_lines"],
+) -> tuple[Float[Array, "n_lines n_depth"], Float[Array, "n_lines n_depth"], Float[Array, "n_lines n_depth"]]:
     """Strength, damping parameter and Doppler width of lines in every layer.
 
     **Arguments:** `constants` of `line_constants`; layers' `temperature` (n_depth,); `ln_population` (n_depth, 92 * 2),

@@ -5,6 +5,7 @@ Absorption coefficients are per cm; wavelengths in Å. Scattering is treated as 
 """
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ..constants import HC_OVER_K, IONISATION_OF_HYDROGEN, K_BOLTZMANN, THETA_TEMPERATURE
 
@@ -20,7 +21,7 @@ HMINUS_FF = (
 )
 
 
-def stimulated(wavelength, temperature):
+def stimulated(wavelength: float | Float[Array, "*#n"], temperature: Float[Array, "*#n"]) -> Float[Array, "*n"]:
     """1 - exp(-hc / lambda k T)."""
     return -jnp.expm1(-HC_OVER_K / (wavelength * temperature))
 
@@ -74,7 +75,9 @@ def scattering(wavelength, ln_ne, h1, he1, h2):
     return 6.6524e-25 * jnp.exp(ln_ne) + on_h1 * h1 + on_h2 * h2 + on_he * he1
 
 
-def continuum(wavelength, temperature, state, he1):
+def continuum(
+    wavelength, temperature: Float[Array, "*#n"], state: dict, he1: Float[Array, "*#n"]
+) -> Float[Array, "*n"]:
     """Total continuous absorption coefficient in cm^-1; arguments broadcast against each other."""
     return (
         h_minus(wavelength, temperature, state["ln_ne"], state["h1"])
@@ -83,7 +86,7 @@ def continuum(wavelength, temperature, state, he1):
     )
 
 
-def planck(wavelength, temperature):
+def planck(wavelength: float | Float[Array, "*#n"], temperature: Float[Array, "*#n"]) -> Float[Array, "*n"]:
     """B_lambda in 1e6 erg s^-1 cm^-2 Å^-1 sr^-1 (wavelength in Å)."""
     # 2 h c^2 = 1.191042972e-5 erg cm^2 s^-1 = 1.191042972e27 erg s^-1 cm^-2 Å^4
     return 1.191042972e6 / (wavelength * 1e-3) ** 5 / jnp.expm1(HC_OVER_K / (wavelength * temperature))

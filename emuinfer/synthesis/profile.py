@@ -4,6 +4,7 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 SQRT_PI = 1.7724538509
 
@@ -20,7 +21,7 @@ def _weideman_coefficients(n: int) -> tuple[float, np.ndarray]:
     return scale, coefficients[1 : n + 1]
 
 
-def voigt(a, u, n: int = 20):
+def voigt(a: Float[Array, "*#n"], u: Float[Array, "*#n"], n: int = 20) -> Float[Array, "*n"]:
     """H(a, u), the real part of w(u + i a), for a > 0; relative error below 1e-4 for a > 1e-4 and any u.
 
     Weideman's polynomial inside |z|^2 < 60, three terms of the asymptotic series outside. All in real arithmetic, which
@@ -49,7 +50,7 @@ def _near(a, u, n):
     return 2.0 * (pr * (ir * ir - ii * ii) - 2.0 * pi * ir * ii) + ir / SQRT_PI
 
 
-def lorentz_wing(a, u):
+def lorentz_wing(a: Float[Array, "*#n"], u: Float[Array, "*#n"]) -> Float[Array, "*n"]:
     """H(a, u) far from the core, from w(z) = i/sqrt(pi) (1/z + 1/(2 z^3) + 3/(4 z^5) + ...)."""
     u2, a2 = u * u, a * a
     r = 1.0 / (u2 + a2)

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..constants import ATOMIC_MASS, LN_10
 from . import eos, opacity
@@ -46,10 +47,10 @@ def small_network(parameters, x):
 class TemperatureTable(eqx.Module):
     """T/Teff of ATLAS12 models on tabulated log10 tau_5000, as a smooth function of labels (`build_temperature_table`)."""
 
-    log_tau: jax.Array
+    log_tau: Float[Array, " n_table"]
     parameters: list
-    centre: jax.Array
-    half_width: jax.Array
+    centre: Float[Array, " n_names"]
+    half_width: Float[Array, " n_names"]
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, path=C3K_TABLE):
@@ -59,8 +60,8 @@ class TemperatureTable(eqx.Module):
             self.parameters = [jnp.asarray(file[f"p{i}"], jnp.float32) for i in range(6)]
             self.names = tuple(file["names"].tolist())
 
-    def __call__(self, labels, ln_tau):
-        """T/Teff at `ln_tau`; `labels` (4,) in the order of `names`."""
+    def __call__(self, labels: Float[Array, " n_names"], ln_tau: Float[Array, " n_depth"]) -> Float[Array, " n_depth"]:
+        """T/Teff at `ln_tau`; `labels` in the order of `names`."""
         ln_ratio = small_network(self.parameters, (labels - self.centre) / self.half_width)
         return jnp.exp(jnp.interp(ln_tau / LN_10, self.log_tau, ln_ratio))
 
@@ -87,7 +88,13 @@ def density(tables, state, abundance):
     return state["nuclei"] * (jnp.sum(abundance * tables.mass) * ATOMIC_MASS)
 
 
-def hydrostatic(tables, ln_tau, temperature, gravity, abundance):
+def hydrostatic(
+    tables: eos.ElementTables,
+    ln_tau: Float[Array, " n_depth"],
+    temperature: Float[Array, " n_depth"],
+    gravity: Float[Array, ""],
+    abundance: Float[Array, " 92"],
+) -> Float[Array, " n_depth"]:
     """Gas pressure (dyn cm^-2) of each layer from dP/dtau = g/kappa_5000, shape of `ln_tau`.
 
     Heun's method for ln P over ln tau. At the top the opacity per gram is taken to grow with the pressure (H-), so

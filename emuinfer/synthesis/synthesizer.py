@@ -1,9 +1,9 @@
 """LTE spectra of late-type stars from labels: atmosphere, line opacity, formal solution. All in JAX, float32."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..constants import LN_10
 from ..errors import EmuinferError, suggestion
@@ -40,14 +40,14 @@ class LTESynthesizer(eqx.Module):
     tables: eos.ElementTables
     constants: dict
     groups: tuple
-    centres: jax.Array
-    offsets: jax.Array
-    line_wavelength: jax.Array
-    log_solar: jax.Array
-    abundance_of_labels: jax.Array
-    ln_tau: jax.Array
-    continuum_nodes: jax.Array
-    continuum_weights: jax.Array
+    centres: Float[Array, " n_lines"]
+    offsets: Float[Array, " n_wave"]
+    line_wavelength: Float[Array, " n_lines"]
+    log_solar: Float[Array, " 92"]
+    abundance_of_labels: Float[Array, "n_labels 92"]
+    ln_tau: Float[Array, " n_depth"]
+    continuum_nodes: Float[Array, " n_nodes"]
+    continuum_weights: Float[Array, "n_wave n_nodes"]
     temperature_table: structure.TemperatureTable | None
     labels: LabelSpace = eqx.field(static=True)
     temperature_structure: str = eqx.field(static=True)
@@ -80,11 +80,11 @@ class LTESynthesizer(eqx.Module):
         self.continuum_weights = jnp.asarray(np.stack(lagrange_weights(nodes, wavelength), -1), jnp.float32)
         self.temperature_table = structure.TemperatureTable() if temperature_structure == "c3k" else None
 
-    def abundances(self, labels):
+    def abundances(self, labels: Float[Array, " n_labels"]) -> Float[Array, " 92"]:
         """N_X/N_H of the 92 elements."""
         return jnp.exp(LN_10 * (self.log_solar + labels @ self.abundance_of_labels))
 
-    def temperature(self, labels):
+    def temperature(self, labels: Float[Array, " n_labels"]) -> Float[Array, " n_depth"]:
         """Temperature of each layer in K."""
         teff = labels[self.labels.index("teff")]
         if self.temperature_table is not None:
@@ -126,7 +126,7 @@ class LTESynthesizer(eqx.Module):
         return line_opacity(self.constants, t, ln_population.reshape(len(t), -1), perturbers,
                             atmosphere["electron_density"], jnp.log(atmosphere["alpha_5000"]), vmic, self.line_wavelength)  # fmt: skip
 
-    def __call__(self, labels):
+    def __call__(self, labels) -> tuple[Float[Array, " n_wave"], Float[Array, " n_wave"]]:
         labels = self.labels.to_array(labels, jnp).astype(jnp.float32)
         layers = self.atmosphere(labels)
         t = layers["temperature"]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 
 def angles(n: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -11,7 +12,9 @@ def angles(n: int = 4) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * (x + 1.0), 0.5 * w
 
 
-def optical_depth(ln_tau, ratio):
+def optical_depth(
+    ln_tau: Float[Array, " n_depth"], ratio: Float[Array, "*points n_depth"]
+) -> Float[Array, "*points n_depth"]:
     """Monochromatic optical depth of each layer from `ratio` = alpha/alpha_5000, shape (..., n_depth).
 
     Trapezoidal rule in ln tau_5000; above the top layer the integrand is taken to be constant in tau_5000.
@@ -22,7 +25,9 @@ def optical_depth(ln_tau, ratio):
     return jnp.concatenate([first, first + jnp.cumsum(steps, axis=-1)], axis=-1)
 
 
-def emergent_flux(tau, source, n_angles: int = 4):
+def emergent_flux(
+    tau: Float[Array, "*points n_depth"], source: Float[Array, "*#points n_depth"], n_angles: int = 4
+) -> Float[Array, "*points"]:
     """Flux pi F = 2 pi int_0^1 I(mu) mu dmu at the surface; `tau` (..., n_depth) and `source` broadcast.
 
     By parts, I(mu) = S(0) + int S'(t) exp(-t/mu) dt, exact for a source function that is piecewise linear in tau;
