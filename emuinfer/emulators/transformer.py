@@ -206,9 +206,9 @@ class TransformerPayne(Emulator):
 
     def tokens(self, scaled_labels: Float[Array, " n_labels"]) -> Float[Array, "n_tokens width"]:
         """Label tokens."""
-        assert (
-            self.label_in is not None and self.label_out is not None and self.token_bias is not None
-        )  # there with blocks
+        # There where there are blocks.
+        assert self.label_in is not None and self.label_bias is not None
+        assert self.label_out is not None and self.token_bias is not None
         hidden = jax.nn.relu(scaled_labels @ self.label_in + self.label_bias)
         return (hidden @ self.label_out).reshape(self.token_bias.shape) + self.token_bias
 

@@ -11,7 +11,6 @@ They are looked for in this order:
 """
 
 import functools
-import importlib.metadata
 import os
 import shutil
 import sys
@@ -57,6 +56,8 @@ def user_folders() -> list[Path]:
 @functools.cache
 def package_folders() -> tuple[Path, ...]:
     """The folders that installed data packages bring. One that does not load is left out, with a warning."""
+    import importlib.metadata
+
     folders = []
     for entry in importlib.metadata.entry_points(group=GROUP):
         try:

@@ -5,13 +5,16 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..constants import THETA_TEMPERATURE
 from .space import LabelSpace
 
 
-def gp_features(label_space: LabelSpace, scaled_labels, xp=jnp):
-    """The inputs of the kernels, `(..., n_labels)`: scaled labels with θ = 5040 K / Teff, scaled to [-1, 1], for Teff.
+def gp_features(
+    label_space: LabelSpace, scaled_labels: Float[Array | np.ndarray, "*batch n_labels"], xp=jnp
+) -> Float[Array | np.ndarray, "*batch n_labels"]:
+    """The inputs of the kernels: scaled labels with θ = 5040 K / Teff, scaled to [-1, 1], for Teff.
 
     θ is the temperature in the Boltzmann and Saha factors, in which x is nearer to linear than in Teff itself.
     """
@@ -33,8 +36,10 @@ def monomials(n_labels: int, degree: int) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def monomial_values(scaled_labels, degree: int, xp=jnp):
-    """Values `(..., n_terms)` of all monomials of labels `(..., n_labels)`, in the order of `monomials`."""
+def monomial_values(
+    scaled_labels: Float[Array | np.ndarray, "*batch n_labels"], degree: int, xp=jnp
+) -> Float[Array, "*batch n_terms"]:
+    """Values of all monomials of labels, in the order of `monomials`."""
     n = scaled_labels.shape[-1]
     padded = xp.concatenate([scaled_labels, xp.ones_like(scaled_labels[..., :1])], axis=-1)
     # A monomial of lower degree is filled up with ones, so that all terms are products of `degree` columns.
@@ -45,15 +50,17 @@ def monomial_values(scaled_labels, degree: int, xp=jnp):
     return value
 
 
-def quadratic_terms(u):
-    """`[1, u_i, u_i u_j (i ≤ j)]` along the last axis, `(…, 1 + n + n (n + 1) / 2)`. JAX or NumPy."""
+def quadratic_terms(u: Float[Array | np.ndarray, "*batch n"]) -> Float[Array, "*batch n_terms"]:
+    """`[1, u_i, u_i u_j (i ≤ j)]` along the last axis, of 1 + n + n (n + 1) / 2 terms. JAX or NumPy."""
     xp = jnp if isinstance(u, jax.Array) else np
     i, j = np.triu_indices(u.shape[-1])
     return xp.concatenate([xp.ones_like(u[..., :1]), u, u[..., i] * u[..., j]], axis=-1)
 
 
-def label_terms(label_space: LabelSpace, scaled_labels, xp=jnp):
-    """1, the features of `gp_features`, their products in pairs and their cubes, `(..., 1 + 2 n + n (n + 1) / 2)`."""
+def label_terms(
+    label_space: LabelSpace, scaled_labels: Float[Array | np.ndarray, "*batch n_labels"], xp=jnp
+) -> Float[Array, "*batch n_terms"]:
+    """1, the features of `gp_features`, their products in pairs and their cubes: 1 + 2 n + n (n + 1) / 2 terms."""
     x = gp_features(label_space, scaled_labels, xp)
     i, j = np.triu_indices(x.shape[-1])
     return xp.concatenate([xp.ones_like(x[..., :1]), x, x[..., i] * x[..., j], x**3], axis=-1)
