@@ -24,9 +24,9 @@ _LAZY = {
     "cramer_rao": ".forecast",
     "Exposure": ".forecast",
     "Forecast": ".forecast",
-    "Instrument": ".forecast.instruments",
-    "list_instruments": ".forecast.instruments",
-    "load_instrument": ".forecast.instruments",
+    "Instrument": ".forecast",
+    "list_instruments": ".forecast",
+    "load_instrument": ".forecast",
     "EmuinferError": ".errors",
 }
 

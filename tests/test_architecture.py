@@ -61,12 +61,8 @@ LONG_FILES = {
     "tests/test_grids_import.py",
 }
 LONG_FUNCTIONS = {
-    "emuinfer/cli/crb.py: crb",
     "emuinfer/cli/pretrain.py: pretrain",
     "emuinfer/cli/train.py: train",
-    "emuinfer/samplers/mclmc.py: mclmc",
-    "emuinfer/samplers/nested.py: nested",
-    "emuinfer/samplers/pathfinder.py: pathfinder",
 }
 CIRCLES = {
     frozenset({"emuinfer.grids.import_spectra", "emuinfer.grids.import_readers"}),

@@ -12,7 +12,7 @@ from emuinfer import LabelSpace, StellarModel
 from emuinfer.emulators import ReducedEmulator
 from emuinfer.emulators.reduced import ReductionConfig
 from emuinfer.errors import EmuinferError, LabelError
-from emuinfer.forecast.cramer_rao import cramer_rao, instrument_model
+from emuinfer.forecast import cramer_rao, instrument_model
 from emuinfer.labels.space import solar_labels
 from emuinfer.wavelengths.uniform import log_grid
 

@@ -55,9 +55,55 @@ def test_instruments_are_listed(cli):
         (("--mask", "6186-6184"), "--mask takes two rising wavelengths"),
         (("--prior", "teff=-3"), "give a positive standard deviation"),
         (("--prior", "tef=3"), "Did you mean 'teff'"),
-        (("--model-error", "--mask", "6184:6186"), "--model-error goes with"),
+        (("--model-error", "--mask", "6184:6186"), "model_error goes with"),
     ],
 )
 def test_bad_options(crb, options, words):
     status, _, err = crb(*options)
     assert status == 1 and words in err
+
+
+def test_missing_labels_are_solar_with_a_note(cli, tiny_path):
+    status, out, _ = cli("crb", "--emulator", tiny_path, "--label", "fe_h=-0.3", "-q")
+    assert status == 0 and "Note: Solar values are used for teff = 5777, mg_fe = 0, which were not given." in out
+
+
+def test_the_star_of_a_fit(cli, tiny_path, tmp_path):
+    """Its labels, velocity and broadening count where no option says otherwise."""
+    rows = {**TRUTH, "rv": 12.0, "vsini": 6.0, "log10_jitter": -3.0}
+    path = tmp_path / "summary.ecsv"
+    Table({"label": list(rows), "median": list(rows.values())}).write(path, format="ascii.ecsv")
+    status, out, err = cli("crb", "--emulator", tiny_path, "--star", path, "--label", "mg_fe=0.2", "--rv", 3, "-q")
+    assert status == 0, err
+    values = {line.split()[0]: line for line in out.splitlines() if line.split()}
+    assert (
+        " 5600 " in values["teff"] and " 0.2 " in values["mg_fe"] and " 3 " in values["rv"] and " 6 " in values["vsini"]
+    )
+    assert "log10_jitter are left out" in out
+    status, _, err = cli("crb", "--emulator", tiny_path, "--star", tmp_path / "nothing.nc")
+    assert status == 1 and "There is no file" in err
+
+
+def test_options_of_the_noise_of_a_fit(crb):
+    """`--model-error` adds noise; `--reduced` changes nothing for an emulator that is reduced already."""
+    bound = lambda *options: float(crb("--range", 6182, 6192, *options)[1].split("\n fe_h ")[1].split()[2])
+    plain = bound()
+    assert bound("--reduced") == plain and bound("--model-error") > 1.02 * plain
+    assert bound("--continuum-terms", 0) < plain
+
+
+def test_every_argument_has_an_option():
+    """What Python can set the command line can, and the other way round."""
+    import inspect
+
+    from emuinfer.cli.crb import crb as command
+    from emuinfer.forecast import forecast_bounds
+
+    spelt = {"labels": "label", "count": "exposures", "priors": "fix", "prior_sd": "prior", "progress": "quiet"}
+    own = {"star", "instruments", "wavelength_range", "resolution", "pixels_per_fwhm", "output", "overwrite"}
+    given = {spelt.get(name, name) for name in inspect.signature(forecast_bounds).parameters}
+    assert given | own == set(inspect.signature(command).parameters) - {"sampling"}
+
+
+def test_the_old_name_of_an_option(crb):
+    assert crb("--sampling", 2.5)[1] == crb("--pixels-per-fwhm", 2.5)[1] != crb()[1]

@@ -7,11 +7,19 @@ import pytest
 from tiny import TRUTH
 
 from emuinfer.errors import EmuinferError
-from emuinfer.forecast.design import Camera, _Problem, optimal_design
-from emuinfer.forecast.figures import plot_bounds, plot_information, plot_map, plot_windows
-from emuinfer.forecast.forecast import Exposure, Forecast
-from emuinfer.forecast.instruments import Instrument
-from emuinfer.forecast.maps import best_window
+from emuinfer.forecast import (
+    Camera,
+    Exposure,
+    Forecast,
+    Instrument,
+    best_window,
+    optimal_design,
+    plot_bounds,
+    plot_information,
+    plot_map,
+    plot_windows,
+)
+from emuinfer.forecast.design import _Problem
 
 CAMERA = Camera(pixels=90, rate=5.0, read_noise=4.0)
 RANGE = (10_000.0, 40_000.0)

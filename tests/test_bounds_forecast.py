@@ -10,11 +10,10 @@ from tiny import TRUTH
 from emuinfer import cramer_rao
 from emuinfer.emulators import EmulatorUncertainty
 from emuinfer.errors import EmuinferError, LabelError
-from emuinfer.forecast.bounds import Bounds, unwhiten_transposed, whiten
-from emuinfer.forecast.cramer_rao import instrument_model
+from emuinfer.forecast import Arm, Bounds, Exposure, Forecast, Instrument, instrument_model
+from emuinfer.forecast.derivatives import pixel_flux
 from emuinfer.forecast.emulator_floor import emulator_covariance, grid_response
-from emuinfer.forecast.forecast import Exposure, Forecast, pixel_flux
-from emuinfer.forecast.instruments import Arm, Instrument
+from emuinfer.forecast.fisher import unwhiten_transposed, whiten
 from emuinfer.forecast.maps import against_snr, best_window, bounds_map, snr_needed
 from emuinfer.labels.features import label_terms
 from emuinfer.wavelengths.pixels import PixelGrid
@@ -29,7 +28,7 @@ def forecast(tiny_emulator):
 
 @pytest.fixture(scope="module")
 def bounds(forecast):
-    return forecast.bounds(uncertainty=None)
+    return forecast.bounds(emulator_error=None)
 
 
 def test_information_is_sound(forecast, bounds):
@@ -73,7 +72,7 @@ def test_agrees_with_the_bounds_of_an_observation(tiny_emulator, forecast, bound
     # The model leaves out pixels within 65 km/s of the grid's ends, and has a wide prior for the broadening.
     lo, hi = model.wavelength[[0, -1]]
     exposure = Exposure(Instrument.single(lo, hi * (1 + 1e-9), 20_000.0), 100.0)
-    own = Forecast(tiny_emulator, TRUTH, exposure, priors={"vbroad": dist.HalfNormal(10.0)}).bounds(uncertainty=None)
+    own = Forecast(tiny_emulator, TRUTH, exposure, priors={"vbroad": dist.HalfNormal(10.0)}).bounds(emulator_error=None)
     other = cramer_rao(model, TRUTH, rv=0.0)
     for name in ("teff", "fe_h", "mg_fe", "rv", "vbroad"):
         assert own.marginal[name] == pytest.approx(other.marginal[name], rel=5e-3), name
@@ -82,12 +81,14 @@ def test_agrees_with_the_bounds_of_an_observation(tiny_emulator, forecast, bound
 def test_signal_to_noise_is_per_what_is_said(tiny_emulator, bounds):
     arm = INSTRUMENT.arms[0]
     elements = cramer_rao(
-        tiny_emulator, TRUTH, INSTRUMENT, 100 * np.sqrt(3.0), snr_per="resolution_element", uncertainty=None
+        tiny_emulator, TRUTH, INSTRUMENT, 100 * np.sqrt(3.0), snr_per="resolution_element", emulator_error=None
     )
     step = 6187.0 * arm.pixel_step  # Å, of a pixel in the middle
-    angstrom = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, 100 / np.sqrt(step), snr_per="angstrom", uncertainty=None)
-    curve = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, ([6000.0, 7000.0], [100.0, 100.0]), uncertainty=None)
-    called = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, lambda w: 100.0 + 0 * w, uncertainty=None)
+    angstrom = cramer_rao(
+        tiny_emulator, TRUTH, INSTRUMENT, 100 / np.sqrt(step), snr_per="angstrom", emulator_error=None
+    )
+    curve = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, ([6000.0, 7000.0], [100.0, 100.0]), emulator_error=None)
+    called = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, lambda w: 100.0 + 0 * w, emulator_error=None)
     assert elements.marginal["teff"] == pytest.approx(bounds.marginal["teff"], rel=1e-6)
     assert angstrom.marginal["teff"] == pytest.approx(bounds.marginal["teff"], rel=1e-3)
     assert curve.marginal == called.marginal == pytest.approx(bounds.marginal)
@@ -96,9 +97,9 @@ def test_signal_to_noise_is_per_what_is_said(tiny_emulator, bounds):
 def test_exposures_add_up(tiny_emulator, forecast, bounds):
     """Four equal exposures halve the bounds; arms of one range and apart hold the information of both."""
     four = Forecast(tiny_emulator, TRUTH, Exposure(INSTRUMENT, 100.0, count=4, continuum_terms=0)).bounds(
-        uncertainty=None
+        emulator_error=None
     )
-    one = Forecast(tiny_emulator, TRUTH, Exposure(INSTRUMENT, 100.0, continuum_terms=0)).bounds(uncertainty=None)
+    one = Forecast(tiny_emulator, TRUTH, Exposure(INSTRUMENT, 100.0, continuum_terms=0)).bounds(emulator_error=None)
     assert four.marginal["mg_fe"] == pytest.approx(0.5 * one.marginal["mg_fe"], rel=1e-6)
     parts = [
         Exposure(Instrument.single(a, b, 20_000.0), 100.0, continuum_terms=2) for a, b in ((6181, 6187), (6187.1, 6193))
@@ -111,7 +112,7 @@ def test_exposures_add_up(tiny_emulator, forecast, bounds):
     # With the continua projected out of each, what remains adds up too.
     shared = [np.linalg.inv(np.linalg.inv(f.fisher())[:n, :n]) for f in single]
     np.testing.assert_allclose(
-        np.diag(np.linalg.inv(sum(shared))), np.diag(joint.bounds(uncertainty=None).covariance)[:n], rtol=1e-2
+        np.diag(np.linalg.inv(sum(shared))), np.diag(joint.bounds(emulator_error=None).covariance)[:n], rtol=1e-2
     )
 
 
@@ -120,7 +121,7 @@ def test_masked_pixels_tell_nothing(tiny_emulator, forecast, bounds):
     masked = Forecast(tiny_emulator, TRUTH, Exposure(INSTRUMENT, 100.0, mask=mask))
     wavelength = masked.spectra[0].wavelength
     assert not ((wavelength >= 6184) & (wavelength <= 6186)).any() and masked.n_pix < forecast.n_pix
-    assert all(masked.bounds(uncertainty=None).marginal[n] > bounds.marginal[n] for n in masked.shared)
+    assert all(masked.bounds(emulator_error=None).marginal[n] > bounds.marginal[n] for n in masked.shared)
 
 
 def test_correlated_noise_against_a_dense_covariance():
@@ -138,7 +139,7 @@ def test_correlated_noise_against_a_dense_covariance():
 def test_correlated_pixels_cost_information(tiny_emulator, bounds):
     correlated = Exposure(INSTRUMENT, 100.0, correlation_pixels=0.8)
     assert (
-        Forecast(tiny_emulator, TRUTH, correlated).bounds(uncertainty=None).marginal["fe_h"]
+        Forecast(tiny_emulator, TRUTH, correlated).bounds(emulator_error=None).marginal["fe_h"]
         > 1.2 * bounds.marginal["fe_h"]
     )
 
@@ -146,11 +147,11 @@ def test_correlated_pixels_cost_information(tiny_emulator, bounds):
 def test_priors_and_fixed_labels(tiny_emulator, bounds):
     sharp = bounds.marginal["teff"] / 3
     prior = cramer_rao(
-        tiny_emulator, TRUTH, INSTRUMENT, 100.0, priors={"teff": dist.Normal(5600.0, sharp)}, uncertainty=None
+        tiny_emulator, TRUTH, INSTRUMENT, 100.0, priors={"teff": dist.Normal(5600.0, sharp)}, emulator_error=None
     )
     i = bounds.names.index("teff")
     assert prior.fisher[i, i] - bounds.fisher[i, i] == pytest.approx(sharp**-2, rel=1e-3)
-    known = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, 100.0, priors={"teff": 5600.0, "rv": 0.0}, uncertainty=None)
+    known = cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, 100.0, priors={"teff": 5600.0, "rv": 0.0}, emulator_error=None)
     assert "teff" not in known.names and "rv" not in known.names and known.labels["teff"] == 5600.0
     assert known.marginal["fe_h"] < prior.marginal["fe_h"] < bounds.marginal["fe_h"]
 
@@ -218,12 +219,12 @@ def test_floor_against_drawn_errors(forecast, bounds, uncertainty):
 
 
 def test_floor_does_not_fall_with_photons(forecast, uncertainty):
-    faint, bright = (forecast.bounds(f, uncertainty=uncertainty) for f in (1.0, 100.0))
+    faint, bright = (forecast.bounds(f, emulator_error=uncertainty) for f in (1.0, 100.0))
     assert bright.floor["fe_h"] == pytest.approx(faint.floor["fe_h"], rel=0.02)
     assert bright.marginal["fe_h"] < 0.02 * faint.marginal["fe_h"]
     assert bright.limited["fe_h"] == pytest.approx(np.hypot(bright.floor["fe_h"], bright.marginal["fe_h"]))
     assert bright.table().colnames[-2:] == ["emulator", "limited"]
-    assert snr_needed(forecast, "fe_h", 0.5 * bright.floor["fe_h"], uncertainty=uncertainty) == np.inf
+    assert snr_needed(forecast, "fe_h", 0.5 * bright.floor["fe_h"], emulator_error=uncertainty) == np.inf
 
 
 # Maps and scans
@@ -234,7 +235,7 @@ def test_map_agrees_with_single_stars(tiny_emulator, forecast, bounds):
     labels = np.array([space.to_array(TRUTH), [5000.0, -0.8, 0.3], [6000.0, 0.1, 0.0]])
     found = bounds_map(tiny_emulator, labels, Exposure(INSTRUMENT, 100.0), batch=2)
     for i, row in enumerate(labels):
-        one = Forecast(tiny_emulator, row, Exposure(INSTRUMENT, 100.0)).bounds(uncertainty=None)
+        one = Forecast(tiny_emulator, row, Exposure(INSTRUMENT, 100.0)).bounds(emulator_error=None)
         np.testing.assert_allclose(found.marginal[i], [one.marginal[n] for n in found.names], rtol=3e-3)
         np.testing.assert_allclose(found.conditional[i], [one.conditional[n] for n in found.names], rtol=1e-3)
     assert found.of("mg_fe").shape == (3,)
@@ -244,7 +245,7 @@ def test_scans(forecast, bounds):
     curves = against_snr(forecast, [1.0, 2.0])
     assert curves["mg_fe"][0] / curves["mg_fe"][1] == pytest.approx(2, rel=0.01)
     factor = snr_needed(forecast, "mg_fe", 0.1)
-    assert forecast.bounds(factor, uncertainty=None).marginal["mg_fe"] == pytest.approx(0.1, rel=1e-3)
+    assert forecast.bounds(factor, emulator_error=None).marginal["mg_fe"] == pytest.approx(0.1, rel=1e-3)
     windows = best_window(forecast, "mg_fe", 6.0, n=7)
     assert windows.best[1] - windows.best[0] == pytest.approx(6.0)
     assert np.nanmin(windows.bound) > bounds.marginal["mg_fe"]
@@ -271,7 +272,7 @@ def test_scans(forecast, bounds):
     ],
 )
 def test_bad_input_gets_a_clear_answer(tiny_emulator, options, words):
-    arguments = {"labels": TRUTH, "instrument": INSTRUMENT, "snr": 100.0, "uncertainty": None, **options}
+    arguments = {"labels": TRUTH, "instrument": INSTRUMENT, "snr": 100.0, "emulator_error": None, **options}
     with pytest.raises((EmuinferError, LabelError), match=words):
         cramer_rao(tiny_emulator, **arguments)
 
@@ -287,7 +288,21 @@ def test_combination():
 def test_several_arms_in_a_map(tiny_emulator):
     instrument = Instrument("two", (Arm(6181, 6187, 20_000.0), Arm(6187.1, 6193, 15_000.0)))
     exposure = Exposure(instrument, 80.0, correlation_pixels=0.5, continuum_terms=2)
-    one = Forecast(tiny_emulator, TRUTH, exposure).bounds(uncertainty=None)
+    one = Forecast(tiny_emulator, TRUTH, exposure).bounds(emulator_error=None)
     many = bounds_map(tiny_emulator, tiny_emulator.label_space.to_array(TRUTH), exposure)
     np.testing.assert_allclose(many.marginal[0], [one.marginal[n] for n in many.names], rtol=3e-3)
     assert jax.config.jax_enable_x64 is False
+
+
+def test_old_names_of_arguments(tiny_emulator, forecast, uncertainty):
+    with pytest.warns(DeprecationWarning, match="uncertainty= of forecast_bounds is now emulator_error="):
+        cramer_rao(tiny_emulator, TRUTH, INSTRUMENT, 100.0, uncertainty=None)
+    with pytest.warns(DeprecationWarning, match="uncertainty= of Forecast.bounds"):
+        old = forecast.bounds(uncertainty=uncertainty)
+    assert old.floor == forecast.bounds(emulator_error=uncertainty).floor
+    with pytest.warns(DeprecationWarning, match="emulator_error=False is now emulator_error=None"):
+        assert forecast.bounds(emulator_error=False).floor is None
+    with pytest.warns(DeprecationWarning, match="emulator_error=True is now emulator_error=.shipped."):
+        assert "is not known" in forecast.bounds(emulator_error=True).notes[-1]
+    with pytest.raises(EmuinferError, match="must be 'shipped', None or an EmulatorUncertainty"):
+        forecast.bounds(emulator_error="own")

@@ -77,7 +77,7 @@ def fit_mocks(emulator, output, emulator_error, truth, rows, mock, options, keep
 
 def _ranks(folder, names, truth, n, keep_draws):
     """`rank` and `pit` `(n, len(names))`, from the draws on disk, or from an earlier call."""
-    from ..posteriors.posterior import draws_of, load_posterior
+    from ..posteriors import draws_of, load_posterior
 
     draws = folder / "draws"
     kept = draws / "ranks.npz"

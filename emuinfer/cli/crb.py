@@ -4,7 +4,6 @@ import enum
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from ..errors import EmuinferError
@@ -29,62 +28,122 @@ class SnrPer(enum.StrEnum):
     angstrom = "angstrom"
 
 
+RESOLUTION, PIXELS_PER_FWHM = 40_000.0, 3.0
+
+Label = Annotated[
+    list[str] | None,
+    typer.Option("--label", "-l", metavar="NAME=NUMBER", help="A label of the star; the Sun's where nothing says."),
+]
+Star = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The summary.ecsv or posterior.nc of a fit: labels, velocity and broadening that --label does not give.",
+    ),
+]
+InstrumentName = Annotated[
+    str | None,
+    typer.Option("--instrument", "-i", metavar="NAME", help="A shipped instrument; --instruments lists them."),
+]
+Instruments = Annotated[bool, typer.Option("--instruments", help="List the shipped instruments and stop.")]
+Range = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--range", metavar="A B", help="Wavelengths in Å, in the emulator's medium; all it has by default."),
+]
+Resolution = Annotated[
+    float | None, typer.Option(help=f"Resolving power, wavelength / FWHM. [default: {RESOLUTION:g}]")
+]
+PixelsPerFwhm = Annotated[
+    float | None, typer.Option(help=f"Pixels per FWHM of the line spread function. [default: {PIXELS_PER_FWHM:g}]")
+]
+Snr = Annotated[float, typer.Option(help="Signal-to-noise ratio at the continuum.")]
+Per = Annotated[SnrPer, typer.Option(help="What the S/N refers to.")]
+Exposures = Annotated[float, typer.Option(help="Equal exposures added up.")]
+Mask = Annotated[
+    list[str] | None, typer.Option(metavar="A:B", help="Wavelengths in Å that do not count; may be repeated.")
+]
+CorrelationPixels = Annotated[
+    float,
+    typer.Option("--correlation", help="Pixels over which the correlation of the noise falls to 1/e; 0 for none."),
+]
+ContinuumTerms = Annotated[
+    int | None,
+    typer.Option(min=0, help="Free Chebyshev terms of the continuum; 0 where it is known. One per 25 Å by default."),
+]
+FreeBroadening = Annotated[
+    Broadening | None,
+    typer.Option(
+        help="Broadening that is free: Gaussian (vbroad), rotational (vsini), both or none. [default: that of --star, or "
+        "else vbroad]"
+    ),
+]
+Rv = Annotated[
+    float | None, typer.Option(help="Radial velocity of the star, km/s. [default: that of --star, or else 0]")
+]
+Vbroad = Annotated[
+    float | None,
+    typer.Option(
+        help="Gaussian broadening of the star, km/s (standard deviation). [default: that of --star, or else 3]"
+    ),
+]
+Vsini = Annotated[
+    float | None,
+    typer.Option(help="Projected rotation velocity of the star, km/s. [default: that of --star, or else 3]"),
+]
+Fix = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=NUMBER", help="A label, rv, vbroad or vsini that is known; may be repeated."),
+]
+Prior = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=SD", help="Standard deviation of what is known of one of them; may be repeated."),
+]
+Reduced = Annotated[bool, typer.Option("--reduced", help="Derivatives of the fast copy of the emulator.")]
+ModelError = Annotated[
+    bool,
+    typer.Option(
+        "--model-error/--photon-noise", help="With the errors of lines and emulator that a fit assumes, or without."
+    ),
+]
+EmulatorError = Annotated[
+    bool,
+    typer.Option("--emulator-error/--no-emulator-error", help="With what the emulator's own error does, or without."),
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="ECSV file to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
+Sampling = Annotated[float | None, typer.Option("--sampling", hidden=True, help="The old name of --pixels-per-fwhm.")]
+
+
 def crb(
-    label: Annotated[
-        list[str] | None,
-        typer.Option("--label", "-l", metavar="NAME=NUMBER", help="A label of the star; the Sun's where not given."),
-    ] = None,
+    label: Label = None,
+    star: Star = None,
     emulator: EmulatorName = DEFAULT_EMULATOR,
-    instrument: Annotated[
-        str | None, typer.Option("--instrument", "-i", help="A shipped instrument; --instruments lists them.")
-    ] = None,
-    instruments: Annotated[bool, typer.Option("--instruments", help="List the shipped instruments and stop.")] = False,
-    wavelength_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            "--range", metavar="A B", help="Wavelengths in Å, in the emulator's medium; all it has by default."
-        ),
-    ] = None,
-    resolution: Annotated[
-        float | None, typer.Option(help="Resolving power, wavelength / FWHM.", show_default="40000")
-    ] = None,
-    sampling: Annotated[
-        float | None, typer.Option(help="Pixels per FWHM of the line spread function.", show_default="3")
-    ] = None,
-    snr: Annotated[float, typer.Option(help="Signal-to-noise ratio at the continuum.")] = 100.0,
-    snr_per: Annotated[SnrPer, typer.Option(help="What the S/N refers to.")] = SnrPer.pixel,
-    exposures: Annotated[float, typer.Option(help="Equal exposures added up.")] = 1.0,
-    mask: Annotated[
-        list[str] | None, typer.Option(metavar="A:B", help="Wavelengths in Å that do not count; may be repeated.")
-    ] = None,
-    correlation: Annotated[
-        float, typer.Option(help="Pixels over which the correlation of the noise falls to 1/e; 0 for none.")
-    ] = 0.0,
-    broadening: Annotated[
-        Broadening, typer.Option(help="Broadening that is free: Gaussian (vbroad), rotational (vsini), both or none.")
-    ] = Broadening.vbroad,
-    vbroad: Annotated[float, typer.Option(help="Gaussian broadening of the star, km/s (standard deviation).")] = 3.0,
-    vsini: Annotated[float, typer.Option(help="Projected rotation velocity of the star, km/s.")] = 3.0,
-    fix: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=NUMBER", help="A label or nuisance that is known; may be repeated."),
-    ] = None,
-    prior: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=SD", help="Standard deviation of a Gaussian prior; may be repeated."),
-    ] = None,
-    reduced: Annotated[bool, typer.Option("--reduced", help="Derivatives of the fast copy of the emulator.")] = False,
-    model_error: Annotated[
-        bool,
-        typer.Option(
-            "--model-error/--photon-noise", help="With the errors of lines and emulator that a fit assumes, or without."
-        ),
-    ] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="ECSV file to write.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    instrument: InstrumentName = None,
+    instruments: Instruments = False,
+    wavelength_range: Range = None,
+    resolution: Resolution = None,
+    pixels_per_fwhm: PixelsPerFwhm = None,
+    snr: Snr = 100.0,
+    snr_per: Per = SnrPer.pixel,
+    exposures: Exposures = 1.0,
+    mask: Mask = None,
+    correlation_pixels: CorrelationPixels = 0.0,
+    continuum_terms: ContinuumTerms = None,
+    broadening: FreeBroadening = None,
+    rv: Rv = None,
+    vbroad: Vbroad = None,
+    vsini: Vsini = None,
+    fix: Fix = None,
+    prior: Prior = None,
+    reduced: Reduced = False,
+    model_error: ModelError = False,
+    emulator_error: EmulatorError = True,
+    output: Output = None,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
+    sampling: Sampling = None,
 ):
-    """Compute Cramér–Rao bounds for an instrument and a star.
+    """Tell the smallest errors that an instrument can measure a star with: Cramér–Rao bounds.
 
     These are the smallest standard deviations that an unbiased estimate from one spectrum can have.
     Marginal bounds hold with all other parameters unknown (radial velocity, broadening and continuum included),
@@ -95,113 +154,59 @@ def crb(
     Examples:
       emuinfer crb --resolution 20000 --snr 50
       emuinfer crb -i WEAVE-HR-green --snr 50 --snr-per angstrom --prior teff=80 --mask 5160:5166
+      emuinfer crb -i HARPS --snr 30 --star fit-hd41248/summary.ecsv
       emuinfer crb --label teff=4600 --label logg=1.6 --label fe_h=-2.5 --range 5150 5200 --output giant.ecsv
     """
     if instruments:
         return _list_instruments()
     if output is not None:
         refuse_existing(output, overwrite)
-    if instrument is not None and any(v is not None for v in (wavelength_range, resolution, sampling)):
-        raise EmuinferError("--instrument brings its own range, resolving power and sampling: give either it or those.")
+    own = (wavelength_range, resolution, pixels_per_fwhm if sampling is None else sampling)
     given, fixed, widths = assignments(label, "--label"), assignments(fix, "--fix"), assignments(prior, "--prior")
-    for name, width in widths.items():
-        if not width > 0 or name in fixed:
-            raise EmuinferError(
-                f"--prior {name}={width:g}: give a positive standard deviation, of nothing that --fix fixes."
-            )
+    options = {"count": exposures, "correlation_pixels": correlation_pixels, "continuum_terms": continuum_terms}
+    options |= {"rv": rv, "vbroad": vbroad, "vsini": vsini, "broadening": broadening and broadening.value}
+    options |= {"mask": _pairs(mask), "reduced": reduced, "model_error": model_error, "progress": not quiet}
     use_compilation_cache()
-    import numpyro.distributions as dist
-
-    from ..emulators import emulator_hash, load_emulator, reduce_emulator
-    from ..forecast.cramer_rao import instrument_model, model_bounds
-    from ..forecast.forecast import Exposure, Forecast
-    from ..forecast.instruments import Instrument, load_instrument
-    from ..labels.space import solar_labels
+    from ..emulators import load_emulator
+    from ..forecast import forecast_bounds
+    from ..forecast.star import merged_star
 
     full = load_emulator(emulator)
-    space = full.label_space
-    space.require_names(list(given))
-    # A label that is known has its known value, whatever else was said.
-    labels = {**solar_labels(space), **given, **{n: v for n, v in fixed.items() if n in space.names}}
-    space.check(labels)
-    kernel = {"rv": fixed.get("rv", 0.0), "vbroad": fixed.get("vbroad", vbroad), "vsini": fixed.get("vsini", vsini)}
-    centre = {**labels, **kernel}
-    space.require_names([n for n in widths if n not in kernel])
-    priors = fixed | {n: dist.Normal(centre[n], sd) for n, sd in widths.items()}
-    resolution, sampling = resolution or 40_000.0, sampling or 3.0
-    ends = wavelength_range or full.wavelength_range
-    if model_error:
-        if instrument is not None or mask or correlation or exposures != 1 or snr_per is not SnrPer.pixel or reduced:
-            raise EmuinferError("--model-error goes with --range, --resolution, --sampling and an S/N per pixel only.")
-        star = {n: v for n, v in kernel.items() if n != "rv"}
-        model = instrument_model(
-            full,
-            wavelength_range=ends,
-            resolution=resolution,
-            snr=snr,
-            pixels_per_fwhm=sampling,
-            labels=labels,
-            broadening=broadening.value,
-            priors=priors,
-            progress=not quiet,
-            **star,
-        )
-        used = {n: v for n, v in star.items() if n in model.nuisance_priors}
-        bounds, wavelength = model_bounds(model, labels, rv=kernel["rv"], model_error=True, **used), model.wavelength
-        name = "custom"
-    else:
-        if instrument is None:
-            full.check_wavelength(ends)
-            chosen = Instrument.single(*ends, resolution, sampling, medium=full.medium)
-        else:
-            chosen = load_instrument(instrument)
-        exposure = Exposure(
-            chosen,
-            snr,
-            snr_per.value,
-            count=exposures,
-            mask=_pairs(mask),
-            correlation_pixels=correlation,
-        )
-        used = reduce_emulator(full, progress=not quiet) if reduced else full
-        forecast = Forecast(used, labels, exposure, priors=priors, broadening=broadening.value, **kernel)
-        bounds, name = forecast.bounds(uncertainty=_uncertainty(full, used)), chosen.name
-        wavelength = np.concatenate([s.wavelength for s in forecast.spectra])
-        resolution, sampling = ([float(getattr(a, k)) for a in chosen.arms] for k in ("resolution", "pixels_per_fwhm"))
-        resolution, sampling = (x[0] if len(set(x)) == 1 else x for x in (resolution, sampling))
+    bounds = forecast_bounds(
+        full,
+        merged_star(star, given, fixed),
+        _instrument(full, instrument, *own),
+        snr,
+        snr_per=snr_per.value,
+        priors=fixed,
+        prior_sd=widths,
+        emulator_error="shipped" if emulator_error else None,
+        **options,
+    )
     table = bounds.table()
-    table.meta = {
-        "emulator": emulator,
-        "emulator_hash": emulator_hash(full),
-        "labels": {n: float(v) for n, v in labels.items()},
-        "instrument": name,
-        "wavelength_range": [float(wavelength.min()), float(wavelength.max())],
-        "medium": full.medium,
-        "resolution": resolution,
-        "pixels_per_fwhm": sampling,
-        "snr": snr,
-        "snr_per": snr_per.value,
-        "exposures": exposures,
-        "mask": [list(p) for p in _pairs(mask)],
-        "correlation_pixels": correlation,
-        "broadening": broadening.value,
-        "model_error": model_error,
-        "fixed": fixed,
-        "priors": widths,
-        "notes": list(bounds.notes),
-    }
+    table.meta = {"emulator": emulator, **table.meta}
     if output is not None:
         write_table(table, output)
-    _print(table, len(wavelength))
+    _print(table)
     if output is not None:
         print(f"Written to {output}")
 
 
-def _uncertainty(full, used):
-    """The uncertainty of the emulator itself also where its fast copy is used."""
-    from ..emulators import shipped_uncertainty
+def _instrument(emulator, name, wavelength_range, resolution, pixels_per_fwhm):
+    """A shipped instrument, or one of one arm as the options say."""
+    from ..forecast import Instrument, load_instrument
 
-    return "shipped" if used is full else shipped_uncertainty(full)
+    own = (wavelength_range, resolution, pixels_per_fwhm)
+    if name is None:
+        ends, numbers = wavelength_range or emulator.wavelength_range, (resolution, pixels_per_fwhm)
+        emulator.check_wavelength(ends)
+        numbers = (
+            default if given is None else given for given, default in zip(numbers, (RESOLUTION, PIXELS_PER_FWHM))
+        )
+        return Instrument.single(*ends, *numbers, medium=emulator.medium)
+    if any(v is not None for v in own):
+        raise EmuinferError("--instrument brings its own range, resolving power and sampling: give either it or those.")
+    return load_instrument(name)
 
 
 def _pairs(texts):
@@ -233,13 +238,13 @@ def _list_instruments():
     print("Sources are in emuinfer/data/instruments.ecsv.")
 
 
-def _print(table, n_pix):
+def _print(table):
     meta = table.meta
     (lo, hi), of = meta["wavelength_range"], "" if meta["instrument"] == "custom" else f"{meta['instrument']}, "
     resolving = meta["resolution"] if isinstance(meta["resolution"], list) else [meta["resolution"]]
     title = (
         f"Cramér–Rao bounds: {of}{lo:.1f} to {hi:.1f} Å ({meta['medium']}), R = {', '.join(f'{r:g}' for r in resolving)}, "
-        f"{n_pix} pixels, S/N {meta['snr']:g} per {meta['snr_per'].replace('_', ' ')}"
+        f"{meta['pixels']} pixels, S/N {meta['snr']:g} per {meta['snr_per'].replace('_', ' ')}"
     )
     shown = result_table(table.colnames, title)
     for row in table:

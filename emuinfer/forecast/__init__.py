@@ -1,7 +1,8 @@
-"""Cramér–Rao bounds: of a model, of an instrument, maps, design of an observation."""
+"""Cramér–Rao bounds: of an observation, of an instrument, maps, design of an observation."""
 
 from .bounds import Bounds as Bounds
 from .cramer_rao import cramer_rao as cramer_rao
+from .cramer_rao import forecast_bounds as forecast_bounds
 from .design import Camera as Camera
 from .design import Design as Design
 from .design import optimal_design as optimal_design
@@ -22,3 +23,5 @@ from .maps import best_window as best_window
 from .maps import bounds_map as bounds_map
 from .maps import map_teff_logg as map_teff_logg
 from .maps import snr_needed as snr_needed
+from .observed import instrument_model as instrument_model
+from .observed import model_bounds as model_bounds

@@ -11,14 +11,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 from ..errors import EmuinferError
 from ..forward.continuum import default_terms
 from ..forward.operator import SpectrumOperator
-from .bounds import Bounds, step_sizes
-from .forecast import Exposure, Forecast
+from .bounds import Bounds
+from .derivatives import pixel_derivatives
+from .exposure import Exposure
+from .fisher import step_sizes
+from .forecast import Forecast
 from .instruments import Instrument
+from .spectrum import reach_kms
 
 FINE = 1.5  # pixels per FWHM at the highest resolving power, on which everything is computed
 EDGE = 0.02  # softness of the window's ends, in widths
@@ -112,14 +117,14 @@ def optimal_design(
 class _Problem(eqx.Module):
     """Everything fixed: spectra and derivatives on the star's grid, the operator to fine pixels, noise, targets."""
 
-    flux: jax.Array  # (n_grid,)
-    rows: jax.Array  # (n_labels, n_grid), by free labels in units of half their range
+    flux: Float[Array, " n_grid"]
+    rows: Float[Array, "n_labels n_grid"]  # by free labels in units of half their range
     operator: SpectrumOperator
-    log_wavelength: jax.Array  # (n_pix,), from the middle of the range
-    target: jax.Array  # (n_targets,), in the same units
-    chosen: jax.Array  # (n_targets,), rows of the targets
-    prior: jax.Array  # (n_labels,)
-    half: jax.Array  # half the usable range in ln λ
+    log_wavelength: Float[Array, " n_pix"]  # from the middle of the range
+    target: Float[Array, " n_targets"]  # in the same units
+    chosen: Int[Array, " n_targets"]  # rows of the targets
+    prior: Float[Array, " n_labels"]
+    half: Float[Array, ""]  # half the usable range in ln λ
     camera: Camera = eqx.field(static=True)
     resolutions: tuple = eqx.field(static=True)
     middle: float = eqx.field(static=True)
@@ -131,7 +136,7 @@ class _Problem(eqx.Module):
         lo, hi = emulator.wavelength_range
         instrument = Instrument.single(lo, hi, resolutions[1], FINE, medium=emulator.medium)
         # At the lowest resolving power the kernels reach farthest: what they cannot fill is no part of a window.
-        reach = 5 * np.hypot(SPEED_OF_LIGHT / (FWHM_PER_SIGMA * resolutions[0]), vbroad) / SPEED_OF_LIGHT
+        reach = reach_kms(resolutions[0], {"vbroad": vbroad}) / SPEED_OF_LIGHT
         instrument = Instrument.single(lo * (1 + reach), hi * (1 - reach), resolutions[1], FINE, medium=emulator.medium)
         forecast = Forecast(
             emulator, labels, Exposure(instrument, 1.0, continuum_terms=0), priors=priors, vbroad=vbroad
@@ -175,19 +180,13 @@ class _Problem(eqx.Module):
         centre, half, log_resolution = self.place(free)
         resolution = jnp.exp(log_resolution)
         blur = (SPEED_OF_LIGHT / FWHM_PER_SIGMA) ** 2 * (1 / resolution**2 - 1 / self.resolutions[1] ** 2)
-        see = lambda flux, rv, width: self.operator(flux, rv, jnp.sqrt(width**2 + blur))
-        zero, width = jnp.float32(0.0), jnp.float32(self.vbroad)
-        flux, by_rv = jax.jvp(lambda v: see(self.flux, v, width), (zero,), (zero + 1,))
-        by_width = jax.jvp(lambda w: see(self.flux, zero, w), (width,), (zero + 1,))[1]
-        by_label = jax.vmap(lambda row: 1.0 - see(1.0 - row, zero, width))(
-            self.rows
-        )  # the operator is linear in 1 − flux
+        see = lambda flux, rv, vbroad, _: self.operator(flux, rv, jnp.sqrt(vbroad**2 + blur))
+        kernel = {"rv": jnp.float32(0.0), "vbroad": jnp.float32(self.vbroad)}
+        flux, rows = pixel_derivatives(see, self.flux, self.rows, kernel, each=lambda f, rows: jax.vmap(f)(rows))
         x = (self.log_wavelength - centre) / half
         inside = jax.nn.sigmoid((1 - x) / EDGE) * jax.nn.sigmoid((1 + x) / EDGE)
-        terms = (
-            jnp.cos(jnp.arange(self.terms, dtype=jnp.float32)[:, None] * jnp.arccos(jnp.clip(x, -0.999, 0.999))) * flux
-        )
-        rows = jnp.concatenate([by_label, by_rv[None], by_width[None], terms]) * jnp.sqrt(inside)
+        terms = jnp.cos(jnp.arange(self.terms)[:, None] * jnp.arccos(jnp.clip(x, -0.999, 0.999))) * flux
+        rows = jnp.concatenate([rows, terms]) * jnp.sqrt(inside)
         prior = jnp.concatenate([self.prior, jnp.zeros(2), jnp.ones(self.terms)])
         step = jnp.exp(self.middle + self.log_wavelength) / (FINE * self.resolutions[1])
         per_pixel = FINE * self.resolutions[1] / (resolution * self.camera.pixels_per_fwhm)

@@ -11,18 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..emulators import EmulatorUncertainty, shipped_uncertainty
-from ..errors import EmuinferError
-from .bounds import unwhiten_transposed
-
-
-def find_uncertainty(emulator, uncertainty) -> EmulatorUncertainty | None:
-    """`uncertainty` itself, or for `"shipped"` the one that was learned on this emulator, None if there is none."""
-    if isinstance(uncertainty, EmulatorUncertainty):
-        return uncertainty
-    if uncertainty != "shipped":
-        raise EmuinferError(f"uncertainty must be an EmulatorUncertainty, 'shipped' or None; got {uncertainty!r}.")
-    return shipped_uncertainty(emulator)
+from .fisher import unwhiten_transposed
 
 
 def emulator_covariance(forecast, uncertainty, covariance, snr_factor=1.0) -> np.ndarray:
@@ -50,7 +39,7 @@ def grid_response(forecast, covariance, snr_factor=1.0) -> np.ndarray:
         weighted = unwhiten_transposed(np.concatenate([shared, terms]), s.sigma / snr_factor, s.correlation)
         everywhere = np.zeros((len(weighted), len(s.keep)))
         everywhere[:, s.keep] = weighted
-        back = _transposed(s.operator, forecast._device_values(), jnp.zeros(len(forecast.grid)), everywhere)
+        back = _transposed(s.operator, forecast.device_values(), jnp.zeros(len(forecast.grid)), everywhere)
         on_grid[:n] += back[:n]
         on_grid[start : start + len(terms)] += back[n:]
         start += len(terms)

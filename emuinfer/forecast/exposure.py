@@ -76,3 +76,19 @@ class Exposure:
             raise EmuinferError(f"snr = {worst} must be a positive number everywhere; mask pixels without signal.")
         factor = {"pixel": 1.0, "resolution_element": 1 / arm.pixels_per_fwhm, "angstrom": wavelength * arm.pixel_step}
         return snr * np.sqrt(self.count * factor[self.per])
+
+    def describe(self) -> dict:
+        """Plain values, for tables; a signal-to-noise ratio that varies as its kind."""
+        arms = self.instrument.arms
+        alike = lambda values: values[0] if len(set(values)) == 1 else list(values)
+        varies = "function" if callable(self.snr) else "curve" if np.ndim(self.snr) else None
+        return {
+            "instrument": self.instrument.name,
+            "resolution": alike([arm.resolution for arm in arms]),
+            "pixels_per_fwhm": alike([arm.pixels_per_fwhm for arm in arms]),
+            "snr": varies or float(self.snr),
+            "snr_per": self.per,
+            "exposures": float(self.count),
+            "mask": [[float(lo), float(hi)] for lo, hi in self.mask],
+            "correlation_pixels": float(self.correlation_pixels),
+        }

@@ -6,11 +6,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from ..deprecation import renamed_arguments
 from ..errors import EmuinferError
 from ..forward.continuum import chebyshev_basis, default_terms
-from .bounds import invert, step_sizes
-from .forecast import Exposure, Forecast, pixel_flux
+from .derivatives import KERNELS, grid_derivatives, pixel_derivatives
+from .exposure import Exposure
+from .fisher import covariance_of, invert, step_sizes, whiten
+from .forecast import Forecast
 from .instruments import Instrument
 
 BATCH = 8  # stars whose derivatives are held at once
@@ -56,10 +60,8 @@ def bounds_map(emulator, labels, exposures, *, batch: int = BATCH, **options) ->
     unit = step_sizes(space, forecast.names)
     spectra = tuple(_device_spectrum(s) for s in forecast.spectra)
     kernels = {n: jnp.float32(forecast.values[n]) for n in forecast.kernels}
-    scale = jnp.asarray(unit[: len(forecast.shared)], jnp.float32)
-    triangles = _triangles(
-        forecast._flux_of, spectra, jnp.asarray(labels, jnp.float32), kernels, scale, forecast.shared, space, int(batch)
-    )
+    on_device = jnp.asarray(labels, jnp.float32)
+    triangles = _triangles(forecast._flux_of, spectra, on_device, kernels, forecast.shared, space, int(batch))
     prior = np.r_[forecast.prior, *(np.full(len(s.basis), s.terms_sd**-2.0) for s in forecast.spectra)] * unit**2
     n = len(forecast.shared)
     covariance, conditional = np.full((len(labels), n, n), np.nan), np.full((len(labels), n), np.nan)
@@ -75,30 +77,24 @@ def bounds_map(emulator, labels, exposures, *, batch: int = BATCH, **options) ->
 
 def _device_spectrum(s):
     as32 = lambda a: None if a is None else jnp.asarray(a, jnp.float32)
-    return s.operator, as32(s.basis), as32(1 / s.sigma), as32(s.correlation), jnp.asarray(np.flatnonzero(s.keep))
+    return s.operator, as32(s.basis), as32(s.sigma), as32(s.correlation), jnp.asarray(np.flatnonzero(s.keep))
 
 
 @eqx.filter_jit
-def _triangles(flux_of, spectra, labels, kernels, unit, shared, space, batch):
+def _triangles(flux_of, spectra, labels: Float[Array, "n n_labels"], kernels, shared, space, batch):
     """Upper triangular factors `(n, k, k)` of the whitened derivatives of every star by its k free parameters."""
+    order = (*space.names, *(n for n in KERNELS if n in kernels))
+    free = np.array([order.index(n) for n in shared])
+    total = sum(len(basis) for _, basis, *_ in spectra)
 
     def one(row):
-        start = {**space.to_dict(row), **kernels}
-
-        def flux(step):
-            at = {**start, **{n: start[n] + unit[i] * step[i] for i, n in enumerate(shared)}}
-            return [pixel_flux(flux_of, operator, at, space)[keep] for operator, *_, keep in spectra]
-
-        zero = jnp.zeros(len(shared), jnp.float32)
-        blocks, total = [], sum(len(basis) for _, basis, *_ in spectra)
-        before = 0
-        for model, rows, (_, basis, root, rho, _) in zip(flux(zero), jax.jacfwd(flux)(zero), spectra):
+        flux, by_label = grid_derivatives(flux_of, space.scale(row))
+        blocks, before = [], 0
+        for operator, basis, sigma, rho, keep in spectra:
+            model, rows = pixel_derivatives(operator, flux, by_label, kernels)
+            model = model[keep]
             terms = jnp.zeros((total, len(model))).at[before : before + len(basis)].set(basis * model)
-            white = jnp.concatenate([rows.T, terms]) * root
-            if rho is not None:
-                changed = (white[:, 1:] - rho * white[:, :-1]) / jnp.sqrt(1 - rho**2)
-                white = jnp.concatenate([white[:, :1], changed], axis=1)
-            blocks.append(white)
+            blocks.append(whiten(jnp.concatenate([rows[free][:, keep], terms]), sigma, rho, jnp))
             before += len(basis)
         return jnp.linalg.qr(jnp.concatenate(blocks, axis=1).T, mode="r")
 
@@ -134,19 +130,23 @@ def map_teff_logg(emulator, teff, logg, exposures, *, others=None, **kwargs) -> 
 # Scans for one star
 
 
-def against_snr(forecast: Forecast, factors, *, uncertainty=None) -> dict[str, np.ndarray]:
-    """Bounds by name, `(n,)`, with every S/N of the forecast multiplied by `factors` `(n,)`; with an `uncertainty` the
-    `limited` ones."""
-    bounds = [forecast.bounds(float(f), uncertainty=uncertainty) for f in factors]
+@renamed_arguments(uncertainty="emulator_error")
+def against_snr(forecast: Forecast, factors, *, emulator_error=None) -> dict[str, np.ndarray]:
+    """Bounds by name, `(n,)`, with every S/N of the forecast multiplied by `factors` `(n,)`; with an `emulator_error` (as
+    of `Forecast.bounds`) the `limited` ones."""
+    bounds = [forecast.bounds(float(f), emulator_error=emulator_error) for f in factors]
     rows = [b.limited or b.marginal for b in bounds]
     return {n: np.array([r[n] for r in rows]) for n in forecast.shared}
 
 
-def snr_needed(forecast: Forecast, name: str, precision: float = 0.1, *, uncertainty=None, most: float = 1e5) -> float:
+@renamed_arguments(uncertainty="emulator_error")
+def snr_needed(
+    forecast: Forecast, name: str, precision: float = 0.1, *, emulator_error=None, most: float = 1e5
+) -> float:
     """The factor on every S/N of the forecast with which the bound on `name` is `precision`; the S/N itself where the
     forecast was made with `snr=1`.
 
-    With an `uncertainty` the emulator's floor counts too. Infinite where no S/N up to `most` times the present suffices;
+    With an `emulator_error` the emulator's floor counts too. Infinite where no S/N up to `most` times the present suffices;
     0 where the priors alone are as sharp.
     """
     from scipy.optimize import brentq
@@ -155,7 +155,7 @@ def snr_needed(forecast: Forecast, name: str, precision: float = 0.1, *, uncerta
         raise EmuinferError(f"precision = {precision} must be a positive number.")
 
     def excess(log_factor):
-        bounds = forecast.bounds(float(np.exp(log_factor)), uncertainty=uncertainty)
+        bounds = forecast.bounds(float(np.exp(log_factor)), emulator_error=emulator_error)
         values = bounds.limited or bounds.marginal
         if name not in forecast.shared:
             raise EmuinferError(f"'{name}' is not a free parameter; there are {', '.join(forecast.shared)}.")
@@ -181,7 +181,7 @@ def against_resolution(
         lo, hi = window
         instrument = Instrument.single(lo, hi, float(resolution), pixels_per_fwhm, medium=emulator.medium)
         forecast = Forecast(emulator, labels, Exposure(instrument, snr, snr_per), **options)
-        rows.append(forecast.bounds(uncertainty=None).marginal)
+        rows.append(forecast.bounds(emulator_error=None).marginal)
     return {n: np.array([r[n] for r in rows]) for n in forecast.shared}
 
 
@@ -241,13 +241,10 @@ def _cut(s, inside):
 
 
 def _bound_from(forecast, spectrum, name):
-    shared, terms = spectrum.whitened()
-    k = len(terms)
-    rows = np.concatenate([shared, terms])
-    fisher = rows @ rows.T + np.diag(np.r_[forecast.prior, np.full(k, spectrum.terms_sd**-2.0)])
-    names = (*forecast.shared, *(f"continuum[{i}]" for i in range(k)))
-    unit, i = step_sizes(forecast.space, names), forecast.shared.index(name)
+    names = (*forecast.shared, *(f"continuum[{i}]" for i in range(len(spectrum.terms))))
     try:
-        return float(np.sqrt(invert(fisher * np.outer(unit, unit), names)[i, i]) * unit[i])
+        covariance = covariance_of(spectrum.fisher(forecast.prior), names, forecast.space)
     except EmuinferError:
         return np.nan
+    i = forecast.shared.index(name)
+    return float(np.sqrt(covariance[i, i]))

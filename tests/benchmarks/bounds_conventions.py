@@ -16,16 +16,13 @@ import numpy as np
 import numpyro.distributions as dist
 
 import emuinfer as ei
-from emuinfer.forecast.cramer_rao import cramer_rao
-from emuinfer.forecast.forecast import Exposure, Forecast
-from emuinfer.forecast.instruments import Instrument
-from emuinfer.forecast.maps import best_window
+from emuinfer.forecast import Exposure, Forecast, Instrument, best_window, cramer_rao
 from emuinfer.labels.space import solar_labels
 
 from .bounds_synthesis import of_synthesis
 
 RESULTS = Path(__file__).parent / "results"
-KNOWN = {"broadening": "none", "continuum_terms": 0, "uncertainty": None}
+KNOWN = {"broadening": "none", "continuum_terms": 0, "emulator_error": None}
 # Standard deviations of the HMC samples that come with Sandford et al. 2020 (notebooks, appendix E of the paper), by S/N
 PUBLISHED = {
     "teff": {30: 30.2, 50: 20.1, 100: 11.0, 200: 5.74}, "logg": {30: 0.114, 50: 0.0946, 100: 0.0578, 200: 0.0307},
@@ -63,7 +60,7 @@ def main():
     known = cramer_rao(emulator, giant, deimos_like, 100.0, priors={"rv": 0.0}, **KNOWN)
     tangent = of_synthesis(_Backend(emulator), np.asarray(space.to_array(giant)), space)
     stepped = cramer_rao(tangent, giant, deimos_like, 100.0, priors={"rv": 0.0}, **KNOWN)
-    free = cramer_rao(emulator, giant, deimos_like, 100.0, uncertainty=None)
+    free = cramer_rao(emulator, giant, deimos_like, 100.0, emulator_error=None)
     out["published steps over derivatives"] = {n: stepped.marginal[n] / known.marginal[n] for n in known.names}
     out["nuisances free over known"] = {n: free.marginal[n] / known.marginal[n] for n in known.names}
     priors = {

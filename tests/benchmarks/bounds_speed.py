@@ -15,9 +15,7 @@ import numpy as np
 
 import emuinfer as ei
 from emuinfer.emulators import shipped_uncertainty
-from emuinfer.forecast.forecast import Exposure, Forecast
-from emuinfer.forecast.instruments import Instrument
-from emuinfer.forecast.maps import bounds_map
+from emuinfer.forecast import Exposure, Forecast, Instrument, bounds_map
 
 from .bounds_truth import stars
 
@@ -42,7 +40,7 @@ def main():
             for i in range(ROUNDS + 1):
                 begin = time.perf_counter()
                 forecast = Forecast(e, labels[i], Exposure(WIDE, 100.0))
-                forecast.bounds(uncertainty=floor)
+                forecast.bounds(emulator_error=floor)
                 times.append(time.perf_counter() - begin)
             what = f"bounds of a star, {name}" + (", with the emulator's floor" if floor is not None else "")
             rows.append({"what": what, "pixels": forecast.n_pix, "parameters": len(forecast.names), "first_s": times[0],

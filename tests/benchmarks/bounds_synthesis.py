@@ -24,8 +24,7 @@ import numpy as np
 import emuinfer as ei
 from emuinfer.emulators import Emulator, emulator_hash, list_emulators
 from emuinfer.emulators.training import fit_logit_gp, fit_mlp
-from emuinfer.forecast.cramer_rao import cramer_rao
-from emuinfer.forecast.instruments import Instrument
+from emuinfer.forecast import Instrument, cramer_rao
 from emuinfer.grids import Grid
 from emuinfer.grids.split import flagship_split
 from emuinfer.synthesis import make_backend
@@ -169,7 +168,7 @@ def main():
     backend, each, titanium = make_backend(), [], sun_and_titanium(emulators, space)
     for i, labels in enumerate(stars(space, arguments.stars)):
         sources = {"LTE synthesis": of_synthesis(backend, labels, space), **emulators}
-        bounds = {k: cramer_rao(e, labels, INSTRUMENT, 100.0, uncertainty=None).marginal for k, e in sources.items()}
+        bounds = {k: cramer_rao(e, labels, INSTRUMENT, 100.0, emulator_error=None).marginal for k, e in sources.items()}
         each.append({k: {n: b[n] for n in (*space.names, "rv", "vbroad")} for k, b in bounds.items()})
         print(f"{i}: {time.perf_counter() - begin:.0f} s", flush=True)
         table = {}

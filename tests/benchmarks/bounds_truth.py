@@ -20,8 +20,8 @@ import numpy as np
 import emuinfer as ei
 from emuinfer.emulators import fit_local
 from emuinfer.emulators.local import LocalSpectrum
-from emuinfer.forecast.forecast import Exposure, Forecast, pixel_flux
-from emuinfer.forecast.instruments import Instrument
+from emuinfer.forecast import Exposure, Forecast, Instrument
+from emuinfer.forecast.derivatives import pixel_flux
 from emuinfer.forward.continuum import Continuum
 from emuinfer.labels.design import sobol_design
 from emuinfer.likelihoods.priors import domain_penalty
@@ -130,7 +130,7 @@ def fitted(star, start, unit, covariance, noise):
 def run_star(emulator, labels, snr, density, seed, draws):
     space = emulator.label_space
     forecast = Forecast(emulator, labels, Exposure(INSTRUMENT, snr))
-    bounds = forecast.bounds(uncertainty=None)
+    bounds = forecast.bounds(emulator_error=None)
     spectrum, n = forecast.spectra[0], len(space) + 2
     unit = np.r_[space.half_width, 1.0, 1.0]
     covariance = bounds.covariance[:n, :n] / np.outer(unit, unit)

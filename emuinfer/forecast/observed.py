@@ -1,0 +1,198 @@
+"""Cramér–Rao bounds of an observation that exists: what a fit of its model could reach at best."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..deprecation import renamed_arguments
+from ..emulators import reduce_emulator
+from ..errors import EmuinferError
+from ..forward.operator import SpectrumOperator
+from ..labels import solar_labels, star_labels
+from ..likelihoods import JointModel, Noise, PixelLikelihood, SpectrumModel, StellarModel
+from ..observations import Observation
+from .bounds import Bounds
+from .derivatives import KERNELS, grid_derivatives, pixel_derivatives_jit
+from .fisher import covariance_of, information, prior_information, step_sizes
+from .instruments import Arm
+from .parameters import BROADENING_KMS
+from .star import read_star
+
+NO_JITTER = -10.0  # log10
+
+
+def model_bounds(
+    model: SpectrumModel,
+    labels,
+    *,
+    rv=None,
+    vbroad=None,
+    vsini=None,
+    log10_jitter=None,
+    continuum=None,
+    model_error: bool = False,
+    full: bool = False,
+) -> Bounds:
+    """Cramér–Rao bounds of the observation that `model` describes, for a star with these labels.
+
+    Free are the parameters that the model samples, and the coefficients of its continuum. Parameters with a fixed value in
+    the model count as known. A prior adds its curvature −d² log p/dθ² where that is positive: 1/sd² for a Gaussian, nothing
+    for a flat one, whose edges the bound does not know; the continuum has its own Gaussian prior. Noise is known: a free
+    jitter would not change the bounds, as for Gaussian noise the information of mean and variance do not mix. The arms of a
+    `JointModel` add their information, each with its continuum, velocity offset and jitter.
+
+    **Arguments:**
+
+    - `labels`: of the star, as a mapping or array `(n_labels,)`, and its nuisances if known; or the table, the posterior or
+      the path of a fit's result (`read_star`). Labels that are left out have the model's fixed value, or the Sun's, with a
+      note.
+    - `rv`: km/s; by default what `labels` says, or else the model's fixed value or first guess.
+    - `vbroad`, `vsini`: km/s; by default what `labels` says, or else the model's fixed value or 3. They matter: near 0 there
+      is no information.
+    - `log10_jitter`: adds (jitter × continuum)² to the variance, in all arms; by default what `labels` says, or else the
+      model's fixed value, or no jitter.
+    - `continuum`: Chebyshev coefficients `(n_terms,)` in units of the scaled data, of several arms a sequence of them; by
+      default those that fit the data best.
+    - `model_error`: add the variance that a fit gives to errors of the lines and of the emulator (`StellarModel`). By
+      default the noise is that of the data alone, as usual for such bounds.
+    - `full`: derivatives of the full emulator instead of the reduced one.
+
+    **Raises:** `LabelError` on labels outside the emulator's domain, `EmuinferError` if the information is singular, naming
+    the combination of parameters that the data do not determine.
+    """
+    star = read_star(labels, model.label_space, model.fixed)
+    given = {"rv": rv, "vbroad": vbroad, "vsini": vsini, "log10_jitter": log10_jitter}
+    values = _values(model, star, {n: float(v) for n, v in given.items() if v is not None})
+    free = [n for n in model.names if not n.startswith("log10_jitter")]
+    likelihood = model.likelihood.with_emulators(model.full_on_grid()) if full else model.likelihood
+    if model_error:
+        likelihood = _with_model_variance(likelihood, _on_device(values))
+    parts, several = likelihood.parts(values), isinstance(model, JointModel)
+    coefficients = [None] * len(parts) if continuum is None else list(continuum) if several else [continuum]
+    arms, found = [], {}
+    for k, (spectrum, own) in enumerate(parts, start=1):
+        shared, terms, used = _arm(spectrum, own, free, k, coefficients[k - 1])
+        arms.append((shared, terms, np.asarray(spectrum.continuum.sd, float)))
+        found |= {f"continuum{f'_{k}' * several}[{i}]": float(c) for i, c in enumerate(used)}
+    names = (*free, *found)
+    prior = np.array([prior_information(model.all_priors[n], values[n]) for n in free])
+    fisher = information(arms, prior)
+    covariance = covariance_of(fisher, names, model.label_space)
+    values = {n: v for n, v in values.items() if not n.startswith("log10_jitter")} | found
+    units = {n: model.units.get(n, "") for n in names}
+    return Bounds(names, values, fisher, covariance, units, notes=star.notes)
+
+
+def _values(model, star, given) -> dict[str, float]:
+    """A number for every parameter of the model."""
+    said = star.nuisances | given
+    jitter = said.pop("log10_jitter", None)
+    if unknown := [n for n in said if n not in model.nuisance_priors]:
+        name = unknown[0]
+        raise EmuinferError(
+            f"{name} = {said[name]} was given, but the model has no {name} (broadening='{model.broadening}')."
+        )
+    values = dict(star.labels)
+    for name in model.nuisance_priors:
+        if name.startswith("log10_jitter"):
+            default = model.fixed.get(name, NO_JITTER) if jitter is None else jitter
+        else:
+            guess = BROADENING_KMS if name in ("vbroad", "vsini") else model.first_guesses(name)[0]
+            default = model.fixed.get(name, guess)
+        values[name] = float(said.get(name, default))
+    return values
+
+
+def _arm(spectrum: PixelLikelihood, values, free, k, coefficients):
+    """Of the k-th spectrum, the whitened derivatives by the parameters of `free` `(n_free, n_pix)` and by the coefficients
+    of the continuum `(n_terms, n_pix)`, and the coefficients."""
+    forward, continuum, noise = spectrum.forward, spectrum.continuum, spectrum.noise
+    space = forward.label_space
+    if coefficients is None:
+        coefficients = _coefficients(spectrum, _on_device(values))
+    coefficients = np.asarray(coefficients, float)
+    scaled = jnp.asarray(space.scale(np.array([values[n] for n in space.names])), jnp.float32)
+    flux, by_label = grid_derivatives(forward.emulator.grid_flux, scaled)
+    kernel = _on_device({n: values[n] for n in KERNELS if n in values})
+    flux, rows = (np.asarray(a, float) for a in pixel_derivatives_jit(forward.operator, flux, by_label, kernel))
+    order = (*space.names, *kernel)
+    by_name = dict(zip(order, rows / step_sizes(space, order)[:, None]))
+    by_name[f"rv_offset_{k}"] = by_name["rv"]
+    terms = np.asarray(continuum.basis[: continuum.n_terms], float)
+    shared = np.stack([by_name.get(n, np.zeros_like(flux)) for n in free]) * (coefficients @ terms)
+    rows = np.asarray(noise.white(jnp.asarray(np.concatenate([shared, terms * flux]), jnp.float32)), float)
+    rows = rows / _sigma(noise, values["log10_jitter"])
+    return rows[: len(free)], rows[len(free) :], coefficients
+
+
+def _sigma(noise: Noise, log10_jitter) -> np.ndarray:
+    """Total standard deviation at the pixels, infinite where they are not used, `(n_pix,)`."""
+    variance = np.asarray(noise.variance, float) + np.asarray(noise.model_variance, float)
+    if log10_jitter > NO_JITTER:
+        variance = variance + (10.0**log10_jitter * np.asarray(noise.level, float)) ** 2
+    weight = np.asarray(noise.weight, float)
+    return np.where(weight > 0, np.sqrt(variance / np.maximum(weight, 1e-30)), np.inf)
+
+
+def _on_device(values: dict) -> dict:
+    return {n: jnp.float32(v) for n, v in values.items()}
+
+
+@eqx.filter_jit
+def _coefficients(spectrum, values) -> Float[Array, " n_terms"]:
+    """The coefficients of the continuum that fit the spectrum best."""
+    return spectrum.marginal(values)[1]
+
+
+@eqx.filter_jit
+def _with_model_variance(likelihood, values):
+    return likelihood.with_model_variance(values)
+
+
+@renamed_arguments(sampling="pixels_per_fwhm")
+def instrument_model(
+    emulator,
+    *,
+    wavelength_range: tuple[float, float],
+    resolution: float,
+    snr: float,
+    pixels_per_fwhm: float = 3.0,
+    labels=None,
+    vbroad: float = BROADENING_KMS,
+    vsini: float = BROADENING_KMS,
+    **options,
+) -> StellarModel:
+    """The model of a spectrum that an instrument would take: noise-free flux at velocity 0, with the noise's size known.
+
+    **Arguments:**
+
+    - `wavelength_range`: Å in the emulator's medium, within the emulator's range.
+    - `resolution`: λ/FWHM of the Gaussian line spread function; `pixels_per_fwhm` pixels to each, uniform in ln λ.
+    - `snr`: signal-to-noise ratio per pixel at the continuum; every pixel's noise is 1/`snr`.
+    - `labels`: of the star; the Sun's by default (`solar_labels`). `vbroad`, `vsini`: km/s, used as `broadening` says.
+    - `options`: for `StellarModel` (`priors`, `broadening`, `continuum_terms`, …).
+
+    Pixels within about 70 km/s of the ends of the emulator's range are left out, as in every fit.
+
+    **Raises:** `EmulatorError` if the range leaves the emulator's, `LabelError` on labels outside its domain.
+    """
+    if not (np.isfinite(snr) and snr > 0):
+        raise EmuinferError(f"snr = {snr} must be a positive number.")
+    emulator.check_wavelength(wavelength_range)
+    wavelength = Arm(*wavelength_range, resolution, pixels_per_fwhm).pixels()
+    space = emulator.label_space
+    star = star_labels(space, solar_labels(space) if labels is None else labels)
+    reduced = reduce_emulator(emulator, progress=options.get("progress", True))
+    broadening = options.get("broadening", "vbroad")
+    kernel = {
+        "vbroad": vbroad if broadening in ("vbroad", "both") else 0,
+        "vsini": vsini if broadening in ("vsini", "both") else 0,
+    }
+    operator = SpectrumOperator(reduced.config.wavelength, wavelength, resolution)
+    scaled = jnp.asarray(space.scale(np.array(list(star.values()))), jnp.float32)
+    flux = np.asarray(operator(reduced.grid_flux(scaled), 0.0, **kernel), float)
+    observation = Observation(
+        wavelength, flux, 1.0 / snr, resolution=resolution, medium=emulator.medium, name="instrument", clip=None
+    )
+    return StellarModel(emulator, observation, **{"rv_range": (-30.0, 30.0), **options})
