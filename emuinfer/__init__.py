@@ -15,6 +15,7 @@ _LAZY = {
     "save_emulator": ".emulators",
     "list_emulators": ".emulators",
     "reduce_emulator": ".emulators",
+    "train_on_grid": ".emulators.training",
     "StellarModel": ".likelihoods",
     "JointModel": ".likelihoods",
     "SamplingConfig": ".inference",

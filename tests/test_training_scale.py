@@ -268,4 +268,4 @@ def test_pretrain_on_the_command_line(cli, tmp_path, monkeypatch):
     assert emulator.config.width == 8 and emulator.labels == SPACE.names
     assert (tmp_path / "new.run" / "checkpoint.eqx").exists()
     status, _, err = cli("pretrain", *sizes, "--heads", 3, *ring, "-q", "--output", tmp_path / "other")
-    assert status == 1 and "--width must be a multiple of --heads" in err
+    assert status == 1 and "width (--width) must be a multiple of heads (--heads); got 8 and 3." in err

@@ -19,7 +19,7 @@ def split_rows(n: int, held_out: float = 0.1, seed: int = 0, *, shuffled: bool =
     elif 0 < held_out <= 0.5:
         count = max(1, round(held_out * n))
     else:
-        raise GridError(f"held_out must be above 0 and at most 0.5; got {held_out}.")
+        raise GridError(f"held_out (--held-out) must be above 0 and at most 0.5; got {held_out}.")
     if n < 2 or not 0 < count < n:
         raise GridError(f"A grid of {n} spectra cannot be split into two parts.")
     rng = np.random.default_rng(seed)

@@ -187,7 +187,9 @@ def make_step(static, optimiser, config: LoopSettings, groups: Groups):
         # Early on the average follows the weights closely, later it remembers about 1/(1 - average) steps.
         steps = jnp.asarray(state.step, jnp.float32)
         keep = jnp.minimum(config.average, (1.0 + steps) / (10.0 + steps))
-        average = jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, state.average, params)
+        # Frozen weights are their own average; rounding would let it drift.
+        mean = lambda path, a, p: keep * a + (1 - keep) * p if groups(path, p).rate else p
+        average = jax.tree_util.tree_map_with_path(mean, state.average, params)
         return TrainState(params, average, opt_state, state.step + 1), {"loss": value, **figures}
 
     return step

@@ -1,9 +1,13 @@
 """Spectra for training: checks, and where the batches of each step come from."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ...errors import TrainingError
+from ...grids.grid import Grid
 from ...labels.check import label_rows, require_same_labels, row_list
+from ..base import Emulator
 from .config import TrainConfig
 
 
@@ -32,6 +36,20 @@ def describe_spectra(emulator, labels, flux, wavelength) -> str:
         f"{flux.shape[0]} spectra of {flux.shape[1]} pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å, "
         f"mean flux {flux.mean(dtype=np.float64):.5g}, mean {means}"
     )
+
+
+class Trained(NamedTuple):
+    """A trained emulator and the card that `save_emulator` writes beside it."""
+
+    emulator: Emulator
+    card: dict
+
+
+def opened(grid, lazy: bool = False):
+    """`(grid, what messages call it)` for a `Grid` or its file."""
+    if grid is None or isinstance(grid, Grid):
+        return grid, "the grid"
+    return Grid.load(grid, lazy=lazy), str(grid)
 
 
 def require_pixels(theirs, their_name: str, ours, our_name: str) -> None:

@@ -1,5 +1,7 @@
 """Pretraining on spectra of simple physics that are made on the device as training goes, and never read from disk."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,12 @@ from jaxtyping import Array, Float, Int
 from ...errors import TrainingError
 from ...labels.check import require_same_labels
 from ...labels.design import sobol_design
+from ...labels.windows import window as window_by_name
 from ...training.batches import Ring
+from ..transformer import TransformerPayne
+from .config import TrainConfig
+from .data import Trained, labels_for, opened, require_pixels
+from .start import known_emulator, new_transformer
 from .train import train_on
 
 
@@ -88,3 +95,53 @@ def pretrain(emulator, synthesizer, wavelength, *, config, ring=2048, renew=4, c
         emulator, source, described, wavelength,
         config=config, held_out=held_out, directory=directory, resume=resume, progress=progress,
     )  # fmt: skip
+
+
+def pretrain_on_window(
+    window=None,
+    init=None,
+    config: TrainConfig | None = None,
+    *,
+    sizes: dict | None = None,
+    ring: int = 2048,
+    renew: int = 4,
+    chunk: int = 16,
+    validation=None,
+    directory=None,
+    resume: bool = True,
+    progress: bool = True,
+) -> Trained:
+    """A transformer trained on endless LTE spectra of a window: what `emuinfer pretrain` does, as one call.
+
+    **Arguments:**
+
+    - `window`: a `Window` or its name; the default one for None.
+    - `init`: a `TransformerPayne`, its name or the path of its card, to go on with; or None for a new one of `sizes` (fields of
+      `TransformerConfig`), without a bilinear part.
+    - `validation`: a grid (or its file) on the window's pixels, whose first 64 spectra measure the error.
+    - the rest is as in `pretrain`.
+
+    **Returns:** `(emulator, card)`, for `save_emulator`. **Raises:** `TrainingError` as `pretrain`, and when what is given does
+    not fit the window.
+    """
+    from ...synthesis import LTESynthesizer
+
+    config, entry = config or TrainConfig(), window_by_name(window)
+    synthesizer, wavelength = LTESynthesizer(window=entry), entry.native_wavelength
+    if init is None:
+        parent, sizes = None, {**(sizes or {}), "rank": 0}
+        emulator = new_transformer(synthesizer.labels, wavelength, entry.medium, sizes, config.seed)
+    else:
+        emulator, parent = known_emulator(init, TransformerPayne)
+    held_out = None
+    if validation is not None:
+        grid, name = opened(validation, lazy=True)
+        require_pixels(grid.wavelength, name, wavelength, "the synthesis")
+        held_out = labels_for(emulator, grid, "the emulator", name)[:64], np.asarray(grid.flux[:64])
+    made = {"ring": ring, "renew": renew, "chunk": chunk}
+    trained = pretrain(
+        emulator, synthesizer, wavelength,
+        config=config, **made, held_out=held_out, directory=directory, resume=resume, progress=progress,
+    )  # fmt: skip
+    recipe = {**dataclasses.asdict(config), **made, "init": parent}
+    return Trained(trained, {"title": "Transformer of LTE spectra", "recipe": recipe, "synthesis": "LTE, emuinfer"})

@@ -1,8 +1,14 @@
-"""A transformer that starts from principal components: its trunk and branch do at once what is bilinear in x.
+"""Where the training of a transformer starts: from an earlier one, from random weights, or from principal components.
 
-The coefficients that the branch learns come from spectra, or from the Gaussian processes of a `LogitGP` at any number of
-labels, which is multi-fidelity learning when those were fitted to simple and realistic spectra jointly.
+With components, trunk and branch do at once what is bilinear in x. The coefficients that the branch learns come
+from spectra, or from the Gaussian processes of a `LogitGP` at any number of labels, which is multi-fidelity learning when those
+were fitted to simple and realistic spectra jointly.
 """
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -12,10 +18,92 @@ import numpy as np
 from ...errors import TrainingError
 from ...labels.design import sobol_design
 from ...labels.features import gp_features
-from ..base import to_link
+from ...training.checkpoint import GO_ON
+from ..base import Emulator, to_link
 from ..baselines.gaussian_process import LogitGP, matern52
 from ..components import fit_coefficients, principal_components
-from ..transformer import TransformerPayne
+from ..storage import emulator_hash, load_card, load_emulator, save_emulator
+from ..transformer import TransformerConfig, TransformerPayne
+
+
+def known_emulator(init, *kinds: type[Emulator]) -> tuple[Emulator, dict]:
+    """The emulator `init`, which may be a name or the path of a card, and what the card of its successor says of it.
+
+    Raises `TrainingError` if it is of none of these `kinds`.
+    """
+    if isinstance(init, Emulator):
+        emulator, described = init, {"hash": emulator_hash(init)}
+    else:
+        emulator, described = load_emulator(init), {"name": str(init), "hash": load_card(init)["hash"]}
+    if not isinstance(emulator, kinds):
+        teachers = ", and only Gaussian processes (logit_gp) can teach one" if LogitGP in kinds else ""
+        raise TrainingError(
+            f"'{described.get('name', 'init')}' is a '{emulator.kind}' emulator; only transformers can be trained "
+            f"further{teachers}."
+        )
+    return emulator, described
+
+
+def new_transformer(label_space, wavelength, medium: str, sizes: dict, seed: int) -> TransformerPayne:
+    """A transformer with random weights and tables on the pixels `wavelength` `(n_wave,)`; `sizes`: of `TransformerConfig`."""
+    # Periods below about two pixels would leave the emulator undetermined between them.
+    shortest = 2.4 * float(np.diff(np.log10(wavelength)).max())
+    longest = 2.0 * float(np.log10(wavelength[-1] / wavelength[0]))  # longer ones would all but be constants
+    fitting = {"shortest_period": shortest, "longest_period": longest, "table_nodes": len(wavelength)}
+    config = TransformerConfig(**{**fitting, **sizes})
+    if config.width % config.heads:
+        raise TrainingError(
+            f"width (--width) must be a multiple of heads (--heads); got {config.width} and {config.heads}."
+        )
+    return TransformerPayne(label_space, (wavelength[0], wavelength[-1]), medium, config, key=jax.random.key(seed))
+
+
+def starting_emulator(init, grid, rows, sizes: dict, seed: int, directory=None, progress=True):
+    """`(transformer, what its card says of init)` that training on `rows` of `grid` starts from; arguments as `train_on_grid`.
+
+    A new one has tables on the grid's pixels, and its bilinear part is set from a teacher, if that is `init`, or else from the
+    principal components of the rows, if the pixels are equally spaced, as the tables' nodes are. It is kept in `directory`,
+    so that a resumed run finds it.
+    """
+    space, wavelength, medium, limit, teacher, parent = (
+        grid.label_space,
+        grid.wavelength,
+        grid.medium,
+        len(rows) - 1,
+        None,
+        None,
+    )
+    if init is not None:
+        teacher, parent = known_emulator(init, TransformerPayne, LogitGP)
+        if isinstance(teacher, TransformerPayne):
+            return teacher, parent
+        space, wavelength, medium, limit = (
+            teacher.label_space,
+            teacher.grid.wavelength,
+            teacher.medium,
+            len(teacher.basis),
+        )
+        sizes = {**sizes, "epsilon": teacher.epsilon}
+    rank = min(sizes.get("rank", TransformerConfig.rank), limit, len(wavelength))
+    emulator = new_transformer(space, wavelength, medium, {**sizes, "rank": rank}, seed)
+    nodes = np.linspace(*emulator.wavelength_range, len(wavelength))
+    if not rank or np.abs(nodes - wavelength).max() > 1e-3:
+        return emulator, parent
+    # Another seed, size or grid would be another start: the name tells them apart.
+    what = [grid.hash, rows.tolist(), dataclasses.asdict(emulator.config), seed, *([parent["hash"]] if parent else [])]
+    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    path = None if directory is None else Path(directory) / f"start-{digest[:12]}"
+    if path is not None and path.with_suffix(".json").exists():
+        return load_emulator(path), parent
+    if teacher is not None:
+        emulator = start_from_teacher(emulator, teacher, seed=seed, progress=progress)
+    else:
+        labels, flux = space.to_array(grid.labels)[rows], grid.flux[rows]
+        emulator = start_from_components(emulator, labels, flux, wavelength, seed=seed, progress=progress)
+    if path is not None:
+        made_from = "principal components" if teacher is None else "Gaussian processes"
+        save_emulator(emulator, path, {"title": f"First weights, from {made_from}"}, error=TrainingError, remedy=GO_ON)
+    return emulator, parent
 
 
 def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, *, steps=4000, seed=0, progress=True):
