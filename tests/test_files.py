@@ -340,3 +340,25 @@ def test_differences_are_short_and_may_leave_out_what_one_side_lacks():
     only = files.differences(found, wanted, only_known=True)
     assert [d.name for d in only] == ["long"] and len(only[0].there) == 200 and only[0].now == "y"
     assert files.differences(found, wanted, ignored=("long", "new", "old")) == []
+
+
+# Compiled programs
+
+
+def test_compiled_programs_are_kept_in_the_cache_unless_the_user_has_said_where(tmp_path, monkeypatch):
+    import jax
+
+    settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in settings}
+    monkeypatch.setenv("EMUINFER_CACHE", str(tmp_path))
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "the user's"))
+        files.use_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "the user's") and not list(tmp_path.iterdir())
+        jax.config.update("jax_compilation_cache_dir", None)
+        files.use_compilation_cache()
+        folder = Path(jax.config.jax_compilation_cache_dir)
+        assert folder.is_dir() and folder.parent == tmp_path / "xla"
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

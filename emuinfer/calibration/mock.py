@@ -195,7 +195,7 @@ def observe(grid, rows, emulator, mock: Mock, priors: dict, path: Path) -> dict:
     """
 
     lo, hi = pixel_range(grid, emulator, mock)
-    wavelength = log_pixels(lo, hi, mock.resolution, mock.pixels_per_fwhm)
+    wavelength = log_pixels(lo, hi, 1 / (mock.resolution * mock.pixels_per_fwhm))
     labels = emulator.label_space.to_dict(labels_of(grid, rows, emulator.label_space))
     truth = {**labels, **nuisance_draws(mock, priors, len(rows))}
     clean = _through_instrument(grid, rows, wavelength, mock, truth)

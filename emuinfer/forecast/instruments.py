@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import EmuinferError, suggestion
 from ..wavelengths.medium import check_medium, convert_medium
+from ..wavelengths.uniform import count_log_pixels, log_pixels
 
 TABLE = Path(__file__).parents[1] / "data" / "instruments.ecsv"
 FEWEST = 8  # pixels; fewer are no spectrum
@@ -49,13 +50,13 @@ class Arm:
 
     def pixels(self) -> np.ndarray:
         """Wavelengths of the pixels in Å, uniform in ln λ from `lo`, `(n_pix,)`."""
-        count = int(np.floor(np.log(self.hi / self.lo) / self.pixel_step + 1e-9)) + 1
+        count = count_log_pixels(self.lo, self.hi, self.pixel_step)
         if not FEWEST <= count <= MOST:
             raise EmuinferError(
                 f"{self.lo:g}–{self.hi:g} Å at R = {self.resolution:g} with {self.pixels_per_fwhm:g} pixels per FWHM is "
                 f"{'only ' if count < FEWEST else ''}{count} pixels; {FEWEST} to {MOST} are possible."
             )
-        return self.lo * np.exp(np.arange(count) * self.pixel_step)
+        return log_pixels(self.lo, self.hi, self.pixel_step)
 
 
 @dataclasses.dataclass(frozen=True)

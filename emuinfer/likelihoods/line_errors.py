@@ -10,6 +10,7 @@ import json
 import numpy as np
 
 from ..errors import EmulatorError
+from ..files import write_arrays
 from ..labels.windows import window_of
 
 # Departures from LTE and from one-dimensional atmospheres change line strengths by 0.1 to 0.2 dex at [Fe/H] = -2.5 (Lind,
@@ -44,12 +45,10 @@ class LineErrors:
         return np.sqrt(self.relative_at(wavelength) ** 2 + (self.per_dex * (fe_h - self.fe_h)) ** 2)
 
     def save(self, path):
-        np.savez_compressed(
-            path,
-            wavelength=self.wavelength.astype(np.float32),
-            relative=self.relative.astype(np.float16),
-            meta=json.dumps({"fe_h": self.fe_h, "per_dex": self.per_dex, "medium": self.medium, **self.meta}),
-        )
+        """Write the table to an `.npz` file, as a whole."""
+        meta = {"fe_h": self.fe_h, "per_dex": self.per_dex, "medium": self.medium, **self.meta}
+        arrays = {"wavelength": self.wavelength.astype(np.float32), "relative": self.relative.astype(np.float16)}
+        write_arrays(path, {**arrays, "meta": json.dumps(meta)})
 
     @classmethod
     def load(cls, path) -> "LineErrors":

@@ -63,9 +63,14 @@ def log_grid(lo: float, hi: float, step_kms: float) -> np.ndarray:
     return velocity_grid(lo, hi, step_kms).wavelength
 
 
-def log_pixels(lo: float, hi: float, resolution: float, pixels_per_fwhm: float) -> np.ndarray:
-    """Pixels of a spectrograph, `(n_pix,)`: uniform in ln(wavelength) from `lo` to at most `hi` (Å), `pixels_per_fwhm` of
-    them to a full width of its line spread function of resolving power λ / FWHM = `resolution`."""
-    step = 1.0 / (resolution * pixels_per_fwhm)
-    count = int(np.floor(np.log(hi / lo) / step + 1e-9)) + 1
-    return lo * np.exp(step * np.arange(count))
+def count_log_pixels(lo: float, hi: float, step: float) -> int:
+    """How many pixels `log_pixels` makes."""
+    return int(np.floor(np.log(hi / lo) / step + 1e-9)) + 1
+
+
+def log_pixels(lo: float, hi: float, step: float) -> np.ndarray:
+    """Pixels of a spectrograph, `(n_pix,)`: uniform in ln(wavelength) from `lo` to at most `hi` (Å), `step` apart.
+
+    The step is 1 / (resolving power × pixels per full width at half maximum of the line spread function).
+    """
+    return lo * np.exp(step * np.arange(count_log_pixels(lo, hi, step)))
