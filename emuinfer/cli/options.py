@@ -29,7 +29,7 @@ class Broadening(enum.StrEnum):
 
 
 # Options that several commands have
-DEFAULT_EMULATOR = default_window().emulator
+DEFAULT_EMULATOR = str(default_window().emulator)
 EmulatorName = Annotated[str, typer.Option("--emulator", help="Name of a shipped emulator, or path of a card.")]
 WindowName = Annotated[
     str | None, typer.Option("--window", help="Window of wavelengths, labels and lines; the first by default.")

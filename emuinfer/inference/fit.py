@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import LabelError, SamplingError
 from ..labels import sobol_design
-from ..likelihoods import Likelihood, SpectrumModel, Unconstrained
+from ..likelihoods import Likelihood, SpectraLikelihood, SpectrumModel, Unconstrained
 from ..samplers.optimise import covariance_and_notes
 from . import steps
 from .config import STAR, SamplingConfig
@@ -35,7 +35,7 @@ class Fit:
 
     model: SpectrumModel
     density: Unconstrained
-    likelihood: Likelihood
+    likelihood: SpectraLikelihood
     z: np.ndarray
     config: SamplingConfig = STAR
     compressed: Likelihood | None = None
@@ -48,7 +48,7 @@ class Fit:
         return {k: float(v) for k, v in _constrain(self.density, jnp.asarray(self.z, jnp.float32)).items()}
 
     @property
-    def full(self) -> Likelihood:
+    def full(self) -> SpectraLikelihood:
         """The likelihood of the pixels through the full emulator."""
         return self.likelihood.with_emulators(self.model.full_on_grid())
 

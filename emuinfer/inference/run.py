@@ -70,7 +70,7 @@ def sample(
         values = fit.constrained(result.positions)
         clock = time.perf_counter()
         check = None
-        if config.verify:
+        if config.verify and fit.compressed is not None:
             complete = {k: np.asarray(v) for k, v in model.complete(values).items()}
             check = importance_check(fit.full, fit.compressed, complete, n=config.verify, seed=seed, progress=progress)
         verify_s = time.perf_counter() - clock

@@ -4,7 +4,7 @@
 (`full_on_grid`). Nothing here decides anything that depends on the star, so that one program serves all.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -27,7 +27,7 @@ class Localised(NamedTuple):
     z: jax.Array  # (dim,)
     information: jax.Array  # (dim, dim), the Fisher information there
     compressed: Likelihood
-    likelihood: Likelihood  # of the pixels: weights, model errors, local surrogate
+    likelihood: Any  # of the pixels: weights, model errors, local surrogate
 
 
 def settled(likelihood, values):
@@ -94,13 +94,14 @@ def around(density, likelihood, full, z, points, config, batch_size=None) -> Loc
 def surrogates(density, likelihood, full, points, config, batch_size=None):
     """A `LocalSpectrum` for each of the star's spectra, from the full emulator at `points` `(n, dim)`."""
     values = jax.vmap(density.values_at)(points)
-    return tuple(
-        fit_local(*spectra(part, own, batch_size), _free(density, own), config.test, config.components)
-        for part, own in likelihood.with_emulators(full).parts(values)
-    )
+    found = []
+    for part, own in likelihood.with_emulators(full).parts(values):
+        parameters, flux = spectra(part, own, batch_size)
+        found.append(fit_local(parameters, flux, _free(density, own), config.test, config.components))
+    return tuple(found)
 
 
-def spectra(part, values, batch_size=None):
+def spectra(part, values, batch_size=None) -> tuple[jax.Array, jax.Array]:
     """Local parameters `(n, n_parameters)` and normalised flux `(n, n_pix)` of one spectrum at `values`, each `(n,)` or a scalar."""
     n = max(jnp.size(v) for v in values.values())
     rows = jax.tree.map(lambda v: jnp.broadcast_to(v, (n,)), values)

@@ -1,6 +1,6 @@
 """Whether a posterior from a surrogate holds against the full emulator."""
 
-from typing import NamedTuple
+import dataclasses
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ from ..likelihoods import Likelihood
 from ..posteriors.pareto import pareto_smoothed_weights, verify_flag
 
 
-class ImportanceCheck(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ImportanceCheck:
     """`index` `(n,)` of the checked draws in the flattened (chain, draw) order, their `log_weights` `(n,)`, Pareto `k_hat`,
     effective number of draws `ess`, a `flag` (`"ok"`, `"warn"`, `"fail"`) and a `message` in plain words."""
 

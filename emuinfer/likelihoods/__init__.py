@@ -1,6 +1,7 @@
 """NumPyro models of observed spectra, and the likelihoods that they are made of."""
 
 from .base import Likelihood as Likelihood
+from .base import SpectraLikelihood as SpectraLikelihood
 from .base import SpectrumModel as SpectrumModel
 from .compressed import CompressedLikelihood as CompressedLikelihood
 from .density import Unconstrained as Unconstrained

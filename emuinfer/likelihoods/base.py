@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..labels import LabelSpace
 from .forward_model import scaled_labels
 from .priors import domain_penalty
 
@@ -32,6 +33,46 @@ class Likelihood(eqx.Module):
         """Tell NumPyro of the data: an observed site of pixels, or, where there are none, a factor."""
 
 
+class SpectraLikelihood(Likelihood):
+    """A likelihood that has the pixels still, of one spectrum or of several: on it a fit takes its steps.
+
+    Every step gives a new likelihood; `values` maps all parameters to scalars in their own units.
+    """
+
+    @property
+    @abc.abstractmethod
+    def arms(self) -> tuple:
+        """The `PixelLikelihood` of each spectrum; where samplers take it compressed, the `CompressedLikelihood`."""
+
+    @abc.abstractmethod
+    def parts(self, values: dict) -> list:
+        """`[(arm, its values)]` of each spectrum."""
+
+    @abc.abstractmethod
+    def with_emulators(self, emulators: tuple):
+        """With a full emulator on the grid (`full_on_grid`) for each spectrum in place of the surrogate."""
+
+    @abc.abstractmethod
+    def localised(self, surrogates: tuple):
+        """With the star's own surrogate for each spectrum."""
+
+    @abc.abstractmethod
+    def with_model_variance(self, values: dict):
+        """With the variance of the model's errors at `values`, without factors."""
+
+    @abc.abstractmethod
+    def with_weights(self, values: dict):
+        """With the weights of outliers at `values`."""
+
+    @abc.abstractmethod
+    def with_model_errors(self, values: dict):
+        """With the variance and the factors of the model's errors at `values`."""
+
+    @abc.abstractmethod
+    def compressed(self, values: dict) -> Likelihood:
+        """Compressed around `values`; the forward models must be local."""
+
+
 class SpectrumModel(abc.ABC):
     """A NumPyro model of one star: priors, and a likelihood. The base of `StellarModel` and `JointModel`.
 
@@ -39,6 +80,14 @@ class SpectrumModel(abc.ABC):
     distribution, or to a number that fixes it), `likelihood` (a `Likelihood`), `spectra` (the `StellarModel` of each
     spectrum), `rv_guess` (km/s).
     """
+
+    label_space: LabelSpace
+    broadening: str
+    priors: dict
+    nuisance_priors: dict
+    likelihood: SpectraLikelihood
+    spectra: tuple
+    rv_guess: float
 
     @property
     @abc.abstractmethod

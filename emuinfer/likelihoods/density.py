@@ -50,7 +50,8 @@ class Unconstrained:
 
     def _unpacked(self, z):
         """Parameters by name, the log of their prior, and the log of the transforms' Jacobian determinant."""
-        values, prior, jacobian, first = {}, 0.0, 0.0, 0
+        values: dict = {}
+        prior, jacobian, first = 0.0, 0.0, 0
         for group in self._groups:
             x, log_prior, log_jacobian = group.forward(z[first : first + len(group.names)])
             values |= {n: x[i] for i, n in enumerate(group.names)}
@@ -216,7 +217,7 @@ def _grouped(priors: dict) -> list:
     import numpyro.distributions as dist
 
     kinds = {dist.Uniform: _Bounded, dist.HalfNormal: _Positive, dist.Normal: _Gaussian}
-    found = {}
+    found: dict = {}
     for name, prior in priors.items():
         kind = kinds.get(type(prior), name)  # a group of its own
         found.setdefault(kind, []).append(name)

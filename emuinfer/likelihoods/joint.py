@@ -9,7 +9,7 @@ from ..constants import SPEED_OF_LIGHT
 from ..errors import LabelError, ObservationError
 from ..observations.cross_correlation import common_rv
 from ..wavelengths.medium import convert_medium
-from .base import Likelihood, SpectrumModel
+from .base import SpectraLikelihood, SpectrumModel
 from .priors import BROADENING, NUISANCE_UNITS, checked_prior, label_priors
 from .stellar import StellarModel
 
@@ -24,10 +24,15 @@ def arm_values(values: dict, k: int) -> dict:
     return {**common, "rv": rv, "log10_jitter": values[f"log10_jitter_{k}"]}
 
 
-class JointLikelihood(Likelihood):
+class JointLikelihood(SpectraLikelihood):
     """The likelihoods of a star's arms, each a `PixelLikelihood` or, for samplers, a `CompressedLikelihood`."""
 
-    arms: tuple
+    spectra: tuple
+
+    @property
+    def arms(self) -> tuple:
+        """The likelihood of each arm."""
+        return self.spectra
 
     def parts(self, values: dict) -> list:
         """`[(arm, its values)]`: the joint parameters, all of them, under the names of a `StellarModel`."""
@@ -103,6 +108,8 @@ class JointModel(SpectrumModel):
 
     **Raises:** `ObservationError` without arms, `LabelError` on arms that differ and on priors without a parameter.
     """
+
+    likelihood: JointLikelihood
 
     def __init__(self, arms, *, priors=None):
         self.arms = self.spectra = tuple(arms)
@@ -221,14 +228,13 @@ def _shares(arms) -> list[np.ndarray]:
         rest = vacuum * (1 - arm.rv_guess / SPEED_OF_LIGHT)
         found.append((rest, 1.0 / (relative * width), np.asarray(noise.weight) > 0))
     return [
-        1.0 + sum(np.interp(rest, *_used(other), left=0.0, right=0.0) for j, other in enumerate(found) if j != i) / own
+        1.0 + sum(_information_at(rest, *other) for j, other in enumerate(found) if j != i) / own
         for i, (rest, own, _) in enumerate(found)
     ]
 
 
-def _used(arm):
-    wavelength, information, good = arm
-    return wavelength, np.where(good, information, 0.0)
+def _information_at(rest, wavelength, information, good):
+    return np.interp(rest, wavelength, np.where(good, information, 0.0), left=0.0, right=0.0)
 
 
 def _with_share(likelihood, share):

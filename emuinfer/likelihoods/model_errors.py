@@ -78,21 +78,22 @@ class ModelErrors(eqx.Module):
         else:
             smooth = see(of_lines) ** 2 + local_error**2
         variance = smooth * self.line_coherence(broadening_kms)
-        if self.uncertainty is None:
+        if self.uncertainty is None or self.query is None:
             return variance, jnp.zeros((0, variance.shape[0])), jnp.sqrt(smooth)
         sd, factors = self.uncertainty.evaluate(scaled_labels, self.query, grid_flux)
-        damping, coherence = self._diagonal(scaled_labels, broadening_kms)
+        damping, coherence = self._diagonal(self.uncertainty, scaled_labels, broadening_kms)
         single = jnp.maximum(damping * see(sd**2), 0.0)
         factors = jax.vmap(see)(factors)
         return variance + single * coherence, factors, jnp.sqrt(smooth + single + (factors**2).sum(0))
 
-    def _diagonal(self, scaled_labels, broadening_kms):
+    def _diagonal(self, u: EmulatorUncertainty, scaled_labels, broadening_kms):
         """What the kernels leave of the diagonal variance, and over how many pixels the rest is the same."""
-        u = self.uncertainty
         step = u.grid.step * jnp.exp(label_terms(u.label_space, scaled_labels) @ u.stretch)
         width = jnp.sqrt(self.instrument_kms**2 + broadening_kms**2)
         sigma = width * self.wavelength / SPEED_OF_LIGHT
-        damping = jnp.interp(jnp.log(sigma / step), jnp.log(jnp.asarray(RATIOS, jnp.float32)), self.damping)
+        damping = jnp.interp(
+            jnp.log(sigma / step), jnp.log(jnp.asarray(RATIOS, jnp.float32)), jnp.asarray(self.damping)
+        )
         length = step * (2.0 * u.correlation.sum() - u.correlation[0])
         pixel = self.pixel_kms * self.wavelength / SPEED_OF_LIGHT
         return damping, jnp.maximum(1.0, length / (damping * pixel))

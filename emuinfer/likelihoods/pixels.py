@@ -7,13 +7,13 @@ from jaxtyping import Array, Float
 
 from ..emulators import LocalSpectrum
 from ..forward.continuum import Continuum
-from .base import Likelihood
+from .base import SpectraLikelihood
 from .compressed import CompressedLikelihood, compress
 from .forward_model import GridModel, LocalModel, local_parameters
 from .noise import Noise
 
 
-class PixelLikelihood(Likelihood):
+class PixelLikelihood(SpectraLikelihood):
     """The forward model times a continuum that is integrated out, with Gaussian noise; all in units of the scaled flux.
 
     Every method is pure JAX; `values` maps all parameters to scalars in their own units.

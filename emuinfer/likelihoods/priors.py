@@ -80,7 +80,7 @@ def checked_prior(name, prior):
 
     if isinstance(prior, dist.Distribution):
         return prior
-    if not isinstance(prior, numbers.Real) or not np.isfinite(prior):
+    if not isinstance(prior, numbers.Real) or not np.isfinite(float(prior)):
         raise LabelError(
             f"The prior of '{name}' must be a NumPyro distribution, or a number that fixes it; got {prior!r}."
         )

@@ -79,6 +79,8 @@ class StellarModel(SpectrumModel):
     `LabelError` on priors that do not fit the labels.
     """
 
+    likelihood: PixelLikelihood
+
     def __init__(
         self,
         emulator,
@@ -141,7 +143,8 @@ class StellarModel(SpectrumModel):
 
         if isinstance(prior, int | float):
             return float(prior)
-        return cross_correlation_rv(*self.correlation_pair(), rv_range=rv_range)
+        observation, wavelength, flux = self.correlation_pair()
+        return cross_correlation_rv(observation, wavelength, flux, rv_range=rv_range)
 
     def correlation_pair(self):
         """The observation, and wavelengths and flux of a spectrum from the middle of the domain, in the same medium."""
@@ -164,8 +167,8 @@ class StellarModel(SpectrumModel):
         usable = usable_pixels(grid, observation.wavelength, velocities, self.reach)
         if not (usable & observation.good).any():
             raise ObservationError(_no_overlap(self.full, observation))
-        keep = np.flatnonzero(usable)
-        self.pixels = keep = slice(keep[0], keep[-1] + 1)
+        inside = np.flatnonzero(usable)
+        self.pixels = keep = slice(int(inside[0]), int(inside[-1]) + 1)
         self.wavelength = observation.wavelength[keep]
         self.resolution, whole = cut_resolution(resolution, keep)
         good = observation.good[keep] & whole

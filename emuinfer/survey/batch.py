@@ -127,7 +127,8 @@ def sample_again(density, state, key, config: SamplingConfig):
 
 
 def _draw(density, state, key, config, thin=1):
-    def one(compressed, z, covariance, key):
+    def one(state, key):
+        compressed, z, covariance = state
         return lockstep(
             lambda x: density.log_density(x, compressed),
             z,
@@ -139,7 +140,7 @@ def _draw(density, state, key, config, thin=1):
         )
 
     keys = jax.random.split(key, len(state[1]))
-    positions, (_, acceptance, diverging, step_size) = jax.vmap(one)(*state, keys)
+    positions, (_, acceptance, diverging, step_size) = jax.vmap(one)(state, keys)
     positions = positions[:, :, ::thin]
     flat = positions.reshape(len(positions), -1, positions.shape[-1])
     values = jax.vmap(jax.vmap(density.constrain))(flat)

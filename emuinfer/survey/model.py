@@ -228,11 +228,12 @@ def _sharded(arguments, stars, starts, normals, key, config, devices):
     from jax.sharding import Mesh, PartitionSpec
 
     mesh = Mesh(np.array(devices), ("stars",))
-    density = arguments[0]
-    arrays, rest = eqx.partition(arguments[1:], eqx.is_array)
+    density, base, full = arguments
+    arrays, rest = eqx.partition((base, full), eqx.is_array)
 
     def local(arrays, stars, starts, normals, keys):
-        return fit_batch(density, *eqx.combine(arrays, rest), stars, starts, normals, keys[0], config)
+        base, full = eqx.combine(arrays, rest)
+        return fit_batch(density, base, full, stars, starts, normals, keys[0], config)
 
     over, same = PartitionSpec("stars"), PartitionSpec()
     program = jax.shard_map(local, mesh=mesh, in_specs=(same, over, over, same, over), out_specs=over, check_vma=False)

@@ -47,7 +47,7 @@ class Place:
     def of(cls, emulator, spectra, output, resolution, medium) -> "Place":
         """With the paths so that processes elsewhere find them; the name of a shipped emulator stays a name."""
         named = str(emulator) if str(emulator) in list_emulators() else str(Path(emulator).resolve())
-        return cls(named, *(str(Path(p).resolve()) for p in (spectra, output)), resolution, medium)
+        return cls(named, str(Path(spectra).resolve()), str(Path(output).resolve()), resolution, medium)
 
 
 def plan(emulator, stack, run: Run) -> dict:
