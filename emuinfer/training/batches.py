@@ -64,7 +64,8 @@ class Ring:
         if size < chunk or size % chunk:
             raise TrainingError(f"The ring ({size} examples) must be a multiple of the chunk ({chunk}).")
         self.make, self.size, self.chunk, self.renew, self.seed = make, size, chunk, renew, seed
-        self.made, self.contents = None, None
+        self.made: int | None = None
+        self.contents: object = None
 
     def at(self, step: int):
         """The examples that step `step` may draw from: a pytree of arrays `(size, …)`, which the next call changes."""

@@ -104,7 +104,8 @@ class Run:
         folder.forget_after(int(self.state.step))
         self.config, self.folder, self.save = config, folder, save
         self.step = make_step(self.static, optimiser, config, groups)
-        self.start, self.began, self.seen = int(self.state.step), time.time(), []
+        self.start, self.began = int(self.state.step), time.time()
+        self.seen: list = []
 
     @property
     def stopped(self) -> bool:
