@@ -57,7 +57,6 @@ LINES_OF_A_FUNCTION = 80
 
 # What is still to be mended. Nothing is added here; whoever mends one takes it out.
 LONG_FILES = {
-    "emuinfer/emulators/training/uncertainty.py",
     "tests/test_grids_import.py",
 }
 LONG_FUNCTIONS: set[str] = set()

@@ -209,3 +209,40 @@ def test_cross_validation_never_predicts_what_it_has_seen(tmp_path):
     assert len(calls) == 3  # the second time, it is read from the file
     with pytest.raises(TrainingError, match="other spectra"):
         cross_validated_flux(fit, labels[::-1], flux, WAVELENGTH, folds=3, path=path)
+
+
+# The recipe
+
+
+def test_the_recipe_learns_from_cross_validated_residuals(tmp_path, monkeypatch, capsys):
+    from test_baselines import SPACE as SMALL
+    from test_baselines import WAVELENGTH as PIXELS
+    from test_baselines import spectra
+
+    from emuinfer.emulators.training import fit_logit_gp, fit_polynomial
+    from emuinfer.grids import Grid
+    from emuinfer.labels import WINDOWS, Window
+    from emuinfer.recipes import emulator_uncertainty
+
+    monkeypatch.setitem(WINDOWS, "small", Window("small", (PIXELS[0], PIXELS[-1]), "air", SMALL, step=0.04))
+    (labels, flux), simple = spectra(90), spectra(60, seed=4)
+    np.savez(tmp_path / "real.npz", wavelength=PIXELS, flux=flux, labels=labels, label_names=list(SMALL.names))
+    Grid(simple[0], PIXELS, simple[1], label_space=SMALL, medium="air").save(tmp_path / "simple.h5")
+    pixels = {"wavelength": PIXELS, "medium": "air"}
+    teacher = fit_logit_gp(SMALL, labels[:50], flux[:50], simple=simple, components=6, iterations=3, **pixels)
+    save_emulator(teacher, tmp_path / "teacher")
+    save_emulator(fit_polynomial(SMALL, labels[:50], flux[:50], saturating=True, **pixels), tmp_path / "student")
+    call = [str(tmp_path / "student"), "--simple", tmp_path / "simple.h5", "--realistic", tmp_path / "real.npz"]
+    call += ["--residuals", tmp_path / "cv.npz", "--rank", 2, "--folds", 2, "--simple-spectra", 30, "--window", "small"]
+    emulator_uncertainty.main([*map(str, call), "--teacher", str(tmp_path / "teacher")])
+    learned = load_uncertainty(tmp_path / "student")
+    assert learned.rank == 2 and learned.label_space == SMALL
+    printed = capsys.readouterr().out
+    assert "fold 2 of 2" in printed and '"0.68"' in printed
+    with np.load(tmp_path / "cv.npz") as kept:
+        assert kept["residuals"].shape == (81, len(PIXELS)) and kept["done"] == 2
+    # With the residuals at hand it goes on at once, here for an emulator without a teacher.
+    emulator_uncertainty.main([*map(str, call)])
+    assert "fold" not in capsys.readouterr().out
+    departure = emulator_uncertainty.departure(teacher, load_emulator(tmp_path / "student"), labels[:20], PIXELS)
+    assert departure.shape == (20, len(PIXELS)) and 0 < np.abs(departure).mean() < 0.1

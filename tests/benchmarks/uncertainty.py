@@ -1,7 +1,7 @@
 """Coverage of the predicted error of an emulator: `python -m tests.benchmarks.uncertainty` from the repository's root.
 
 Needs the realistic grid beside the repository. The spectra are the held-out tenth, which neither the emulator nor its
-uncertainty has seen; with `--residuals` (the file of `emuinfer.emulators.training.uncertainty`) also the cross-validated
+uncertainty has seen; with `--residuals` (the file of `emuinfer.recipes.emulator_uncertainty`) also the cross-validated
 residuals, in two halves: the covariance is fitted to one and tested on the other, which has fewer statistical errors.
 """
 

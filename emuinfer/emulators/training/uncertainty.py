@@ -1,17 +1,9 @@
-"""Learn the covariance of an emulator's error from spectra that it has not seen, and test what it covers.
+"""Learn the covariance of an emulator's error from spectra that it has not seen.
 
-    python -m emuinfer.emulators.training.uncertainty optical-fgk --simple lte.h5 --realistic turbospectrum.npz --residuals cv.npz
-
-makes the cross-validated residuals of the Gaussian-process emulator (or goes on with them, or reads them), fits
-`EmulatorUncertainty`, saves it beside the emulator, and prints its coverage of the held-out tenth of the grid. For an
-emulator that learned from Gaussian processes, `--teacher` names these: the residuals are then those of the teacher's
-refits, with its length scales, plus what the emulator departs from its teacher.
+`python -m emuinfer.recipes.emulator_uncertainty` does so for the shipped emulator; `coverage` tests what it covers.
 """
 
-import argparse
 import dataclasses
-import datetime
-import json
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +15,7 @@ from ...labels.features import label_terms
 from ...wavelengths.pixels import PixelGrid
 from ..components import principal_components
 from ..uncertainty import EmulatorUncertainty, correlation_integral, sensitivity
-from .coverage import LEVELS, check_residuals, coverage, whitened_distance, whitened_projection
+from .coverage import LEVELS, check_residuals, whitened_distance, whitened_projection
 from .evaluate import predict
 
 LAGS = 200  # stored pixels over which the correlation of the errors is kept
@@ -282,74 +274,3 @@ def _fit_t(value, diagonal, low_rank):
 
     found = optimize.minimize(loss, [0.0, 1.9], method="L-BFGS-B", bounds=[(-3, 3), tuple(np.log(NU_RANGE))])
     return float(np.exp(found.x[0])), float(np.exp(found.x[1]))
-
-
-def main(argv=None):
-    from ...grids import Grid, import_npz
-    from ...grids.split import flagship_split
-    from ...labels.windows import window
-    from .. import load_emulator
-    from ..storage import find_stem
-    from ..uncertainty import save_uncertainty
-    from .gaussian_process import fit_logit_gp
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("emulator", help="name or path of the emulator to save the uncertainty beside")
-    parser.add_argument("--simple", required=True, help="grid of simple-physics spectra (HDF5)")
-    parser.add_argument("--realistic", required=True, help="grid of realistic spectra (.npz)")
-    parser.add_argument("--residuals", required=True, help="where the cross-validated residuals are kept (.npz)")
-    parser.add_argument("--rank", type=int, default=20)
-    parser.add_argument("--folds", type=int, default=8)
-    parser.add_argument("--simple-spectra", type=int, default=3000, help="how many spectra of simple physics")
-    parser.add_argument("--components", type=int, default=160, help="of the Gaussian-process emulator")
-    parser.add_argument("--noise", type=float, default=2e-4, help="its nugget")
-    parser.add_argument("--teacher", help="path of the Gaussian processes that the emulator learned from")
-    parser.add_argument("--window", help="whose labels and medium the spectra have; the first by default")
-    args = parser.parse_args(argv)
-    entry = window(args.window)
-    space, medium = entry.label_space, entry.medium
-    grid = import_npz(args.realistic, label_space=space, medium=medium)
-    train, test = flagship_split(len(grid))
-    labels, flux = np.asarray(grid.labels), np.asarray(grid.flux)
-
-    teacher = load_emulator(args.teacher) if args.teacher else None
-    components = len(teacher.basis) if teacher else args.components
-    lengths = 1 / np.asarray(teacher.sums[0].inverse_length, float) if teacher else None
-
-    def fit(labels, flux):
-        lte, settings = Grid.load(args.simple), {"components": components, "noise": args.noise, "lengths": lengths}
-        simple = tuple(np.asarray(a)[: args.simple_spectra] for a in (lte.labels, lte.flux))
-        return fit_logit_gp(space, labels, flux, grid.wavelength, medium=medium, simple=simple, **settings)
-
-    seen = cross_validated_flux(
-        fit, labels[train], flux[train], grid.wavelength, folds=args.folds, path=args.residuals, progress=True
-    )
-    emulator = load_emulator(args.emulator)
-    if teacher:
-        # At labels that neither has seen the two errors are independent; at the training labels they are not, as the
-        # teacher alone has learned their residuals. So the departure is taken near them, with signs drawn at random.
-        rng = np.random.default_rng(9)
-        shift = rng.uniform(-0.15, 0.15, labels[train].shape) * space.half_width
-        near = np.clip(labels[train] + shift, space.lower, space.upper)
-        departure = predict(emulator, near, grid.wavelength) - predict(teacher, near, grid.wavelength)
-        seen = seen + rng.choice([-1.0, 1.0], (len(near), 1)).astype(np.float32) * departure
-    uncertainty = fit_uncertainty(
-        space, labels[train], seen - flux[train], seen, grid.wavelength, rank=args.rank, medium=medium
-    )
-    predicted = predict(emulator, labels[test], grid.wavelength)
-    table = coverage(uncertainty, labels[test], predicted - flux[test], predicted, grid.wavelength)
-    card = {
-        "title": f"Error of {args.emulator}: diagonal and {uncertainty.rank} factors",
-        "learned_on": f"{args.folds}-fold cross-validation of the recipe on its {len(train)} realistic spectra",
-        "recipe": {"components": components, "simple_spectra": args.simple_spectra, "noise": args.noise},
-        "realistic_grid": {"file": Path(args.realistic).name, "hash": grid.hash},
-        "held_out_coverage": table,
-        "limits": "The error with respect to the realistic grid, not that of the grid with respect to stars.",
-        "date": datetime.date.today().isoformat(),
-    }
-    print(save_uncertainty(uncertainty, find_stem(args.emulator), emulator=emulator, card=card))
-    print(json.dumps(table, indent=1))
-
-
-if __name__ == "__main__":
-    main()
