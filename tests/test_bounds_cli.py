@@ -68,6 +68,13 @@ def test_missing_labels_are_solar_with_a_note(cli, tiny_path):
     assert status == 0 and "Note: Solar values are used for teff = 5777, mg_fe = 0, which were not given." in out
 
 
+def test_a_star_of_which_nothing_is_said_is_the_sun(cli, tiny_path):
+    status, out, _ = cli("crb", "--emulator", tiny_path, "--fix", "vsini=4", "-q")
+    assert status == 0 and "Note: No label was given: the star is the Sun." in out
+    rows = [line.split()[0] for line in out.splitlines() if line.split()]
+    assert "vbroad" in rows and "vsini" not in rows
+
+
 def test_the_star_of_a_fit(cli, tiny_path, tmp_path):
     """Its labels, velocity and broadening count where no option says otherwise."""
     rows = {**TRUTH, "rv": 12.0, "vsini": 6.0, "log10_jitter": -3.0}
@@ -79,7 +86,7 @@ def test_the_star_of_a_fit(cli, tiny_path, tmp_path):
     assert (
         " 5600 " in values["teff"] and " 0.2 " in values["mg_fe"] and " 3 " in values["rv"] and " 6 " in values["vsini"]
     )
-    assert "log10_jitter are left out" in out
+    assert "Left out of the star's values: log10_jitter." in out
     status, _, err = cli("crb", "--emulator", tiny_path, "--star", tmp_path / "nothing.nc")
     assert status == 1 and "There is no file" in err
 

@@ -77,7 +77,8 @@ def test_missing_labels_are_solar_with_a_note(model, expected):
     )
     assert bounds.marginal == cramer_rao(model, {**some, "fe_h": 0.0}).marginal != expected
     assert "Note: Solar values are used for fe_h" in repr(bounds)
-    assert cramer_rao(model, {}).labels["teff"] == 5777.0
+    nothing = cramer_rao(model, {})
+    assert nothing.labels["teff"] == 5777.0 and nothing.notes == ("No label was given: the star is the Sun.",)
 
 
 def test_a_fixed_label_needs_not_be_said(tiny_emulator, tiny_observation):
@@ -91,11 +92,13 @@ def test_forecasts_take_the_same(tiny_emulator, posterior):
     for star in (KNOWN, posterior, as_table(posterior)):
         bounds = cramer_rao(tiny_emulator, star, INSTRUMENT, 100.0, emulator_error=None)
         assert bounds.marginal == pytest.approx(expected.marginal, rel=1e-6)
-        assert "log10_jitter are left out" in bounds.notes[-1]
+        assert "Left out of the star's values: log10_jitter." in bounds.notes[-1]
     rotating = Forecast(tiny_emulator, {**TRUTH, "vsini": 5.0}, Exposure(INSTRUMENT, 100.0))
     assert rotating.shared[-2:] == ("rv", "vsini") and rotating.values["vsini"] == 5.0
     both = Forecast(tiny_emulator, {**TRUTH, "vsini": 5.0, "vbroad": 2.0}, Exposure(INSTRUMENT, 100.0))
     assert both.shared[-3:] == ("rv", "vbroad", "vsini")
+    known = Forecast(tiny_emulator, TRUTH, Exposure(INSTRUMENT, 100.0), priors={"vsini": 5.0})
+    assert known.shared[-2:] == ("rv", "vbroad") and known.values["vsini"] == 5.0
 
 
 def test_prior_widths_are_gaussian_priors(tiny_emulator):

@@ -13,7 +13,6 @@ from .options import (
     Broadening,
     EmulatorName,
     FitBroadening,
-    Fixed,
     Medium,
     OverwriteRun,
     Quiet,
@@ -40,10 +39,15 @@ Source = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the results.")]
 Resolution = Annotated[float, typer.Option(min=1, help="Resolving power of the mock observations, wavelength / FWHM.")]
-PixelsPerFwhm = Annotated[float, typer.Option(help="Their pixels per FWHM of the line spread function.")]
+PixelsPerFwhm = Annotated[
+    float, typer.Option(help="Pixels of the mock observations per FWHM of the line spread function.")
+]
 Snr = Annotated[
     list[float] | None,
-    typer.Option(help="Their S/N per pixel in the continuum; may be repeated. [default: 30, 100, 300]"),
+    typer.Option(
+        metavar="NUMBER",
+        help="S/N of the mock observations per pixel in the continuum; may be repeated. [default: 30, 100, 300]",
+    ),
 ]
 Rows = Annotated[
     str,
@@ -67,6 +71,14 @@ EmulatorError = Annotated[
 TrueVelocities = Annotated[
     tuple[float, float], typer.Option("--rv-range", metavar="A B", help="True velocities, km/s, drawn between A and B.")
 ]
+FixedNuisance = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fix",
+        metavar="NAME=NUMBER",
+        help="Give all stars this vbroad or vsini, all fits this log10_jitter; may be repeated.",
+    ),
+]
 ContinuumTerms = Annotated[
     int | None, typer.Option(min=1, help="Chebyshev terms of the continuum of a fit; one per 25 Å by default.")
 ]
@@ -87,7 +99,7 @@ def coverage(
     medium: SourceMedium = None,
     emulator_error: EmulatorError = "both",
     broadening: FitBroadening = Broadening.vbroad,
-    fix: Fixed = None,
+    fix: FixedNuisance = None,
     rv_range: TrueVelocities = (-100.0, 100.0),
     continuum_terms: ContinuumTerms = None,
     robust: Robust = True,

@@ -32,7 +32,9 @@ RESOLUTION, PIXELS_PER_FWHM = 40_000.0, 3.0
 
 Label = Annotated[
     list[str] | None,
-    typer.Option("--label", "-l", metavar="NAME=NUMBER", help="A label of the star; the Sun's where nothing says."),
+    typer.Option(
+        "--label", "-l", metavar="NAME=NUMBER", help="A label of the star; may be repeated. The others are the Sun's."
+    ),
 ]
 Star = Annotated[
     Path | None,
@@ -96,7 +98,10 @@ Fix = Annotated[
 ]
 Prior = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=SD", help="Standard deviation of what is known of one of them; may be repeated."),
+    typer.Option(
+        metavar="NAME=SD",
+        help="What is known of one of them, as a standard deviation about its value; may be repeated.",
+    ),
 ]
 Reduced = Annotated[bool, typer.Option("--reduced", help="Derivatives of the fast copy of the emulator.")]
 ModelError = Annotated[
@@ -143,7 +148,7 @@ def crb(
     quiet: Quiet = False,
     sampling: Sampling = None,
 ):
-    """Tell the smallest errors that an instrument can measure a star with: Cramér–Rao bounds.
+    """Compute Cramér–Rao bounds: the smallest errors that an instrument can yield for a star.
 
     These are the smallest standard deviations that an unbiased estimate from one spectrum can have.
     Marginal bounds hold with all other parameters unknown (radial velocity, broadening and continuum included),
@@ -172,9 +177,10 @@ def crb(
     from ..forecast.star import merged_star
 
     full = load_emulator(emulator)
+    labels = {n: v for n, v in fixed.items() if n in full.label_space.names}
     bounds = forecast_bounds(
         full,
-        merged_star(star, given, fixed),
+        merged_star(star, given, labels),
         _instrument(full, instrument, *own),
         snr,
         snr_per=snr_per.value,

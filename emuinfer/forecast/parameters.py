@@ -42,7 +42,7 @@ class Parameters:
         """The arguments of `Forecast`; `given`: rv, vbroad and vsini, or None where the star or a default says."""
         fixed = {n: float(p) for n, p in priors.items() if isinstance(p, numbers.Real)}
         star = read_star(labels, space, fixed)
-        broadening = _broadening_of(star.nuisances) if broadening is None else broadening
+        broadening = broadening or _implied_broadening(star.nuisances, {**priors, **prior_sd})
         if broadening not in BROADENING:
             raise EmuinferError(f"broadening must be vbroad, vsini, both or none; got '{broadening}'.")
         kernels = ("rv", *BROADENING[broadening])
@@ -65,10 +65,11 @@ class Parameters:
         return cls(values, kernels, shared, prior, fixed, sd, broadening, notes)
 
 
-def _broadening_of(nuisances) -> str:
-    """The broadening that a star's values imply."""
-    found = tuple(n for n in ("vbroad", "vsini") if n in nuisances)
-    return next(kind for kind, names in BROADENING.items() if names == found) if found else "vbroad"
+def _implied_broadening(nuisances, priors) -> str:
+    """The kind that a star's values imply, or else vbroad, and what priors speak of."""
+    of_star = {"vbroad", "vsini"} & set(nuisances) or {"vbroad"}
+    found = of_star | {"vbroad", "vsini"} & set(priors)
+    return next(kind for kind, names in BROADENING.items() if set(names) == found)
 
 
 def _checked_sd(prior_sd, priors) -> dict[str, float]:
@@ -86,6 +87,6 @@ def _left_out(nuisances, kernels, broadening) -> list[str]:
     if not (names := [n for n in nuisances if n not in kernels]):
         return []
     return [
-        f"Of the star's values {', '.join(names)} are left out: a forecast has the noise of its S/N, one velocity, and here "
+        f"Left out of the star's values: {', '.join(names)}. A forecast has the noise of its S/N, one velocity, and here "
         f"broadening='{broadening}'."
     ]

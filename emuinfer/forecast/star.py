@@ -42,7 +42,10 @@ def read_star(star, label_space: LabelSpace, fixed: Mapping | None = None) -> St
         return Star(complete_labels(label_space, np.asarray(star, float).reshape(-1))[0], {})
     nuisances = {n: float(v) for n, v in values.items() if NUISANCE.fullmatch(n)}
     known = {n: v for n, v in (fixed or {}).items() if n in label_space.names}
-    labels, note = complete_labels(label_space, {**known, **{n: v for n, v in values.items() if n not in nuisances}})
+    said = {**known, **{n: v for n, v in values.items() if n not in nuisances}}
+    labels, note = complete_labels(label_space, said)
+    if not said and note.startswith("Solar") and "middle" not in note:
+        note = "No label was given: the star is the Sun."
     return Star(labels, nuisances, (note,) if note else ())
 
 
