@@ -72,6 +72,14 @@ def test_corner_regions_hold_their_share(tmp_path):
     assert outer.height == pytest.approx(2 * 2.45 * 0.1, rel=0.15)
 
 
+def test_notebook_shows_a_figure_without_pyplot():
+    """As IPython does before pyplot has registered figures with it."""
+    formatters = pytest.importorskip("IPython.core.formatters")
+    draws = np.random.default_rng(0).normal(size=(200, 2))
+    figure = plot_corner(None, {"teff": draws[:, 0], "fe_h": draws[:, 1]})
+    assert formatters.PNGFormatter()(figure).startswith(b"\x89PNG")
+
+
 def test_corner_refuses_what_it_cannot_draw():
     with pytest.raises(EmuinferError, match="equally many"):
         plot_corner(None, {"a": np.arange(3.0), "b": np.arange(4.0)})

@@ -1,5 +1,7 @@
 """What all figures share: how parameters are written, a figure without a display, files written whole."""
 
+import functools
+import io
 import re
 
 from ..files import require_folder_of, written_whole
@@ -48,13 +50,23 @@ def _kind_and_arm(name: str) -> tuple[str, str]:
 
 
 def new_figure(width: float, height: float):
-    """A figure, inches wide and high, that knows nothing of pyplot: it needs no display, and the user's backend stays."""
+    """A figure, inches wide and high, that knows nothing of pyplot: it needs no display, and the user's backend stays.
+
+    Notebooks show it as it is, whether or not pyplot has told them of figures.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=100)
     FigureCanvasAgg(figure)
+    figure._repr_png_ = functools.partial(_png_of, figure)
     return figure
+
+
+def _png_of(figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def write_figure(figure, path) -> None:
