@@ -176,6 +176,30 @@ def test_mocks_are_drawn_from_the_priors_of_the_fit(tiny_emulator, tiny_observat
     assert "vbroad" not in fixed or set(fixed["vbroad"]) == {4.0}
 
 
+def test_a_run_with_priors_is_known_again(tiny_emulator, spectra):
+    """Two processes describe equal priors equally, and different ones differently."""
+    import numpyro.distributions as dist
+
+    from emuinfer.calibration.check import _plan
+    from emuinfer.calibration.mock import Mock
+    from emuinfer.likelihoods.priors import described_prior, jitter_prior, parse_prior
+
+    wavelength, labels, flux = spectra
+    grid = Grid(labels, wavelength, flux, label_space=tiny_emulator.label_space, medium="air")
+    mock = Mock(30_000, 2.5, (100.0,))
+    plan = lambda prior: _plan(tiny_emulator, grid, [0, 1], mock, None, {"vbroad": prior}, None, {})
+    assert plan(dist.HalfNormal(5.0)) == plan(dist.HalfNormal(5.0)) != plan(dist.HalfNormal(6.0))
+    assert plan(dist.Uniform(0.0, 5.0)) != plan(dist.Uniform(0.0, 6.0)) != plan(3.0)
+    assert described_prior(parse_prior("5700:80")) == "Normal(loc=5700.0, scale=80.0)"
+    assert (
+        described_prior(jitter_prior(0.02)) == described_prior(jitter_prior(0.02)) != described_prior(jitter_prior(0.1))
+    )
+    logs = [
+        described_prior(dist.TransformedDistribution(dist.Normal(m, 1), dist.transforms.ExpTransform())) for m in (1, 2)
+    ]
+    assert logs[0] != logs[1] and "object at" not in logs[0]
+
+
 def test_labels_that_no_prior_draws_are_noted(tiny_emulator, spectra):
     from emuinfer.calibration.check import _prior_notes
 

@@ -13,6 +13,7 @@ from ..deprecation import renamed_arguments, renamed_names
 from ..errors import SamplingError
 from ..files import RunFolder, write_table
 from ..inference.config import SURVEY
+from ..likelihoods.priors import described_prior
 from .fits import FOLDERS, MOCK, checked_errors, fit_mocks, known_errors
 from .mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, labels_of, load_source, observe, prior_check
 from .statistics import summarise
@@ -165,7 +166,7 @@ def _plan(emulator, grid, rows, mock, uncertainty, priors, config, options):
     from ..emulators import emulator_hash
 
     leaves = [np.asarray(x).tobytes() for x in jax.tree.leaves(True if isinstance(uncertainty, str) else uncertainty)]
-    shown = {k: repr(v) for k, v in sorted({**priors, **options, "config": config}.items())}
+    shown = {n: described_prior(p) for n, p in priors.items()} | {k: repr(v) for k, v in options.items()}
     return {
         "emulator": emulator_hash(emulator),
         "uncertainty": hashlib.sha256(b"".join(leaves)).hexdigest()[:16],
@@ -173,7 +174,7 @@ def _plan(emulator, grid, rows, mock, uncertainty, priors, config, options):
         "rows": hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest()[:16],
         "stars": len(rows),
         "mock": dataclasses.asdict(mock),
-        "options": shown,
+        "options": dict(sorted({**shown, "config": repr(config)}.items())),
         "versions": {"emuinfer": __version__},
     }
 

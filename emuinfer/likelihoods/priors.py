@@ -87,6 +87,17 @@ def checked_prior(name, prior):
     return float(prior)
 
 
+def described_prior(prior) -> str:
+    """A prior in words that are the same in every process, for the plans of runs: `Normal(loc=5700.0, scale=80.0)`, `3.0`."""
+    if isinstance(prior, numbers.Real):
+        return repr(prior)
+    names = prior.arg_constraints
+    values = [f"{n}={np.asarray(getattr(prior, n)).tolist()}" for n in names if hasattr(prior, n)]
+    if not names:  # of a distribution made of others, what it is made of; of one of our own, where it lies
+        values = [str(np.asarray(leaf).tolist()) for leaf in jax.tree.leaves(prior)] or [f"mean={float(prior.mean)}"]
+    return f"{type(prior).__name__}({', '.join(values)})"
+
+
 def domain_penalty(label_space, scaled):
     """Log of a soft wall: 0 inside the domain, −½ (distance / `WALL`)² per broken bound or constraint outside.
 

@@ -15,6 +15,7 @@ from ..emulators import emulator_hash, list_emulators, load_emulator
 from ..errors import SamplingError
 from ..files import write_table
 from ..inference import SamplingConfig
+from ..likelihoods.priors import described_prior
 from ..observations.stack import SpectrumStack
 from .files import GO_ON, PLAN, TABLE, Folder, table_of_parts
 from .model import Survey
@@ -53,6 +54,9 @@ class Place:
 def plan(emulator, stack, run: Run) -> dict:
     """What is written to the folder, so that no other run goes on with it."""
     options = {k: v for k, v in run.options.items() if v is not None}
+    if priors := options.get("priors"):
+        named = {n: p if isinstance(p, int | float) else described_prior(p) for n, p in priors.items()}
+        options = {**options, "priors": named}
     shown = {k: repr(v) if not isinstance(v, int | float | str | bool) else v for k, v in sorted(options.items())}
     return {
         "emulator": emulator_hash(emulator),
