@@ -131,6 +131,6 @@ def to_link(flux, epsilon: float):
     return xp.log(1.0 / flux - 1.0 + epsilon)
 
 
-def from_link(x: Float[Array, "*shape"], epsilon: float) -> Float[Array, "*shape"]:
+def from_link(x: Float[Array | np.ndarray, "*shape"], epsilon: float) -> Float[Array, "*shape"]:
     """Normalised flux f = 1 / (1 − ε + eˣ), the saturating link; the inverse of `to_link`."""
     return 1.0 / (1.0 - epsilon + jnp.exp(jnp.minimum(x, 30.0)))

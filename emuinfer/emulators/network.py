@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Layers = list[tuple[Float[Array, "n_in n_out"], Float[Array, " n_out"]]]
+Layers = list[tuple[Array, Array]]  # each pair has sizes of its own
 
 
 def dense_layers(key, sizes, variance: float = 2.0) -> Layers:
@@ -21,10 +21,11 @@ def dense_layers(key, sizes, variance: float = 2.0) -> Layers:
 
 
 def apply_layers(
-    layers: Layers, x: Float[Array, "*batch n_in"], activation=jax.nn.silu
+    layers: Layers, x: Float[Array | np.ndarray, "*batch n_in"], activation=jax.nn.silu
 ) -> Float[Array, "*batch n_out"]:
     """The network's outputs; `activation` follows every layer but the last, which is linear."""
+    out: Array = jnp.asarray(x)
     for weight, bias in layers[:-1]:
-        x = activation(x @ weight + bias)
+        out = activation(out @ weight + bias)
     weight, bias = layers[-1]
-    return x @ weight + bias
+    return out @ weight + bias

@@ -184,7 +184,9 @@ class TransformerPayne(Emulator):
     def branch_sizes(n_labels: int, c: TransformerConfig) -> tuple[int, ...]:
         return (n_labels + c.branch_theta, *[c.label_hidden] * c.branch_layers, c.rank)
 
-    def branch_inputs(self, scaled_labels: Float[Array, "*batch n_labels"]) -> Float[Array, "*batch n_in"]:
+    def branch_inputs(
+        self, scaled_labels: Float[Array | np.ndarray, "*batch n_labels"]
+    ) -> Float[Array | np.ndarray, "*batch n_in"]:
         """What the branch sees of the labels: themselves and, with `branch_theta`, one more."""
         if not self.config.branch_theta:
             return scaled_labels
@@ -249,7 +251,7 @@ class TransformerPayne(Emulator):
         """
         if not self.blocks:
             raise EmulatorError("This TransformerPayne has no blocks (depth = 0): there is no attention to show.")
-        scaled = self.label_space.scale(self.label_space.to_array(labels)).astype(np.float32)
+        scaled = jnp.asarray(self.label_space.scale(self.label_space.to_array(labels)), jnp.float32)
         x, tokens = self.wavelength_features(self.prepare(self.check_wavelength(wavelength)))[0], self.tokens(scaled)
         shares = []
         for block in self.blocks:

@@ -38,7 +38,7 @@ def monomials(n_labels: int, degree: int) -> tuple[tuple[int, ...], ...]:
 
 def monomial_values(
     scaled_labels: Float[Array | np.ndarray, "*batch n_labels"], degree: int, xp=jnp
-) -> Float[Array, "*batch n_terms"]:
+) -> Float[Array | np.ndarray, "*batch n_terms"]:
     """Values of all monomials of labels, in the order of `monomials`."""
     n = scaled_labels.shape[-1]
     padded = xp.concatenate([scaled_labels, xp.ones_like(scaled_labels[..., :1])], axis=-1)
@@ -50,7 +50,7 @@ def monomial_values(
     return value
 
 
-def quadratic_terms(u: Float[Array | np.ndarray, "*batch n"]) -> Float[Array, "*batch n_terms"]:
+def quadratic_terms(u: Float[Array | np.ndarray, "*batch n"]) -> Float[Array | np.ndarray, "*batch n_terms"]:
     """`[1, u_i, u_i u_j (i ≤ j)]` along the last axis, of 1 + n + n (n + 1) / 2 terms. JAX or NumPy."""
     xp = jnp if isinstance(u, jax.Array) else np
     i, j = np.triu_indices(u.shape[-1])
@@ -59,7 +59,7 @@ def quadratic_terms(u: Float[Array | np.ndarray, "*batch n"]) -> Float[Array, "*
 
 def label_terms(
     label_space: LabelSpace, scaled_labels: Float[Array | np.ndarray, "*batch n_labels"], xp=jnp
-) -> Float[Array, "*batch n_terms"]:
+) -> Float[Array | np.ndarray, "*batch n_terms"]:
     """1, the features of `gp_features`, their products in pairs and their cubes: 1 + 2 n + n (n + 1) / 2 terms."""
     x = gp_features(label_space, scaled_labels, xp)
     i, j = np.triu_indices(x.shape[-1])

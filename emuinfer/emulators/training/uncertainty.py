@@ -6,6 +6,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from ...constants import FWHM_PER_SIGMA
@@ -93,7 +94,7 @@ def fit_uncertainty(
     shape = _Shape(shape.scale + level, shape.factor_scale + level, size * shape.diagonal, factor_size * shape.factors)
     arrays = {**vars(shape), "correlation": correlation, "stretch": stretch}
     return EmulatorUncertainty(
-        **{k: np.asarray(v, np.float32) for k, v in arrays.items()},
+        **{k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()},
         label_space=label_space,
         grid=grid,
         medium=medium,
