@@ -246,6 +246,7 @@ class RunFolder:
     GO_ON = REMEDY
     IGNORED: tuple[str, ...] = ("versions",)
     ALONE, ONLY_KNOWN = True, False
+    RENEWED = False  # whether the plan of the same run is written again, with what is `IGNORED`, when it goes on
     ELSE = "Give another folder, or overwrite=True to throw that {kind} away."
 
     def __init__(self, path, plan: dict, overwrite: bool = False):
@@ -254,11 +255,12 @@ class RunFolder:
             raise self.ERROR(f"The output {self.path} is a file; results go to a folder. Give another.")
         known = self.path / self.PLAN
         if known.exists():
-            if not self._same(known, overwrite):
+            same = self._same(known, overwrite)
+            if not same:
                 self.discard()
-                write_json(known, self.plan, self.ERROR, remedy=self.GO_ON)
-            return
-        if self.ALONE and self.path.exists() and any(not p.name.startswith(".") for p in self.path.iterdir()):
+            if same and not self.RENEWED:
+                return
+        elif self.ALONE and self.path.exists() and any(not p.name.startswith(".") for p in self.path.iterdir()):
             raise self.ERROR(f"{self.path} is not empty and holds no {self.KIND}. Give another folder.")
         write_json(known, self.plan, self.ERROR, remedy=self.GO_ON)
 

@@ -182,7 +182,7 @@ def _plan(emulator, grid, rows, mock, uncertainty, priors, config, options):
 class Folder(RunFolder):
     """The folder of a coverage check: its plan, and a folder of fits with and without the emulator's error."""
 
-    PLAN, KIND, ERROR, ALONE = PLAN, "calibration", SamplingError, False
+    PLAN, KIND, ERROR, ALONE, RENEWED = PLAN, "calibration", SamplingError, False, True
 
     def found(self, plan):
         if "sampling" in plan.get("mock", {}):  # its name in version 0.1
