@@ -68,6 +68,8 @@ def plot_bounds(path, x, curves, xlabel, *, floors=None, target=0.1, title="", l
 
     `floors`: name to the emulator's floor, dotted. `target`: a precision in dex to mark, or None.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     dex = [n for n in curves if n not in ("teff", "vmic", "rv", "vbroad", "vsini")]
     figure = new_figure(10, 4.4)
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [2.2, 1]})
@@ -81,6 +83,10 @@ def plot_bounds(path, x, curves, xlabel, *, floors=None, target=0.1, title="", l
             xlabel=xlabel, ylabel=ylabel, yscale="log", xscale="log" if log else "linear", xlim=(np.min(x), np.max(x))
         )
         axis.grid(color="0.9", lw=0.6, which="both")
+        if log:  # few and plain numbers: those that matplotlib chooses for one decade run into each other
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
     if target:
         left.axhline(target, color="k", lw=0.9)
         left.annotate(f"{target:g} dex", (np.min(x), target), xytext=(4, 3), textcoords="offset points", fontsize=8)
