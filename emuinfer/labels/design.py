@@ -9,7 +9,7 @@ _BLOCK = 4096  # points drawn at a time; a power of two keeps the Sobol sequence
 _MIN_ACCEPTED = 1e-4
 
 
-def sobol_design(labels: LabelSpace, n: int, seed: int = 0, start: int = 0) -> np.ndarray:
+def sobol_design(labels: LabelSpace, n: int, seed: int | list[int] = 0, start: int = 0) -> np.ndarray:
     """Points `start … start + n - 1` of a scrambled Sobol sequence that fills the domain of `labels`.
 
     Points of the bounding box that break a linear constraint are left out. The sequence depends on `labels` and `seed`

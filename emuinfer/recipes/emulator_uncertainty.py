@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from ..emulators import load_emulator
+from ..emulators.baselines import LogitGP
 from ..emulators.storage import find_stem
 from ..emulators.training import coverage, fit_logit_gp, fit_uncertainty, predict
+from ..emulators.training.start import known_emulator
 from ..emulators.training.uncertainty import cross_validated_flux
 from ..emulators.uncertainty import save_uncertainty
 from ..grids import Grid, import_npz
@@ -27,7 +29,7 @@ from ..labels.windows import window
 
 def refit(simple: Grid, medium: str, teacher=None, components: int = 160, noise: float = 2e-4):
     """A function of labels and flux to Gaussian processes of them and the `simple` spectra, as the teacher was made."""
-    settings = {"components": components, "noise": noise}
+    settings: dict = {"components": components, "noise": noise}
     if teacher is not None:
         lengths = 1 / np.asarray(teacher.sums[0].inverse_length, float)
         settings |= {"components": len(teacher.basis), "lengths": lengths}
@@ -72,7 +74,8 @@ def main(argv=None):
     wavelength, labels, flux = grid.wavelength, np.asarray(grid.labels), np.asarray(grid.flux)
     train, test = flagship_split(len(grid))
 
-    emulator, teacher = load_emulator(args.emulator), load_emulator(args.teacher) if args.teacher else None
+    emulator = load_emulator(args.emulator)
+    teacher = known_emulator(args.teacher, LogitGP)[0] if args.teacher else None
     simple = Grid.load(args.simple)
     again = refit(
         simple.subset(np.arange(len(simple))[: args.simple_spectra]), medium, teacher, args.components, args.noise

@@ -17,11 +17,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..emulators import TransformerConfig, TransformerPayne, load_emulator, save_emulator
+from ..emulators import TransformerConfig, TransformerPayne, save_emulator
 from ..emulators.baselines import LogitGP
 from ..emulators.training.config import TrainConfig
 from ..emulators.training.gaussian_process import fit_logit_gp
-from ..emulators.training.start import start_from_teacher
+from ..emulators.training.start import known_emulator, start_from_teacher
 from ..emulators.training.train import train
 from ..grids import Grid, import_npz
 from ..grids.split import flagship_split
@@ -49,7 +49,7 @@ def fit_teacher(simple: Grid, realistic: Grid, rows, directory: Path, components
             noise=2e-4,
         )
         save_emulator(teacher, path, {"grid_hash": realistic.hash, "simple_hash": simple.hash})
-    return load_emulator(path)
+    return known_emulator(path, LogitGP)[0]
 
 
 def start(teacher: LogitGP, directory: Path, config=CONFIG, settings=START, seed=0, progress=True) -> TransformerPayne:
@@ -62,7 +62,7 @@ def start(teacher: LogitGP, directory: Path, config=CONFIG, settings=START, seed
         save_emulator(
             start_from_teacher(fresh, teacher, **settings, seed=seed, progress=progress), path, {"start": settings}
         )
-    return load_emulator(path)
+    return known_emulator(path, TransformerPayne)[0]
 
 
 def teacher_spectra(teacher, n: int, seed: int = 11):

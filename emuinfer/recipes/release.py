@@ -36,7 +36,7 @@ def baselines_table(path) -> dict:
     path = Path(path)
     if not path.exists():
         return {}
-    table = {}
+    table: dict[str, dict] = {}
     for row in json.loads(path.read_text()):
         seen = row["errors"]["R=40000"]["all"]
         table.setdefault(row["control"], {})[str(row["spectra"])] = {k: seen[k] for k in ("mae", "rmse", "p95", "max")}

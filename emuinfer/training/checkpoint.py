@@ -63,7 +63,7 @@ class RunFolder(files.RunFolder):
     ELSE = "Use them, or another directory."
 
     def __init__(self, path, described: dict, resume: bool = True):
-        self.path = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path)  # type: ignore[assignment]
         if self.path is None:
             return
         self.checkpoint, self.metrics = self.path / "checkpoint.eqx", self.path / "metrics.jsonl"

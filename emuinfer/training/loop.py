@@ -160,7 +160,7 @@ class Run:
         if not self.folder.has_checkpoint:
             raise TrainingError(f"The training {what}, before the first checkpoint. {remedy} and train anew.")
         good, _ = self.folder.load((self.state, self.best))
-        saved = self.save(eqx.combine(good.average, self.static), self.folder.path / "last_good")
+        saved = self.save(eqx.combine(good.average, self.static), self.folder.checkpoint.with_name("last_good"))
         raise TrainingError(
             f"The training {what}. The checkpoint of step {int(good.step)} is kept, its averaged weights as {saved}. "
             f"{remedy} and train in another directory, anew or from those."

@@ -68,7 +68,8 @@ class LogitGP(PixelEmulator):
     def coefficients(self, scaled_labels) -> jax.Array:
         """Component coefficients `(components,)`."""
         features = gp_features(self.label_space, scaled_labels)
-        return sum(kernel_sum(features) for kernel_sum in self.sums)
+        first, *others = (kernel_sum(features) for kernel_sum in self.sums)
+        return sum(others, first)
 
     def link(self, scaled_labels) -> jax.Array:
         """x at the stored pixels, `(grid.n,)`."""

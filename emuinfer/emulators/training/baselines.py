@@ -136,7 +136,8 @@ def fit_logit_pca(
     if simple is None:
         mean, basis, _ = leading_components(x, components)
     else:
-        scaled_simple, flux_simple = check_spectra(label_space, *simple, wavelength)
+        simple_labels, simple_flux = simple
+        scaled_simple, flux_simple = check_spectra(label_space, simple_labels, simple_flux, wavelength)
         x_simple = to_link(flux_simple, epsilon)
         mean = x_simple.mean(0)
         tune_rate = tune_rate or 1e-3 * min(1.0, len(x) / 1000)

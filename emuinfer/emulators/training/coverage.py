@@ -102,7 +102,7 @@ def _per_spectrum(uncertainty, labels, residuals, flux, wavelength, resolution):
     limits = {f"{p:g}": np.sqrt((nu - 2.0) / nu) * stats.t.ppf(q, nu) for p, q in zip(LEVELS, inside)}
     limits |= {f"gauss_{p:g}": stats.norm.ppf(q) for p, q in zip(LEVELS, inside)}
     seen = residuals if resolution is None else convolve(residuals, wavelength, resolution)[0]
-    columns = {name: [] for name in (*limits, "rms", "predicted_rms")}
+    columns: dict[str, list] = {name: [] for name in (*limits, "rms", "predicted_rms")}
     statistic = []
     predicted = predicted_error(uncertainty, labels, flux, wavelength, resolution=resolution)
     for residual, (sd, factors, coherence) in zip(seen, predicted):

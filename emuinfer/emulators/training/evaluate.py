@@ -69,7 +69,7 @@ def error_table(
     if regions is None:
         regions = {name: edges for name, edges in REGIONS.items() if name in emulator.labels}
     masks = region_masks(emulator.label_space, labels, regions)
-    table = {"spectra": len(labels)}
+    table: dict[str, int | dict] = {"spectra": len(labels)}
     for resolution in resolutions:
         seen = residual if resolution is None else convolve(residual, wavelength, resolution)[0]
         name = "native" if resolution is None else f"R={resolution:g}"

@@ -62,7 +62,8 @@ def fit_logit_gp(
         lengths, weights = _fit_groups(inputs, target, sizes, rows, *settings)
         sums = [(inputs, lengths, weights)]
     else:
-        scaled_simple, flux_simple = check_spectra(label_space, *simple, wavelength)
+        simple_labels, simple_flux = simple
+        scaled_simple, flux_simple = check_spectra(label_space, simple_labels, simple_flux, wavelength)
         inputs_simple, x_simple = gp_features(label_space, scaled_simple, np), to_link(flux_simple, epsilon)
         mean, basis = _joint_basis(x_simple, x, components, rng)
         sizes = group_sizes(groups, len(basis))
@@ -86,11 +87,12 @@ def _float32(arrays):
 
 def group_sizes(groups, n):
     """`groups` cut or extended by one more group to `n` components in all."""
-    sizes = []
+    sizes: list[int] = []
     for size in (*groups, n):
         sizes.append(min(size, n - sum(sizes)))
         if sum(sizes) == n:
-            return tuple(sizes)
+            break
+    return tuple(sizes)
 
 
 def _slices(sizes):
@@ -102,7 +104,8 @@ def _fit_groups(inputs, target, sizes, rows, noise, iterations, known_lengths):
     """Length scales and weights K⁻¹ y of each group."""
     from scipy.linalg import cho_factor, cho_solve
 
-    lengths, weights = [], []
+    lengths: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     for i, part in enumerate(_slices(sizes)):
         if known_lengths is None:
             start = lengths[-1] if lengths else None
@@ -131,7 +134,9 @@ def _fit_two_groups(inputs_simple, inputs, target_simple, target, sizes, rows, n
     """
     from scipy.linalg import cholesky, solve_triangular
 
-    first, second, offset = [], [], []
+    first: list[tuple] = []
+    second: list[tuple] = []
+    offset: list[np.ndarray] = []
     for i, part in enumerate(_slices(sizes)):
         if known_lengths is None:
             start = first[-1][0] if first else None

@@ -9,11 +9,13 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ...errors import TrainingError
 from ...labels.design import sobol_design
@@ -26,11 +28,12 @@ from ..storage import emulator_hash, load_card, load_emulator, save_emulator
 from ..transformer import TransformerConfig, TransformerPayne
 
 
-def known_emulator(init, *kinds: type[Emulator]) -> tuple[Emulator, dict]:
+def known_emulator(init, *kinds: type[Emulator]) -> tuple[Any, dict]:
     """The emulator `init`, which may be a name or the path of a card, and what the card of its successor says of it.
 
     Raises `TrainingError` if it is of none of these `kinds`.
     """
+    emulator: Any
     if isinstance(init, Emulator):
         emulator, described = init, {"hash": emulator_hash(init)}
     else:
@@ -121,7 +124,7 @@ def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, 
         )
     scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
     mean, basis, coefficients = principal_components(to_link(np.asarray(flux, np.float32), c.epsilon), c.rank)
-    inputs = np.asarray(emulator.branch_inputs(scaled))
+    inputs = np.asarray(emulator.branch_inputs(jnp.asarray(scaled)))
     layers = fit_coefficients(
         inputs, coefficients, c.label_hidden, steps, seed, progress=progress, depth=c.branch_layers
     )
@@ -144,7 +147,7 @@ def start_from_teacher(emulator: TransformerPayne, teacher: LogitGP, *, n=65536,
     coefficients = teacher_coefficients(teacher, scaled)[:, : c.rank]
     basis, middle = np.asarray(teacher.basis, float), coefficients.mean(0)
     layers = fit_coefficients(
-        np.asarray(emulator.branch_inputs(scaled)),
+        np.asarray(emulator.branch_inputs(jnp.asarray(scaled))),
         coefficients - middle,
         c.label_hidden,
         steps,
@@ -170,17 +173,17 @@ def teacher_coefficients(teacher: LogitGP, scaled, chunk: int = 1024) -> np.ndar
 
 
 @jax.jit
-def _kernel_sums(sums, features):
+def _kernel_sums(sums, features: Float[Array, "n n_labels"]) -> Float[Array, "n components"]:
     """As `LogitGP.coefficients` for many labels at once: distances by matrix products."""
-    total = 0.0
+    totals = []
     for one in sums:
         parts = []
         for inverse_length, weights in zip(one.inverse_length, one.weights):
             a, b = features * inverse_length, one.inputs * inverse_length
             squared = jnp.maximum((a * a).sum(1)[:, None] + (b * b).sum(1) - 2.0 * a @ b.T, 0.0)
             parts.append(matern52(squared) @ weights)
-        total = total + jnp.concatenate(parts, axis=1)
-    return total
+        totals.append(jnp.concatenate(parts, axis=1))
+    return sum(totals[1:], totals[0])
 
 
 def _with_components(emulator, mean, basis, layers):

@@ -95,7 +95,8 @@ def train(
     source, summary = _stored(emulator, labels, flux, wavelength, config)
     described = {"data": summary}
     if replay is not None:
-        old, summary = _stored(emulator, *replay, wavelength, config, "replayed", stream=1)
+        old_labels, old_flux = replay
+        old, summary = _stored(emulator, old_labels, old_flux, wavelength, config, "replayed", stream=1)
         source, described["replay_data"] = Replay(source, old, config.replay), summary
     return train_on(
         emulator, source, described, wavelength,
@@ -119,7 +120,8 @@ def train_on(
     """
     query, judge = emulator.prepare(emulator.check_wavelength(wavelength)), None
     if held_out is not None:
-        labels, flux = check_data(emulator, *held_out, wavelength, "held-out")
+        labels, flux = held_out
+        labels, flux = check_data(emulator, labels, flux, wavelength, "held-out")
         scaled = np.asarray(emulator.label_space.scale(labels), np.float32)
         judge = lambda trained: validate(trained, query, scaled, flux)
     elif config.patience:

@@ -169,16 +169,16 @@ def _components(rows, rank):
 
 def _regression(terms, target):
     """Coefficients of a ridge regression on `terms`, whose first is 1; the ridge by leave-one-out (Allen's PRESS)."""
-    best = None
+    best, lowest = np.zeros(terms.shape[1]), np.inf
     for ridge in RIDGES:
         penalty = ridge * np.eye(terms.shape[1])
         penalty[0, 0] = 1e-9
         solve = np.linalg.solve(terms.T @ terms + penalty, terms.T)
         coefficients, leverage = solve @ target, np.einsum("ij,ji->i", terms, solve)
         error = (((target - terms @ coefficients) / (1.0 - leverage)) ** 2).mean()
-        if best is None or error < best[0]:
-            best = error, coefficients
-    return best[1]
+        if error < lowest:
+            best, lowest = coefficients, error
+    return best
 
 
 def _correlation(residuals, errors, step, sigma):
@@ -235,13 +235,13 @@ def _levels_and_stretch(residuals, errors, correlation, terms, step, sigma):
 def _sizes(residuals, errors, coherence):
     """`(size, nu, factor_size, factor_nu)`: factors of the diagonal and the low-rank part, and degrees of freedom."""
     some = np.linspace(0, residuals.shape[1] - 1, min(residuals.shape[1], 250)).astype(int)
-    projections, diagonal, low_rank = [], [], []
+    projections, diagonals, low_ranks = [], [], []
     for row, residual in enumerate(residuals):
         sd, factors = errors(row)
         projections.append(whitened_projection(residual, sd**2 * coherence[row], factors))
-        diagonal.append(sd[some] ** 2)
-        low_rank.append((factors[:, some] ** 2).sum(0))
-    diagonal, low_rank = np.array(diagonal), np.array(low_rank)
+        diagonals.append(sd[some] ** 2)
+        low_ranks.append((factors[:, some] ** 2).sum(0))
+    diagonal, low_rank = np.array(diagonals), np.array(low_ranks)
     size = factor_size = 1.0
     for _ in range(4):  # each depends a little on the other
         by = factor_size / size**2
