@@ -47,6 +47,14 @@ def cache_of_the_tests(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def strict_types():
+    import strict
+
+    with strict.strict_promotion():
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_the_module():
     """Free what a test file compiled: a process that keeps hundreds of programs runs out of memory maps and crashes."""
