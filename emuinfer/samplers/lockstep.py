@@ -51,7 +51,9 @@ def _prepare(log_density, z, covariance, key, chains, warmup, draws):
             state, info = jax.vmap(move)(jax.random.split(key, chains), state, sizes)
             accepted = jnp.nan_to_num(info.acceptance_rate).mean()
             # Robbins & Monro (1951) on the logarithm of the step, and the mean over the later half.
-            changed = log_step + (accepted - TARGET) / jnp.sqrt(1.0 + 0.3 * (i + 0.5 * SEGMENT * number.astype(jnp.float32)))
+            changed = log_step + (accepted - TARGET) / jnp.sqrt(
+                1.0 + 0.3 * (i + 0.5 * SEGMENT * number.astype(jnp.float32))
+            )
             log_step = jnp.where(adapt, jnp.minimum(changed, np.log(LONGEST)), log_step)
             average = average + jnp.where(i >= SEGMENT // 2, log_step / (SEGMENT - SEGMENT // 2), 0.0)
             return (state, log_step, average, i + 1.0), (
