@@ -300,7 +300,7 @@ def test_every_argument_has_an_option(cli):
     given = set(inspect.signature(check_coverage).parameters) - {"uncertainty"}
     spelt = {"priors": "fix", "config": "chains", "progress": "quiet"}
     options = set(inspect.signature(coverage).parameters) - {"sampling"}
-    assert {spelt.get(name, name) for name in given} | {"warmup", "draws"} == options
+    assert {spelt.get(name, name) for name in given} | {"prior", "warmup", "draws"} == options
 
 
 def test_old_names(perfect, tiny_emulator, monkeypatch):

@@ -19,7 +19,8 @@ from .mock import KS_ALARM, Mock, check_priors, check_source, choose_rows, label
 from .statistics import summarise
 
 PLAN, RESULTS, SUMMARY = "plan.json", "results.ecsv", "summary.ecsv"
-MODEL = {"continuum_terms": None, "robust": True}  # defaults of the model; a plan names only what departs from them
+# Defaults of the model; a plan names only what departs from them.
+MODEL = {"continuum_terms": None, "robust": True, "degrees_of_freedom": 4.0}
 SEARCHED = 50.0  # km/s beyond the true velocities in which fits search
 
 
@@ -52,6 +53,7 @@ def check_coverage(
     rv_range=(-100.0, 100.0),
     continuum_terms=None,
     robust=True,
+    degrees_of_freedom=4.0,
     config=SURVEY,
     batch=None,
     workers=1,
@@ -81,7 +83,7 @@ def check_coverage(
       `uncertainty` is the old way to give one.
     - `medium`: of the wavelengths of an `.npz` file; the emulator's by default.
     - `priors`: of vbroad, vsini and log10_jitter, as for `StellarModel`. `rv_range`: km/s, of the true velocities.
-    - `continuum_terms`, `robust`: as for `StellarModel`. `config`, `batch`, `workers`: as for `fit_many`.
+    - `continuum_terms`, `robust`, `degrees_of_freedom`: as for `StellarModel`. `config`, `batch`, `workers`: as for `fit_many`.
     - `keep_draws`: keep the draws as netCDF (some 100 kB per fit).
 
     **Raises:** `GridError` where the source does not fit the emulator, `SamplingError` where `output` holds another run.
@@ -97,7 +99,7 @@ def check_coverage(
     errors, notes = known_errors(errors, loaded, named)
     notes += _training_notes(named, grid, rows is None)
     notes += _prior_notes(loaded.label_space, labels_of(grid, chosen, loaded.label_space))
-    model = {k: v for k, v in (("continuum_terms", continuum_terms), ("robust", robust)) if v is not MODEL[k]}
+    model = _departing(continuum_terms=continuum_terms, robust=robust, degrees_of_freedom=degrees_of_freedom)
     Folder(output, _plan(loaded, grid, chosen, mock, errors[0], priors, config, model), overwrite)
     truth = observe(grid, chosen, loaded, mock, priors, output / MOCK)
     options = model | {
@@ -113,6 +115,10 @@ def check_coverage(
     }
     fit = lambda error: fit_mocks(emulator, output, error, truth, chosen, mock, options, keep_draws)
     return report(output, [fit(error) for error in errors], loaded.label_space.names, notes)
+
+
+def _departing(**options) -> dict:
+    return {name: value for name, value in options.items() if value != MODEL[name]}
 
 
 def _named_and_loaded(emulator):
@@ -185,13 +191,18 @@ class Folder(RunFolder):
     PLAN, KIND, ERROR, ALONE, RENEWED = PLAN, "calibration", SamplingError, False, True
 
     def found(self, plan):
-        if "sampling" in plan.get("mock", {}):  # its name in version 0.1
-            plan["mock"]["pixels_per_fwhm"] = plan["mock"].pop("sampling")
-        return plan
+        return _with_new_names(plan)
 
     def discard(self):
         for name in FOLDERS.values():
             shutil.rmtree(self.path / name, ignore_errors=True)
+
+
+def _with_new_names(plan: dict) -> dict:
+    """A plan with what version 0.1 called otherwise under its present name."""
+    if "sampling" in plan.get("mock", {}):
+        plan["mock"]["pixels_per_fwhm"] = plan["mock"].pop("sampling")
+    return plan
 
 
 def report(output, parts, labels, notes) -> Calibration:
@@ -211,7 +222,7 @@ def report(output, parts, labels, notes) -> Calibration:
     plot_coverage(output / "coverage.png", summary)
     plot_ranks(output / "ranks.png", results)
     plot_ecdf(output / "ecdf.png", results)
-    plan = json.loads((output / PLAN).read_text())
+    plan = _with_new_names(json.loads((output / PLAN).read_text()))
     write_page(output / "index.html", results, summary, list(labels), notes, plan)
     return Calibration(results, summary, notes, output)
 

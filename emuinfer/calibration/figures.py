@@ -95,14 +95,16 @@ def plot_ranks(path, results):
         axis.set_title(f"S/N {s:g}", fontsize=10)
     for axis in axes[-1]:
         axis.set_xlabel("rank of the truth, 0 to 1", fontsize=9)
-    _legend(figure, switches)
+    lines = _legend(figure, switches)
     height = figure.get_figheight()
-    figure.subplots_adjust(left=1.0 / figure.get_figwidth(), right=0.985, top=1 - 0.62 / height, bottom=0.48 / height)
+    top = 1 - (0.42 + 0.2 * lines) / height
+    figure.subplots_adjust(left=1.0 / figure.get_figwidth(), right=0.985, top=top, bottom=0.48 / height)
     write_figure(figure, path)
     return figure
 
 
-def _legend(figure, switches):
+def _legend(figure, switches) -> int:
+    """Draw it; returns its lines, several where the figure is too narrow for one."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -111,7 +113,9 @@ def _legend(figure, switches):
         for on in switches
     ]
     handles = [*lines, Patch(color="0.88", label="95 % of calibrated panels")]
-    figure.legend(handles=handles, loc="upper center", ncols=3, fontsize=9, frameon=False)
+    columns = 3 if figure.get_figwidth() > 6 else 1
+    figure.legend(handles=handles, loc="upper center", ncols=columns, fontsize=9, frameon=False)
+    return 1 if columns == 3 else len(handles)
 
 
 def plot_ecdf(path, results, *, columns=4):

@@ -11,19 +11,24 @@ from ..files import use_compilation_cache
 from .options import (
     DEFAULT_EMULATOR,
     Broadening,
+    ContinuumTerms,
+    DegreesOfFreedom,
     EmulatorName,
     FitBroadening,
+    Fixed,
     Medium,
     OverwriteRun,
+    Priors,
     Quiet,
+    Robust,
     Seed,
     StarBatch,
     StarChains,
     StarDraws,
     StarWarmup,
     Workers,
-    assignments,
     console,
+    priors_of,
     telling,
 )
 
@@ -71,18 +76,6 @@ EmulatorError = Annotated[
 TrueVelocities = Annotated[
     tuple[float, float], typer.Option("--rv-range", metavar="A B", help="True velocities, km/s, drawn between A and B.")
 ]
-FixedNuisance = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fix",
-        metavar="NAME=NUMBER",
-        help="Give all stars this vbroad or vsini, all fits this log10_jitter; may be repeated.",
-    ),
-]
-ContinuumTerms = Annotated[
-    int | None, typer.Option(min=1, help="Chebyshev terms of the continuum of a fit; one per 25 Å by default.")
-]
-Robust = Annotated[bool, typer.Option("--robust/--not-robust", help="Down-weight outlying pixels in fits, or not.")]
 KeepDraws = Annotated[bool, typer.Option("--keep-draws", help="Keep the draws as netCDF, some 100 kB per fit.")]
 Sampling = Annotated[float | None, typer.Option("--sampling", hidden=True, help="The old name of --pixels-per-fwhm.")]
 
@@ -99,10 +92,12 @@ def coverage(
     medium: SourceMedium = None,
     emulator_error: EmulatorError = "both",
     broadening: FitBroadening = Broadening.vbroad,
-    fix: FixedNuisance = None,
+    fix: Fixed = None,
+    prior: Priors = None,
     rv_range: TrueVelocities = (-100.0, 100.0),
     continuum_terms: ContinuumTerms = None,
     robust: Robust = True,
+    degrees_of_freedom: DegreesOfFreedom = 4.0,
     chains: StarChains = 4,
     warmup: StarWarmup = 150,
     draws: StarDraws = 500,
@@ -128,8 +123,9 @@ def coverage(
     if emulator_error not in WHICH:
         raise EmuinferError(f"--emulator-error must be on, off or both; got '{emulator_error}'.")
     options = {"rows": _rows(rows), "n": n, "seed": seed, "medium": medium and medium.value, "rv_range": rv_range}
-    options |= {"broadening": broadening.value, "priors": assignments(fix, "--fix")}
-    options |= {"continuum_terms": continuum_terms, "robust": robust, "batch": batch, "workers": workers}
+    options |= {"broadening": broadening.value, "priors": priors_of(fix, prior)}
+    options |= {"continuum_terms": continuum_terms, "robust": robust, "degrees_of_freedom": degrees_of_freedom}
+    options |= {"batch": batch, "workers": workers}
     options |= {"emulator_error": WHICH[emulator_error], "keep_draws": keep_draws, "overwrite": overwrite}
     use_compilation_cache()
     from ..calibration.check import check_coverage
