@@ -61,10 +61,10 @@ def make(
       emuinfer grid make --n 2000 --output lte.h5
       emuinfer grid make --n 4000 --output lte.h5          (extends it)
     """
-    from ..grids.generate import _option, format_report, generate_grid
+    from ..grids.generate import backend_option, format_report, generate_grid
     from ..labels.windows import window as window_by_name
 
-    options = dict(_option(text) for text in option or ())
+    options = dict(backend_option(text) for text in option or ())
     if window is not None:
         options["window"] = window_by_name(window).name
     with telling("Start the same command again to go on; what was computed is kept."):

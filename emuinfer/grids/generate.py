@@ -251,7 +251,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--batch", type=int, default=8, help="spectra per call and per saved chunk")
     args = parser.parse_args(arguments)
     try:
-        options = dict(_option(text) for text in args.option)
+        options = dict(backend_option(text) for text in args.option)
         report = generate_grid(
             args.output, (args.backend, options), args.n, seed=args.seed, workers=args.workers, batch=args.batch
         )
@@ -262,7 +262,8 @@ def main(arguments=None) -> int:
     return 0
 
 
-def _option(text):
+def backend_option(text: str) -> tuple[str, object]:
+    """`NAME=VALUE` of the command line as a name and a value, which is read as JSON where it is JSON."""
     name, separator, value = text.partition("=")
     if not separator:
         raise GridError(f"--option takes NAME=VALUE; got {text!r}.")

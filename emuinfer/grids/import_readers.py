@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import EmuinferError, GridError
 from . import hdf5
-from .import_spectra import Raw, check_same_medium, in_angstrom, label_columns, pick
+from .import_fields import Raw, check_same_medium, in_angstrom, label_columns, pick
 
 
 @contextlib.contextmanager
