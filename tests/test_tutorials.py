@@ -20,6 +20,16 @@ def test_notebook_is_light(path):
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
+def test_notebook_carries_the_outputs_of_one_run(path):
+    """From top to bottom, without an error, with figures; `nox -s tutorials` makes them."""
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 2
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
 def test_notebook_imports_public_names(path):
     """From `emuinfer` or from the `__init__` of a folder that exports them."""
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
