@@ -204,7 +204,8 @@ def test_a_sampler_finds_the_bound(model, bounds):
     start = {n: jnp.float32(bounds.labels[n]) for n in model.names}
     kernel = NUTS(model, init_strategy=init_to_value(values=start), dense_mass=True, max_tree_depth=5)
     mcmc = MCMC(kernel, num_warmup=150, num_samples=500, progress_bar=False)
-    mcmc.run(jax.random.key(3), model.likelihood)
+    with jax.numpy_dtype_promotion("standard"):  # NumPyro's own samplers mix integers and floats
+        mcmc.run(jax.random.key(3), model.likelihood)
     draws = mcmc.get_samples()
     for name in model.names:
         x = np.asarray(draws[name], float)
