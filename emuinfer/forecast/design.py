@@ -185,7 +185,8 @@ class _Problem(eqx.Module):
         flux, rows = pixel_derivatives(see, self.flux, self.rows, kernel, each=lambda f, rows: jax.vmap(f)(rows))
         x = (self.log_wavelength - centre) / half
         inside = jax.nn.sigmoid((1 - x) / EDGE) * jax.nn.sigmoid((1 + x) / EDGE)
-        terms = jnp.cos(jnp.arange(self.terms)[:, None] * jnp.arccos(jnp.clip(x, -0.999, 0.999))) * flux
+        degree = jnp.arange(self.terms, dtype=jnp.float32)[:, None]
+        terms = jnp.cos(degree * jnp.arccos(jnp.clip(x, -0.999, 0.999))) * flux
         rows = jnp.concatenate([rows, terms]) * jnp.sqrt(inside)
         prior = jnp.concatenate([self.prior, jnp.zeros(2), jnp.ones(self.terms)])
         step = jnp.exp(self.middle + self.log_wavelength) / (FINE * self.resolutions[1])

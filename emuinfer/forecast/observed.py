@@ -70,7 +70,8 @@ def model_bounds(
         likelihood = _with_model_variance(likelihood, _on_device(values))
     parts, several = likelihood.parts(values), isinstance(model, JointModel)
     coefficients = [None] * len(parts) if continuum is None else list(continuum) if several else [continuum]
-    arms, found = [], {}
+    arms: list = []
+    found: dict[str, float] = {}
     for k, (spectrum, own) in enumerate(parts, start=1):
         shared, terms, used = _arm(spectrum, own, free, k, coefficients[k - 1])
         arms.append((shared, terms, np.asarray(spectrum.continuum.sd, float)))
@@ -107,15 +108,15 @@ def _values(model, star, given) -> dict[str, float]:
 def _arm(spectrum: PixelLikelihood, values, free, k, coefficients):
     """Of the k-th spectrum, the whitened derivatives by the parameters of `free` `(n_free, n_pix)` and by the coefficients
     of the continuum `(n_terms, n_pix)`, and the coefficients."""
-    forward, continuum, noise = spectrum.forward, spectrum.continuum, spectrum.noise
+    forward, continuum, noise = spectrum.forward.grid, spectrum.continuum, spectrum.noise
     space = forward.label_space
     if coefficients is None:
         coefficients = _coefficients(spectrum, _on_device(values))
     coefficients = np.asarray(coefficients, float)
     scaled = jnp.asarray(space.scale(np.array([values[n] for n in space.names])), jnp.float32)
-    flux, by_label = grid_derivatives(forward.emulator.grid_flux, scaled)
+    on_grid = grid_derivatives(forward.emulator.grid_flux, scaled)
     kernel = _on_device({n: values[n] for n in KERNELS if n in values})
-    flux, rows = (np.asarray(a, float) for a in pixel_derivatives_jit(forward.operator, flux, by_label, kernel))
+    flux, rows = (np.asarray(a, float) for a in pixel_derivatives_jit(forward.operator, *on_grid, kernel))
     order = (*space.names, *kernel)
     by_name = dict(zip(order, rows / step_sizes(space, order)[:, None]))
     by_name[f"rv_offset_{k}"] = by_name["rv"]

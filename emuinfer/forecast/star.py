@@ -51,7 +51,7 @@ def read_star(star, label_space: LabelSpace, fixed: Mapping | None = None) -> St
 
 def merged_star(star, *more: Mapping) -> dict:
     """Numbers by name of a star in any form with names (None: nothing is known), and `more`, of which the last counts."""
-    values = {}
+    values: dict = {}
     for part in ({} if star is None else star, *more):
         part = _by_name(_opened(Path(part)) if isinstance(part, str | Path) else part)
         if part is None:
