@@ -42,8 +42,8 @@ def plot_coverage(path, summary, *, goal=0.02, stars="all"):
                 )
         axis.set_ylabel(f"truths inside the {level} % interval [%]")
         axis.set_ylim(max(0, axis.get_ylim()[0]), 101.5)
-        for x in range(len(names) - 1):
-            axis.axvline(x + 0.5, color="0.93", lw=0.7, zorder=0)
+        for between in range(len(names) - 1):
+            axis.axvline(between + 0.5, color="0.93", lw=0.7, zorder=0)
     axes[1].set_xticks(range(len(names)), [bare_text(n) for n in names])
     axes[1].set_xlim(-0.5, len(names) - 0.5)
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(snr), loc="upper center", fontsize=9, frameon=False)

@@ -168,7 +168,7 @@ def crb(
         refuse_existing(output, overwrite)
     own = (wavelength_range, resolution, pixels_per_fwhm if sampling is None else sampling)
     given, fixed, widths = assignments(label, "--label"), assignments(fix, "--fix"), assignments(prior, "--prior")
-    options = {"count": exposures, "correlation_pixels": correlation_pixels, "continuum_terms": continuum_terms}
+    options: dict = {"count": exposures, "correlation_pixels": correlation_pixels, "continuum_terms": continuum_terms}
     options |= {"rv": rv, "vbroad": vbroad, "vsini": vsini, "broadening": broadening and broadening.value}
     options |= {"mask": _pairs(mask), "reduced": reduced, "model_error": model_error, "progress": not quiet}
     use_compilation_cache()
@@ -204,12 +204,11 @@ def _instrument(emulator, name, wavelength_range, resolution, pixels_per_fwhm):
 
     own = (wavelength_range, resolution, pixels_per_fwhm)
     if name is None:
-        ends, numbers = wavelength_range or emulator.wavelength_range, (resolution, pixels_per_fwhm)
-        emulator.check_wavelength(ends)
-        numbers = (
-            default if given is None else given for given, default in zip(numbers, (RESOLUTION, PIXELS_PER_FWHM))
-        )
-        return Instrument.single(*ends, *numbers, medium=emulator.medium)
+        lo, hi = wavelength_range or emulator.wavelength_range
+        emulator.check_wavelength((lo, hi))
+        resolution = RESOLUTION if resolution is None else resolution
+        pixels_per_fwhm = PIXELS_PER_FWHM if pixels_per_fwhm is None else pixels_per_fwhm
+        return Instrument.single(lo, hi, resolution, pixels_per_fwhm, medium=emulator.medium)
     if any(v is not None for v in own):
         raise EmuinferError("--instrument brings its own range, resolving power and sampling: give either it or those.")
     return load_instrument(name)

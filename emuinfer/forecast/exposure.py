@@ -79,14 +79,21 @@ class Exposure:
 
     def describe(self) -> dict:
         """Plain values, for tables; a signal-to-noise ratio that varies as its kind."""
-        arms = self.instrument.arms
+        instrument: Instrument = self.instrument  # type: ignore[assignment]  # a name is looked up when it is made
+        arms = instrument.arms
         alike = lambda values: values[0] if len(set(values)) == 1 else list(values)
-        varies = "function" if callable(self.snr) else "curve" if np.ndim(self.snr) else None
+        snr = (
+            "function"
+            if callable(self.snr)
+            else float(self.snr)
+            if isinstance(self.snr, float | int | np.number)
+            else "curve"
+        )
         return {
-            "instrument": self.instrument.name,
+            "instrument": instrument.name,
             "resolution": alike([arm.resolution for arm in arms]),
             "pixels_per_fwhm": alike([arm.pixels_per_fwhm for arm in arms]),
-            "snr": varies or float(self.snr),
+            "snr": snr,
             "snr_per": self.per,
             "exposures": float(self.count),
             "mask": [[float(lo), float(hi)] for lo, hi in self.mask],

@@ -69,7 +69,9 @@ def _abstract(x, start, weights, start_t, weights_t):
 def _jvp(primals, tangents):
     out = _product.bind(*primals)
     change = tangents[0]
-    return out, ad.Zero.from_primal_value(out) if type(change) is ad.Zero else _product.bind(change, *primals[1:])
+    if type(change) is ad.Zero:
+        return out, ad.Zero.from_primal_value(out)  # type: ignore[attr-defined]
+    return out, _product.bind(change, *primals[1:])
 
 
 def _transpose(cotangent, x, start, weights, start_t, weights_t):

@@ -59,7 +59,7 @@ def new_figure(width: float, height: float):
 
     figure = Figure(figsize=(width, height), dpi=100)
     FigureCanvasAgg(figure)
-    figure._repr_png_ = functools.partial(_png_of, figure)
+    figure._repr_png_ = functools.partial(_png_of, figure)  # type: ignore[attr-defined]
     return figure
 
 
