@@ -248,9 +248,9 @@ def test_no_private_name_crosses_rooms():
     for module, path in modules().items():
         for name, _ in names_imported(path):
             owner, _, last = name.rpartition(".")
-            if last.startswith("_") and not last.startswith("__") and owner in modules():
-                if room_of(owner) != room_of(module):
-                    found.add(f"{path.relative_to(ROOT)}: {name}")
+            private = last.startswith("_") and not last.startswith("__")
+            if private and owner in modules() and room_of(owner) != room_of(module):
+                found.add(f"{path.relative_to(ROOT)}: {name}")
     assert found - PRIVATE_NAMES == set()
     assert PRIVATE_NAMES - found == set(), "mended: take them out of PRIVATE_NAMES"
 

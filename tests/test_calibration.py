@@ -322,8 +322,8 @@ def test_old_names(perfect, tiny_emulator, monkeypatch):
     done, grid = perfect
     old = {**OPTIONS, "sampling": OPTIONS["pixels_per_fwhm"]}
     del old["pixels_per_fwhm"]
-    with pytest.warns(DeprecationWarning):  # and a folder of the last version is gone on with
-        plan = done.path / "plan.json"
-        plan.write_text(plan.read_text().replace("pixels_per_fwhm", "sampling"))
+    plan = done.path / "plan.json"
+    plan.write_text(plan.read_text().replace("pixels_per_fwhm", "sampling"))
+    with pytest.warns(DeprecationWarning, match="is now"):  # and a folder of the last version is gone on with
         again = check.check_coverage(tiny_emulator, grid, done.path, emulator_error=False, **old)
     assert (again.results["rank"] == done.results["rank"]).all()

@@ -39,6 +39,6 @@ def test_the_link_was_no_depth():
         DeprecationWarning, match=r"emulators\.depth_from_flux is now emuinfer\.emulators\.base\.to_link"
     ):
         assert emulators.depth_from_flux is emulators.to_link
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="is now"):
         from emuinfer.emulators import flux_from_depth
     assert flux_from_depth is emulators.from_link

@@ -211,9 +211,9 @@ def test_files_get_into_a_folder_together(tmp_path):
                 (staging / name).write_text(made)
         assert names(folder) == sorted(made) and (folder / "a").read_text() == made
     (folder / "other").write_text("not ours")
-    with pytest.raises(ValueError), files.written_together(folder, ("a", "b")) as staging:
+    with pytest.raises(ValueError, match="no more"), files.written_together(folder, ("a", "b")) as staging:
         (staging / "b").write_text("new")
-        raise ValueError
+        raise ValueError("no more")
     assert names(folder) == ["a", "other"]
 
 

@@ -159,4 +159,4 @@ def test_the_posterior_holds_the_flux_of_each_arm(posterior, joint):
         pull = ((flux - model) / facts["uncertainty"].values)[of_arm]
         assert pull.std() == pytest.approx(1, abs=0.25)
     assert posterior.attrs["data_hash"] == ", ".join(a.observation.hash for a in joint.arms)
-    assert RANGE[0] < facts["wavelength"].values.min() and RESOLUTION == joint.arms[0].resolution
+    assert RANGE[0] < facts["wavelength"].values.min() and joint.arms[0].resolution == RESOLUTION

@@ -16,7 +16,7 @@ def test_spline_goes_through_its_nodes_and_is_smooth():
     x = np.linspace(LOWEST + 0.3, HIGHEST - 0.3, 77)
     assert max(abs(float(spline(c, t)[0]) - f(t)) for t in nodes()[4:-4]) < 1e-4
     assert max(abs(float(spline(c, t)[0]) - f(t)) for t in x) < 1e-4
-    assert NODES == len(nodes()) and float(spline(c, HIGHEST + 3)[0]) == pytest.approx(float(spline(c, HIGHEST)[0]))
+    assert len(nodes()) == NODES and float(spline(c, HIGHEST + 3)[0]) == pytest.approx(float(spline(c, HIGHEST)[0]))
 
 
 def test_factors_against_a_dense_covariance():

@@ -70,7 +70,7 @@ def test_likelihood_is_that_of_the_dense_covariance(correlated, rank):
     good = np.asarray(noise.weight) > 0
     mean = np.asarray(data.continuum.mean, float) @ terms
     dense = multivariate_normal(mean[good], covariance[np.ix_(good, good)]).logpdf(np.asarray(data.flux, float)[good])
-    assert 0 < (~good).sum() and found == pytest.approx(dense, abs=0.1)
+    assert (~good).sum() > 0 and found == pytest.approx(dense, abs=0.1)
 
 
 def test_jitter_in_proportion_to_the_noise_is_exact(tiny_emulator):

@@ -33,7 +33,7 @@ def test_attributes_units_and_immutability():
     assert "4001 pixels" in repr(obs) and "in air" in repr(obs)
     with pytest.raises(AttributeError):
         obs.medium = "vacuum"
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="read-only"):
         obs.flux[0] = 2.0
 
 

@@ -130,7 +130,7 @@ def test_arviz_compares_models_and_plots_predictions(posterior, tiny_emulator, s
     # A model whose magnesium is held at a wrong value predicts worse.
     wrong = StellarModel(tiny_emulator, star, priors={"mg_fe": TRUTH["mg_fe"] + 0.4}, **OPTIONS)
     table = az.compare({"right": posterior, "wrong": sample(wrong, seed=1, predictive=0, **SHORT)})
-    assert list(table.index)[0] == "right"
+    assert next(iter(table.index)) == "right"
     if hasattr(az, "plot_ppc"):
         import matplotlib.pyplot as plt
 

@@ -91,7 +91,7 @@ def test_a_window_without_lines(made_up, monkeypatch):
 def test_a_grid_of_a_second_window(made_up, cli, tmp_path):
     path = tmp_path / "grid.h5"
     settings = ("--n", 3, "--workers", 0, "--option", "n_depth=16", "--output", path)
-    status, out, err = cli("grid", "make", "--window", "made-up", *settings)
+    status, _out, err = cli("grid", "make", "--window", "made-up", *settings)
     assert status == 0, err
     grid = Grid.load(path)
     assert len(grid) == 3 and grid.medium == "vacuum" and grid.label_space == SPACE
@@ -142,4 +142,4 @@ def test_mock_observations_are_made_with_the_lines_of_the_emulators_window(made_
     with pytest.raises(EmuinferError, match="spectra.h5"):  # which was not made
         load_source("lte", emulator, tmp_path, n=2, medium=None, seed=0, progress=False)
     assert made[0].medium == "vacuum" and made[0].provenance["line_list"] == "made up"
-    assert 5863.5 <= made[0].wavelength[0] and made[0].wavelength[-1] <= 5864.5
+    assert made[0].wavelength[0] >= 5863.5 and made[0].wavelength[-1] <= 5864.5

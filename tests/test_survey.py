@@ -135,7 +135,7 @@ def test_a_folder_of_spectra_is_a_stack(stack, tmp_path, tiny_emulator, spectrum
         spectrum_file(folder / f"star-{i}.ecsv", star.wavelength, star.flux, star.uncertainty)
     for spectra in (folder, sorted(folder.iterdir())):
         path = as_stack(spectra, tmp_path / "out", medium="air", resolution=30000)
-        names, flux, uncertainty, mask = SpectrumStack(path).read(slice(0, 3))
+        names, flux, _uncertainty, mask = SpectrumStack(path).read(slice(0, 3))
         assert len(SpectrumStack(path)) == 3 and names[1] == "star-1" and not mask.any()
         np.testing.assert_allclose(flux[2], stars[2].flux, rtol=1e-6)
         assert len(list(tmp_path.glob("out-input-*.h5"))) == 1

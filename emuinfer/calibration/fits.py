@@ -28,7 +28,7 @@ def checked_errors(emulator_error, uncertainty=None) -> list:
     if uncertainty is not None:
         warn_old("uncertainty= of check_coverage", "emulator_error=(uncertainty, None)", stacklevel=4)
         given = [uncertainty if isinstance(e, str) and e == "shipped" else e for e in given]
-    known = [e for e in given if isinstance(e, EmulatorUncertainty) or isinstance(e, str) and e == "shipped"]
+    known = [e for e in given if isinstance(e, EmulatorUncertainty) or (isinstance(e, str) and e == "shipped")]
     without = [e for e in given if e is None]
     if not given or len(known) > 1 or len(known) + len(set(without)) < len(given):
         raise SamplingError(

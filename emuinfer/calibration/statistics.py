@@ -106,8 +106,7 @@ def summarise(results, labels):
                 if only:
                     use &= ~np.asarray(results["serious"])
                 part = results[use]
-                for name in parameters:
-                    rows.append(_row(part[part["parameter"] == name], on, only, s, name))
+                rows += [_row(part[part["parameter"] == name], on, only, s, name) for name in parameters]
                 rows.append(_row(part[np.isin(part["parameter"], labels)], on, only, s, ALL))
     return Table(rows=rows)
 

@@ -47,7 +47,7 @@ class Camera:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not (np.isfinite(value) and (value > 0 or field.name == "read_noise" and value == 0)):
+            if not (np.isfinite(value) and (value > 0 or (field.name == "read_noise" and value == 0))):
                 raise EmuinferError(f"{field.name} = {value} must be a positive number.")
 
     def snr_per_pixel(self, wavelength, resolution, seconds):

@@ -49,7 +49,7 @@ class Parameters:
         space.require_names([n for n in {**priors, **prior_sd} if n not in kernels])
         said = {n: float(v) for n, v in given.items() if v is not None}
         known = {"rv": 0.0, "vbroad": BROADENING_KMS, "vsini": BROADENING_KMS} | star.nuisances | said | fixed
-        if bad := [n for n in kernels if not np.isfinite(known[n]) or n != "rv" and known[n] < 0]:
+        if bad := [n for n in kernels if not np.isfinite(known[n]) or (n != "rv" and known[n] < 0)]:
             raise EmuinferError(f"{bad[0]} = {known[bad[0]]} must be a number{' of at least 0' * (bad[0] != 'rv')}.")
         values = {**star.labels, **{n: known[n] for n in kernels}}
         shared = tuple(n for n in values if n not in fixed)

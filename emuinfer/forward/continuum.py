@@ -248,7 +248,7 @@ def _marginal_slope(primals, tangents):
     q_i = T_i^T (B^T diag(w m²) B + S⁻¹)⁻¹ T_i, a sum of 2 n - 1 Chebyshev polynomials:
     d/dm = w r C - w m q, d/dd = -w r, d/dw = -(r² + m² q - 1/w) / 2.
     """
-    basis, mean, sd, model, data, ivar, reference_ivar = primals
+    basis, _mean, sd, model, data, ivar, reference_ivar = primals
     _, _, _, by_model, by_data, by_ivar, by_reference = tangents
     value, coefficients, inverse = _solve(*primals)
     used = ivar > 0

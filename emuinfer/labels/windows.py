@@ -70,7 +70,7 @@ class Window:
         """The pixels of its synthetic spectra, Å in `medium`, float64 `(n_wave,)`."""
         lo, hi = self.wavelength_range
         # Rounded, so that 5100.02 is the number that other codes write as 5100.02.
-        return np.round(np.arange(int(round((hi - lo) / self.step)) + 1) * self.step + lo, 6)
+        return np.round(np.arange(round((hi - lo) / self.step) + 1) * self.step + lo, 6)
 
     def file(self, name: str) -> Path:
         """Where one of its files is; it is fetched if need be. **Raises:** `EmulatorError` as `data_files.find`."""

@@ -37,7 +37,7 @@ def bare_text(name: str) -> str:
     if kind in SYMBOLS:
         return SYMBOLS[kind] + (f", arm {arm}" if arm else "")
     parts = name.split("_")
-    if len(parts) == 2 and parts[1] in ("h", "fe") and 1 <= len(parts[0]) <= 2 or name in ("alpha_fe", "alpha_h"):
+    if (len(parts) == 2 and parts[1] in ("h", "fe") and 1 <= len(parts[0]) <= 2) or name in ("alpha_fe", "alpha_h"):
         over = {"h": "H", "fe": "Fe"}[parts[1]]
         return "[" + {"alpha": r"$\alpha$"}.get(parts[0], parts[0].capitalize()) + f"/{over}]"
     return name.replace("_", " ")

@@ -77,7 +77,7 @@ class Checkpoint:
 
 def _fingerprint(tree):
     """Shapes and a hash of contents, such as `12 arrays, 34567 numbers, sha256 0123456789ab`."""
-    leaves, structure = jax.tree.flatten(tree)
+    leaves, _structure = jax.tree.flatten(tree)
     total, count = hashlib.sha256(), 0
     for leaf in leaves:
         if hasattr(leaf, "shape") or isinstance(leaf, (int, float, complex)):

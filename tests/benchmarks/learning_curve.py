@@ -137,8 +137,7 @@ def transformer_fine_tuned(task, **changes):
 def transformer_by_teacher(task):
     """The bilinear part from the joint Gaussian processes of simple and realistic spectra, then all weights on both."""
     teacher = joint_gp(task)
-    start = start_from_teacher(new_transformer(task.seed), teacher, n=32768, steps=6000, seed=task.seed, progress=False)
-    return start
+    return start_from_teacher(new_transformer(task.seed), teacher, n=32768, steps=6000, seed=task.seed, progress=False)
 
 
 EMULATORS = {

@@ -120,7 +120,7 @@ def species(wavelength, residual, labels, flux):
             i = np.abs(wavelength - lines.wavelength[k]).argmin()
             depth.append(1.0 - flux[:, i])
             off.append(residual[:, i])
-        if len(depth) and np.mean(depth) > 0.02:
+        if depth and np.mean(depth) > 0.02:
             relative = float(np.sum(off) / np.sum(depth))
             rows[f"{symbol[z - 1]} {ion}"] = {"lines": len(depth), "deeper_by": round(-relative, 4)}
     return rows

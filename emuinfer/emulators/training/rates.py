@@ -17,7 +17,7 @@ def rate_factor(name: str, config: TrainConfig, width: int, depth: int) -> float
     arXiv:2203.03466, table 3). With `config.base_depth`, what each of L blocks adds learns at √(base_depth / L) (depth-muP; Yang et
     al. 2023, arXiv:2310.02244). The best rate of a small model is then about that of a large one.
     """
-    first, last = name.split(".")[0], name.split(".")[-1]
+    first, last = name.split(".", maxsplit=1)[0], name.rsplit(".", maxsplit=1)[-1]
     if any(is_part(name, whole) for whole in config.frozen):
         return 0.0
     if first in TABLES:
