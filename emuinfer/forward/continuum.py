@@ -159,7 +159,9 @@ class Continuum(eqx.Module):
         solved = self._solve_rows(rows, whitened, ivar)
         coefficients = solved.guess + solved.step
         g = solved.weight * (whitened - coefficients @ rows)
-        y = jax.scipy.linalg.solve_triangular(solved.factor, solved.scale[:, None] * rows * solved.weight, lower=True)
+        # The small inverse first: a triangular solve of thousands of pixels takes ten times as long.
+        inverse = jax.scipy.linalg.solve_triangular(solved.factor, jnp.eye(len(rows)), lower=True)
+        y = (inverse * solved.scale) @ (rows * solved.weight)
         diagonal = solved.weight
         if white is not None:
             g, y, diagonal = white.transposed(g), white.transposed(y), white.transposed_diagonal(diagonal)
