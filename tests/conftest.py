@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(config, items):
     """Leave out slow tests unless asked; begin with the notebooks, lest a process waits for them in the end."""
     if not config.getoption("--slow"):
         for item in items:
-            if "slow" in item.keywords:
+            if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: run pytest with --slow"))
     items.sort(key=lambda item: item.path.name != "test_tutorials.py")
 
