@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 
 from ..errors import GridError, suggestion
-from ..observations.columns import FLUX, WAVELENGTH, from_header, with_unit
+from ..observations.readers.columns import FLUX, WAVELENGTH
+from ..observations.readers.header import from_header
+from ..observations.readers.units import with_unit
 
 ROLES = ("wavelength", "flux", "continuum", "continuum_wavelength", "labels", "label_names", "file")
 

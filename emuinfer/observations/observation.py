@@ -33,6 +33,7 @@ class Observation:
     - `name`, `meta`: free text, and a mapping of anything worth keeping (credit, date, literature values).
     - `clip`: spikes this many uncertainties above the continuum, and at most 5 pixels wide, are masked as cosmic rays;
       `None` turns this off. Absorption is never clipped.
+    - `notes`: what is to be said of the spectrum beside what the checks find, as a reader does of its file.
 
     Pixels that cannot be used are masked, and `notes` says how many and why: fluxes that are not finite, runs of three
     or more exact zeros, cosmic rays, and pixels whose uncertainty is zero or not finite (the usual mark of a dead
@@ -69,6 +70,7 @@ class Observation:
         name="",
         meta=None,
         clip=8.0,
+        notes=(),
     ):
         what = f"The spectrum '{name}'" if name else "The spectrum"
         medium = check_medium(medium, what)
@@ -77,7 +79,7 @@ class Observation:
         good = np.isfinite(flux)
         if mask is not None:
             good &= ~checks.to_mask(mask, len(wavelength))
-        notes: list[str] = []
+        notes = list(notes)
         uncertainty = checks.to_uncertainty(uncertainty, snr, flux, good, notes)
         resolution = checks.to_resolution(resolution, len(wavelength))
         order = checks.increasing_order(wavelength, notes)
@@ -224,10 +226,13 @@ class Observation:
         wavelength_column=None,
         flux_column=None,
         uncertainty_column=None,
+        mask_column=None,
         wavelength_unit=None,
         format=None,
+        hdu=None,
         arm=None,
         row=None,
+        order=None,
     ) -> "Observation":
         """Read a spectrum from a file; see `emuinfer.observations.readers.read` for formats and keywords."""
         from .readers import read
@@ -238,10 +243,13 @@ class Observation:
             wavelength_column=wavelength_column,
             flux_column=flux_column,
             uncertainty_column=uncertainty_column,
+            mask_column=mask_column,
             wavelength_unit=wavelength_unit,
             format=format,
+            hdu=hdu,
             arm=arm,
             row=row,
+            order=order,
         )
         return cls._from_fields(fields, resolution=resolution, snr=snr, medium=medium)
 

@@ -1,11 +1,12 @@
-"""What the columns and header keywords of a file mean. Host only."""
-
-import re
+"""What the columns of a table mean. Host only."""
 
 import numpy as np
 
-from ..constants import FWHM_PER_SIGMA
-from ..errors import ObservationError, suggestion
+from ...constants import FWHM_PER_SIGMA
+from ...errors import ObservationError, suggestion
+from .choices import Choices
+from .header import from_header
+from .units import standard_deviation, with_unit
 
 # Column names, in lower case. ESO phase 3: WAVE, FLUX, ERR, QUAL; SDSS: loglam, flux, ivar, and_mask; others as seen in
 # the wild.
@@ -58,17 +59,14 @@ UNCERTAINTY = (
     "variance",
     "var",
 )
-INVERSE_VARIANCE, VARIANCE = ("ivar", "flux_ivar", "inverse_variance"), ("variance", "var")
 MASK = ("mask", "quality", "qual", "dq", "and_mask")
-# Header keywords. SPEC_RES and SNR: ESO Science Data Product standard.
-RESOLUTION_KEYS, SNR_KEYS = ("SPEC_RES", "RESOLUTION", "RESOLUTN", "RESOLVE", "SPECRES"), ("SNR", "SNR_EST")
 
 
-def from_table(table: dict, units: dict, header, columns: dict, medium, wavelength_unit, air=()) -> dict:
+def from_table(table: dict, units: dict, header, choices: Choices, air=()) -> dict:
     """Fields from named columns. `table`: name to array; `units`: name to unit text; `air`: columns in air."""
-    wave = _pick(table, columns["wavelength"], WAVELENGTH, "wavelength", medium)
-    flux = _pick(table, columns["flux"], FLUX, "flux")
-    sigma = _pick(table, columns["uncertainty"], UNCERTAINTY, "uncertainty", required=False)
+    wave = _pick(table, choices.wavelength_column, WAVELENGTH, "wavelength", choices.medium)
+    flux = _pick(table, choices.flux_column, FLUX, "flux")
+    sigma = _pick(table, choices.uncertainty_column, UNCERTAINTY, "uncertainty", required=False)
     mask = _pick(table, None, MASK, "mask", required=False)
     wavelength: np.ndarray = np.ma.filled(np.ma.asarray(table[wave], dtype=float), np.nan)
     if wave.lower() == "loglam":
@@ -83,7 +81,7 @@ def from_table(table: dict, units: dict, header, columns: dict, medium, waveleng
         dispersion = next((n for n in table if n.lower() == "wdisp"), None)
         if dispersion is not None and fields["resolution"] is None:
             fields["resolution"] = _power_of_dispersion(np.asarray(table[dispersion], dtype=float), np.log(wavelength))
-    unit = wavelength_unit or units.get(wave) or ("nm" if wave.lower() == "nm" else None)
+    unit = choices.wavelength_unit or units.get(wave) or ("nm" if wave.lower() == "nm" else None)
     fields["wavelength"] = with_unit(wavelength, unit)
     fields["flux"] = table[flux]
     if sigma is not None:
@@ -121,73 +119,3 @@ def _pick(table, given, known, what, medium=None, required=True):
     )
     argument = f"{what}_column=" if what != "mask" else "only one of them in the file"
     raise ObservationError(f"{problem} Give {argument}. The columns are: {', '.join(table)}.")
-
-
-def standard_deviation(values, name: str):
-    values = np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
-    if name in VARIANCE:
-        return np.sqrt(np.where(values > 0, values, np.nan))
-    if name in INVERSE_VARIANCE:
-        return np.where(values > 0, np.where(values > 0, values, 1.0) ** -0.5, np.nan)
-    return values
-
-
-def with_unit(wavelength, unit):
-    import astropy.units as u
-
-    if unit is None:
-        if np.nanmedian(wavelength) < 1000:
-            raise ObservationError(
-                f"The wavelengths have no unit and lie near {np.nanmedian(wavelength):g}, too low for ångström. "
-                'Give wavelength_unit="nm", "um" or what they are.'
-            )
-        return wavelength
-    text = {"angstroms": "Angstrom", "ang": "Angstrom", "a": "Angstrom", "nanometers": "nm", "microns": "um"}.get(
-        str(unit).strip().lower(), str(unit).strip()
-    )
-    try:
-        return wavelength * u.Unit(text)
-    except ValueError as error:
-        raise ObservationError(
-            f"The wavelength unit '{unit}' is not known to astropy. Give wavelength_unit=."
-        ) from error
-
-
-def from_header(header) -> dict:
-    """Name, medium, resolution, S/N and a few words of provenance from a FITS header or a mapping."""
-    header = {str(k).upper(): v for k, v in dict(header).items()}
-    fields: dict = {"name": str(header.get("OBJECT", header.get("NAME", ""))).strip(), "medium": _medium_of(header)}
-    for field, keys in (("resolution", RESOLUTION_KEYS), ("snr", SNR_KEYS)):
-        values = [header[k] for k in keys if isinstance(header.get(k), (int, float)) and header[k] > 0]
-        fields[field] = float(values[0]) if values else None
-    skip = {
-        "SIMPLE",
-        "XTENSION",
-        "BITPIX",
-        "PCOUNT",
-        "GCOUNT",
-        "TFIELDS",
-        "EXTEND",
-        "COMMENT",
-        "HISTORY",
-        "CHECKSUM",
-        "DATASUM",
-        "",
-    }
-    keep = {k: v for k, v in header.items() if k not in skip and isinstance(v, (str, int, float, bool, dict, list))}
-    fields["meta"] = {
-        k.lower(): v for k, v in keep.items() if not re.match(r"(NAXIS|TTYPE|TFORM|TUNIT|TDIM|TUCD|TUTYP)", k)
-    }
-    return fields
-
-
-def _medium_of(header) -> str | None:
-    for key in ("MEDIUM", "AIRORVAC", "AIR_VAC"):
-        text = str(header.get(key, "")).strip().lower()
-        if text.startswith("air"):
-            return "air"
-        if text.startswith("vac"):
-            return "vacuum"
-    if isinstance(header.get("VACUUM"), (bool, int)):
-        return "vacuum" if header["VACUUM"] else "air"
-    return "air" if str(header.get("CTYPE1", "")).upper().startswith("AWAV") else None

@@ -1,0 +1,92 @@
+"""Reading a spectrum from a file of any kind. Host only."""
+
+import re
+from pathlib import Path
+
+from ...errors import ObservationError
+from .choices import NEEDS, Choices, open_file
+from .fits import read_fits
+from .spectrum import read_specutils
+from .text import read_ecsv, read_text
+
+
+def read(
+    path,
+    *,
+    medium=None,
+    wavelength_column=None,
+    flux_column=None,
+    uncertainty_column=None,
+    wavelength_unit=None,
+    mask_column=None,
+    format=None,
+    hdu=None,
+    arm=None,
+    row=None,
+    order=None,
+) -> dict:
+    """Read one spectrum; returns keyword arguments for `Observation`: `wavelength` (a quantity, or Å), `flux`, and
+    what the file says of `uncertainty`, `snr`, `mask`, `resolution`, `medium`, `name`, `meta`, `notes`.
+
+    Tried in this order: files of APOGEE (apVisit, apStar, aspcapStar) and DESI (coadd, spectra), FITS tables (one row
+    per pixel, or one row of arrays as in ESO phase 3), one-dimensional FITS images with a linear or logarithmic axis,
+    ECSV, CSV and text columns, and what `specutils.Spectrum.read` identifies.
+    `row` and `arm` ("b", "r" or "z") choose among the spectra of a file of DESI, `row` also in an apStar. SDSS's spec files
+    are tables with `loglam`: vacuum, and resolving powers from `wdisp`.
+    `format`, a specutils format name, goes to specutils at once. Columns are found by their names, or given by name.
+    Column units are used; without any, wavelengths are in ångström, or in `wavelength_unit`. Inverse variances,
+    variances and quality columns (non-zero: do not use) are understood. From headers (or ECSV metadata) come the medium
+    (`MEDIUM`, `AIRORVAC`, `VACUUM`, axis type `AWAV`, ESO's `em.wl;obs.atmos`), the resolving power (`SPEC_RES`,
+    `RESOLUTION`, `RESOLVE`), the signal-to-noise ratio (`SNR`, `SNR_EST`; only used without uncertainties) and the name
+    (`OBJECT`). The axis type `WAVE` should mean vacuum but is often written for air, so that it is not believed.
+
+    Raises `ObservationError` that names the file, what is in it, and what is needed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ObservationError(f"{path} is a directory, not a spectrum. {NEEDS}")
+    if not path.exists():
+        raise ObservationError(f"There is no file {path}.")
+    choices = Choices(
+        medium=medium,
+        wavelength_column=wavelength_column,
+        flux_column=flux_column,
+        uncertainty_column=uncertainty_column,
+        mask_column=mask_column,
+        wavelength_unit=wavelength_unit,
+        format=format,
+        hdu=hdu,
+        arm=arm,
+        row=row,
+        order=order,
+    )
+    try:
+        if format is not None:
+            fields = read_specutils(path, format)
+        elif _head(path).startswith(b"SIMPLE  ="):
+            fields = read_fits(path, choices)
+        elif _head(path).startswith(b"# %ECSV"):
+            fields = read_ecsv(path, choices)
+        else:
+            fields = read_text(path, choices)
+    except ObservationError as error:
+        raise ObservationError(f"{path}: {error}") from error
+    except (OSError, EOFError, TypeError, KeyError, IndexError, ValueError) as error:
+        raise ObservationError(
+            f"{path} cannot be read as a spectrum: {type(error).__name__}: {error}. {NEEDS}"
+        ) from error
+    fields.setdefault("name", "")
+    fields["name"] = fields["name"] or re.sub(r"(\.(fits?|ecsv|csv|txt|dat|gz))+$", "", path.name)
+    fields["meta"] = {"file": path.name, **fields.get("meta", {})}
+    if medium is None and fields.get("medium") is None:
+        raise ObservationError(
+            f"{path} does not say whether its wavelengths are in air or in vacuum. "
+            'Give medium="air" or medium="vacuum" '
+            "(on the command line --medium)."
+        )
+    return fields
+
+
+def _head(path) -> bytes:
+    with open_file(path) as file:
+        return file.read(64)
