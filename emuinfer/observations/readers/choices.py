@@ -41,3 +41,9 @@ def checked_row(row, n: int, what: str) -> int:
     if not 0 <= row < n:
         raise ObservationError(f"{what} has {n} spectra; row={row} is not one of 0 to {n - 1}.")
     return int(row)
+
+
+def number_or_name(given):
+    """`given` as a whole number, if it is one or its text (as from the command line); else as it is."""
+    text = str(given).strip()
+    return int(text) if text.isdigit() else given
