@@ -30,7 +30,9 @@ class Observation:
       `(n_diag, n_pix)` as DESI's files have them, or a SciPy sparse matrix `(n_pix, n_pix)`; see
       `emuinfer.forward.lsf`. May be left out here; a fit needs it.
     - `medium`: `"air"` or `"vacuum"`.
-    - `name`, `meta`: free text, and a mapping of anything worth keeping (credit, date, literature values).
+    - `name`, `meta`: free text, and a mapping of anything worth keeping (credit, date, literature values). `meta["frame"]`
+      is the frame that velocities are relative to: "barycentric", "heliocentric", "geocentric", "topocentric" (the
+      observer's) or "rest" (of the star); a fit does not need it.
     - `clip`: spikes this many uncertainties above the continuum, and at most 5 pixels wide, are masked as cosmic rays;
       `None` turns this off. Absorption is never clipped.
     - `notes`: what is to be said of the spectrum beside what the checks find, as a reader does of its file.
@@ -255,7 +257,7 @@ class Observation:
 
     @classmethod
     def read_arms(cls, path, *, row=None, **options) -> list["Observation"]:
-        """All arms of a star in a file of DESI, for `JointModel.of`; of any other file, its one spectrum. See `read`."""
+        """All arms of a star in a file (DESI, LAMOST MRS, mwmStar, …), for `JointModel.of`; else its one spectrum. See `read`."""
         from .readers import read_arms
 
         arms: list = read_arms(path) or [None]

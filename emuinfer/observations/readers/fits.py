@@ -8,8 +8,7 @@ import numpy as np
 from ...errors import ObservationError
 from .choices import NEEDS, Choices
 from .images import read_image
-from .products import PRODUCTS
-from .products.desi import arms
+from .products import PRODUCTS, arms_of
 from .spectrum import read_specutils
 from .tables import read_table
 
@@ -19,7 +18,7 @@ def read_arms(path) -> list[str]:
     from astropy.io import fits
 
     with warnings.catch_warnings(action="ignore"), fits.open(path, memmap=False) as hdus:
-        return arms(hdus)
+        return arms_of(hdus)
 
 
 def read_fits(path, choices: Choices) -> dict:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ...errors import ObservationError
 from .choices import NEEDS, Choices, open_file
 from .fits import read_fits
+from .frames import frame_of, in_frame
 from .spectrum import read_specutils
 from .text import read_ecsv, read_text
 
@@ -28,11 +29,12 @@ def read(
     """Read one spectrum; returns keyword arguments for `Observation`: `wavelength` (a quantity, or Å), `flux`, and
     what the file says of `uncertainty`, `snr`, `mask`, `resolution`, `medium`, `name`, `meta`, `notes`.
 
-    Tried in this order: files of APOGEE (apVisit, apStar, aspcapStar) and DESI (coadd, spectra), FITS tables (one row
-    per pixel, or one row of arrays as in ESO phase 3), one-dimensional FITS images with a linear or logarithmic axis,
-    ECSV, CSV and text columns, and what `specutils.Spectrum.read` identifies.
-    `row` and `arm` ("b", "r" or "z") choose among the spectra of a file of DESI, `row` also in an apStar. SDSS's spec files
-    are tables with `loglam`: vacuum, and resolving powers from `wdisp`.
+    Tried in this order: products of archives (`readers.products`: DESI, SDSS, APOGEE, LAMOST, PypeIt, HARPS, ESO Phase 3,
+    …), FITS tables (one row per pixel, or one row of arrays), one-dimensional FITS images with a linear or logarithmic
+    axis, ECSV, CSV and text columns, and what `specutils.Spectrum.read` identifies.
+    `arm` and `row` choose among the spectra of a file that has several. `meta["frame"]` is the frame of the wavelengths,
+    where the file says it (`readers.frames`). SDSS's spec files are tables with `loglam`: vacuum, and resolving powers
+    from `wdisp`.
     `format`, a specutils format name, goes to specutils at once. Columns are found by their names, or given by name.
     Column units are used; without any, wavelengths are in ångström, or in `wavelength_unit`. Inverse variances,
     variances and quality columns (non-zero: do not use) are understood. From headers (or ECSV metadata) come the medium
@@ -78,6 +80,8 @@ def read(
     fields.setdefault("name", "")
     fields["name"] = fields["name"] or re.sub(r"(\.(fits?|ecsv|csv|txt|dat|gz))+$", "", path.name)
     fields["meta"] = {"file": path.name, **fields.get("meta", {})}
+    if "frame" not in fields["meta"]:
+        fields = in_frame(fields, frame_of(fields["meta"]), fields["meta"])
     if medium is None and fields.get("medium") is None:
         raise ObservationError(
             f"{path} does not say whether its wavelengths are in air or in vacuum. "

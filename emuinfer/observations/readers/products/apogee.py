@@ -4,6 +4,7 @@ import numpy as np
 
 from ....errors import ObservationError
 from ..choices import Choices, checked_row
+from ..frames import in_frame
 from ..header import from_header
 
 # Bits of APOGEE_PIXMASK that make a pixel useless: 0 to 7 (bad, cosmic ray, saturated, unfixable, dark, flat, error, no
@@ -38,7 +39,8 @@ def _read_visit(hdus) -> dict:
     """Three detectors, each `(4096,)` with falling wavelengths, beginning with the reddest."""
     together = lambda i: np.asarray(hdus[i].data, dtype=float).reshape(-1)
     mask = np.asarray(hdus[3].data).reshape(-1)
-    return _apogee(hdus, together(4), together(1), together(2), mask)
+    fields = _apogee(hdus, together(4), together(1), together(2), mask)
+    return in_frame(fields, "topocentric", hdus[0].header)  # https://data.sdss.org/datamodel: apVisit, as observed
 
 
 def _read_star(hdus, row) -> dict:
@@ -53,7 +55,7 @@ def _read_star(hdus, row) -> dict:
     # The third extension of an aspcapStar is the best model spectrum, not a mask.
     third = np.atleast_2d(np.asarray(hdus[3].data)) if len(hdus) > 3 else np.zeros(0)
     mask = third[row] if np.issubdtype(third.dtype, np.integer) else None
-    return _apogee(hdus, wavelength, flux[row], error[row], mask)
+    return in_frame(_apogee(hdus, wavelength, flux[row], error[row], mask), "rest")
 
 
 def _apogee(hdus, wavelength, flux, error, mask) -> dict:

@@ -4,8 +4,10 @@ import numpy as np
 
 from ....errors import ObservationError
 from ..choices import Choices, checked_row
+from ..frames import in_frame
 from ..header import from_header
 from ..units import standard_deviation
+from .shared import chosen_arm
 
 DESI_ARMS = ("B", "R", "Z")
 
@@ -25,16 +27,8 @@ def read(hdus, choices: Choices) -> dict:
     """Fields of the spectrum of one target (`row`) in one arm (`arm`)."""
     import astropy.units as u
 
-    known = arms(hdus)
-    arm, row = choices.arm, choices.row
-    if arm is None and len(known) == 1:
-        arm = known[0]
-    if arm is None or str(arm).lower() not in known:
-        raise ObservationError(
-            f'This DESI file has the arms {", ".join(known)}: give arm="{known[0]}", or read all with '
-            "Observation.read_arms(path)."
-        )
-    data = lambda what: np.asarray(hdus[f"{str(arm).upper()}_{what}"].data)
+    arm, row = chosen_arm(choices, arms(hdus), "This DESI file"), choices.row
+    data = lambda what: np.asarray(hdus[f"{arm.upper()}_{what}"].data)
     names = {hdu.name.upper() for hdu in hdus}
     flux = data("FLUX")
     fibres = hdus["FIBERMAP"].data if "FIBERMAP" in names else None
@@ -46,14 +40,14 @@ def read(hdus, choices: Choices) -> dict:
         )
     row = checked_row(row or 0, len(flux), "This DESI file")
     fields = from_header(hdus[0].header)
-    fields["name"] = f"DESI {targets[row]} {str(arm).lower()}"
-    mask = data("MASK")[row] != 0 if f"{str(arm).upper()}_MASK" in names else None
+    fields["name"] = f"DESI {targets[row]} {arm}"
+    mask = data("MASK")[row] != 0 if f"{arm.upper()}_MASK" in names else None
     fields.update(
         wavelength=data("WAVELENGTH").astype(float) * u.AA,
         flux=flux[row].astype(float),
         uncertainty=standard_deviation(data("IVAR")[row].astype(float), "ivar"),
         mask=mask,
         medium="vacuum",
-        resolution=data("RESOLUTION")[row].astype(float) if f"{str(arm).upper()}_RESOLUTION" in names else None,
+        resolution=data("RESOLUTION")[row].astype(float) if f"{arm.upper()}_RESOLUTION" in names else None,
     )
-    return fields
+    return in_frame(fields, "barycentric")  # desispec shifts each exposure's wavelengths before it extracts

@@ -1,0 +1,88 @@
+"""Products of the HARPS and HARPS-N pipeline (DRS) as it writes them: `s1d` and `e2ds`. Host only.
+
+Format: HARPS DRS User Manual 3.6 (ESO 3P6-MAN-HAR-33110-0016). An s1d is one spectrum, 0.01 Å per pixel, in air and in the
+barycentric frame. An e2ds has a row per order, in the frame of the observatory; the coefficients of each order's wavelengths
+are in the header. Neither has errors: they come from the header's signal-to-noise ratio of each order.
+"""
+
+import numpy as np
+
+from ..choices import Choices
+from ..frames import in_frame
+from ..header import from_header
+from .shared import published_resolution
+
+POWER_EGGS = 80_000.0  # HARPS' high-efficiency mode: ESO's HARPS User Manual 2.1, section 2.1
+
+
+def recognises(hdus) -> bool:
+    """Whether the primary image is an s1d or e2ds."""
+    header = hdus[0].header
+    data = hdus[0].data
+    if data is None or _prefix(header) is None:
+        return False
+    return data.ndim == 1 and "CRVAL1" in header
+
+
+def read(hdus, choices: Choices) -> dict:
+    """Fields of the spectrum; `order` chooses the row of an e2ds."""
+    header = hdus[0].header
+    return {**_s1d(hdus[0], header), "medium": "air"}
+
+
+def _prefix(header):
+    return next((p for p in ("ESO", "TNG") if f"{p} DRS VERSION" in header), None)
+
+
+def _coefficients(header):
+    """Polynomials of the orders' wavelengths in Å, `(n_orders, degree + 1)`, lowest power first; None without any."""
+    stem = f"{_prefix(header)} DRS CAL TH"
+    degree = header.get(f"{stem} DEG LL")
+    if degree is None or f"{stem} COEFF LL0" not in header:
+        return None
+    values, i = [], 0
+    while f"{stem} COEFF LL{i}" in header:
+        values.append(float(header[f"{stem} COEFF LL{i}"]))
+        i += 1
+    return np.reshape(values[: i // (degree + 1) * (degree + 1)], (-1, degree + 1))
+
+
+def _order_snr(header, n: int) -> np.ndarray:
+    """Signal-to-noise ratio per pixel at the middle of each order, `(n,)`; NaN where the header has none."""
+    stem = f"{_prefix(header)} DRS SPE EXT SN"
+    return np.array([float(header.get(f"{stem}{k}", np.nan)) for k in range(n)])
+
+
+def _base(header, wavelength) -> dict:
+    fields = from_header(header)
+    if str(header.get("ESO INS MODE", "")).strip().upper() == "EGGS":
+        fields["resolution"], note = POWER_EGGS, "resolving power 80,000 of HARPS' EGGS mode (ESO's HARPS User Manual)"
+    else:
+        fields["resolution"], note = published_resolution("HARPS", wavelength)
+    return {**fields, "notes": (note,)}
+
+
+def _s1d(hdu, header) -> dict:
+    import astropy.units as u
+
+    flux = hdu.data.astype(float)
+    step = float(header["CDELT1"])
+    wavelength = header["CRVAL1"] + step * (np.arange(1, len(flux) + 1) - header.get("CRPIX1", 1.0))
+    fields = _base(header, wavelength)
+    fields.update(wavelength=wavelength * u.AA, flux=flux)
+    coefficients = _coefficients(header)
+    if coefficients is not None:
+        middle = 2048.0 ** np.arange(coefficients.shape[1])
+        power = np.arange(1, coefficients.shape[1])
+        centre = coefficients @ middle
+        pixel = coefficients[:, 1:] @ (power * 2048.0 ** (power - 1))  # Å per pixel of the detector
+        ratio = _order_snr(header, len(centre)) * np.sqrt(step / pixel)
+        known = np.isfinite(ratio) & (ratio > 0)
+        if known.any():
+            order = np.argsort(centre[known])
+            fields["snr"] = np.interp(wavelength, centre[known][order], ratio[known][order])
+            fields["notes"] += (
+                "errors from the signal-to-noise ratios of the orders in the header "
+                f"(median {np.median(fields['snr']):.0f} per pixel of {step:g} Å)",
+            )
+    return in_frame(fields, "barycentric")
