@@ -5,6 +5,7 @@ import numpy as np
 from ..errors import ObservationError
 from ..forward.lsf import matrix_from_sparse, matrix_rows
 from . import quality
+from .readers.units import in_flux_unit, standard_deviation
 
 
 def to_angstrom(wavelength) -> np.ndarray:
@@ -23,7 +24,22 @@ def to_angstrom(wavelength) -> np.ndarray:
     if not (np.isfinite(wavelength) & (wavelength > 0)).all():
         i = int(np.flatnonzero(~(np.isfinite(wavelength) & (wavelength > 0)))[0])
         raise ObservationError(f"Wavelengths must be finite and positive; number {i} is {wavelength[i]}.")
+    if wavelength[0] in (0.0, 1.0) and np.array_equal(np.diff(wavelength), np.ones(len(wavelength) - 1)):
+        raise ObservationError(
+            f"The wavelengths are {wavelength[0]:g}, {wavelength[1]:g}, {wavelength[2]:g}, …: these are pixel numbers. The "
+            "wavelengths must be in another column, or the spectrum is not calibrated."
+        )
     return wavelength
+
+
+def to_flux(flux, n_pix: int):
+    """The flux `(n_pix,)`, and its astropy unit; `None` if it has none."""
+    import astropy.units as u
+
+    unit = getattr(flux, "unit", None) if isinstance(flux, u.Quantity) else None
+    if isinstance(unit, u.function.FunctionUnitBase) or unit in (u.mag, u.dex, u.dB):
+        raise ObservationError(f"The flux has the unit '{unit}', a logarithm; give it in a linear unit.")
+    return to_column(getattr(flux, "value", flux), "flux", n_pix), unit
 
 
 def to_column(values, what: str, n_pix: int) -> np.ndarray:
@@ -36,11 +52,17 @@ def to_column(values, what: str, n_pix: int) -> np.ndarray:
     return values
 
 
-def to_mask(mask, n_pix: int) -> np.ndarray:
-    mask = np.asarray(mask)
+def to_mask(mask, n_pix: int, notes) -> np.ndarray:
+    mask = np.ma.filled(np.ma.asarray(mask), True)
     if mask.shape != (n_pix,):
         raise ObservationError(f"The mask must have the shape of the wavelengths, ({n_pix},); got {mask.shape}.")
-    return mask.astype(bool)
+    mask = mask.astype(bool)
+    if n_pix / 2 < mask.sum() < n_pix:
+        notes.append(
+            f"the mask leaves out {mask.sum()} of {n_pix} pixels; if it marks good pixels, turn it round: "
+            'mask_column="!NAME" of a file\'s column, or mask=~mask'
+        )
+    return mask
 
 
 def increasing_order(wavelength, notes) -> np.ndarray:
@@ -60,10 +82,32 @@ def increasing_order(wavelength, notes) -> np.ndarray:
     return order[np.concatenate([[True], steps > 0])]
 
 
-def to_uncertainty(uncertainty, snr, flux, good, notes) -> np.ndarray:
+def _deviations(uncertainty, flux_unit, wavelength):
+    """Standard deviations in the unit of the flux, of an array, a quantity, or an uncertainty of `astropy.nddata`."""
+    import astropy.units as u
+
+    kind = {"var": "variance", "ivar": "ivar"}.get(getattr(uncertainty, "uncertainty_type", "std"), "std")
+    unit = getattr(uncertainty, "unit", None)
+    if hasattr(uncertainty, "uncertainty_type"):
+        uncertainty = uncertainty.array
+    values = getattr(uncertainty, "value", uncertainty)
+    if kind != "std":
+        values = standard_deviation(values, kind)
+    if unit is None or not isinstance(unit, u.UnitBase):
+        return values
+    unit = unit ** {"variance": 0.5, "ivar": -0.5, "std": 1}[kind]
+    if flux_unit is None and unit != u.dimensionless_unscaled:
+        raise ObservationError(
+            f"The uncertainty has the unit '{unit}' and the flux has none: give both, or neither, with units."
+        )
+    return in_flux_unit(values, unit, flux_unit or u.dimensionless_unscaled, wavelength * u.AA)
+
+
+def to_uncertainty(uncertainty, snr, flux, good, notes, flux_unit=None, wavelength=None) -> np.ndarray:
     """Standard deviations `(n_pix,)`; marks pixels without a valid one as not good."""
     if (uncertainty is None) == (snr is None):
         missing = "There are no uncertainties" if snr is None else "Both uncertainty and snr are given"
+        missing += f" ({'; '.join(notes)})" if notes else ""
         raise ObservationError(f"{missing}: give either uncertainty= (standard deviations) or snr= (per pixel).")
     if snr is not None:
         snr = np.asarray(snr, dtype=float)
@@ -74,7 +118,7 @@ def to_uncertainty(uncertainty, snr, flux, good, notes) -> np.ndarray:
         if not good.any():
             return np.zeros_like(flux)
         return np.abs(quality.rough_continuum(flux, good & ~quality.zero_runs(flux) if flux.any() else good)) / snr
-    uncertainty = getattr(uncertainty, "value", uncertainty)
+    uncertainty = _deviations(uncertainty, flux_unit, wavelength)
     if np.ndim(uncertainty) == 0:
         uncertainty = np.full(flux.shape, uncertainty, dtype=float)
     uncertainty = to_column(uncertainty, "uncertainty", len(flux))

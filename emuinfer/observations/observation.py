@@ -21,7 +21,9 @@ class Observation:
 
     - `wavelength`: `(n_pix,)`, an astropy quantity of length or an array in ångström; increasing or decreasing.
     - `flux`: `(n_pix,)`, in any linear unit (an astropy quantity loses its unit). It need not be normalised.
-    - `uncertainty`: standard deviations in the unit of `flux`, `(n_pix,)` or one value for all.
+    - `uncertainty`: standard deviations in the unit of `flux`, `(n_pix,)` or one value for all; a quantity is converted to
+      the unit of `flux`. `StdDevUncertainty`, `VarianceUncertainty` and `InverseVariance` of `astropy.nddata` are what
+      they say.
     - `snr`: instead of `uncertainty`: signal-to-noise ratio per pixel at the continuum, one value or `(n_pix,)`. Every
       pixel gets the uncertainty continuum / `snr`, with a rough continuum; in the cores of deep lines that is on the
       safe side.
@@ -77,12 +79,12 @@ class Observation:
         what = f"The spectrum '{name}'" if name else "The spectrum"
         medium = check_medium(medium, what)
         wavelength = checks.to_angstrom(wavelength)
-        flux = checks.to_column(getattr(flux, "value", flux), "flux", len(wavelength))
+        flux, unit = checks.to_flux(flux, len(wavelength))
         good = np.isfinite(flux)
-        if mask is not None:
-            good &= ~checks.to_mask(mask, len(wavelength))
         notes = list(notes)
-        uncertainty = checks.to_uncertainty(uncertainty, snr, flux, good, notes)
+        if mask is not None:
+            good &= ~checks.to_mask(mask, len(wavelength), notes)
+        uncertainty = checks.to_uncertainty(uncertainty, snr, flux, good, notes, unit, wavelength)
         resolution = checks.to_resolution(resolution, len(wavelength))
         order = checks.increasing_order(wavelength, notes)
         wavelength, flux, uncertainty, good = (x[order] for x in (wavelength, flux, uncertainty, good))
@@ -273,12 +275,17 @@ class Observation:
     @classmethod
     def _from_fields(cls, fields: Mapping, **given) -> "Observation":
         """What the caller gives goes before what the file says; `snr` given replaces the file's uncertainties."""
-        fields = {**fields, **{k: v for k, v in given.items() if v is not None}}
+        from .readers.plausible import plausible
+
+        fields = plausible(dict(fields))
         if given.get("snr") is not None or fields.get("uncertainty") is None:
+            if given.get("snr") is None and fields.get("snr") is not None:
+                note = f"uncertainties from the signal-to-noise ratio {fields['snr']:g} that the file gives"
+                fields["notes"] = (*fields["notes"], note)
             fields["uncertainty"] = None
         else:
             fields["snr"] = None
-        return cls(**fields)
+        return cls(**{**fields, **{k: v for k, v in given.items() if v is not None}})
 
     @classmethod
     def example(cls, name: str) -> "Observation":

@@ -10,7 +10,7 @@ from .choices import NEEDS, Choices
 from .images import read_image
 from .products import PRODUCTS, arms_of
 from .spectrum import read_specutils
-from .tables import read_table
+from .tables import read_tables
 
 
 def read_arms(path) -> list[str]:
@@ -29,13 +29,9 @@ def read_fits(path, choices: Choices) -> dict:
         for product in PRODUCTS:
             if product.recognises(hdus):
                 return product.read(hdus, choices)
-        reasons = []
-        for hdu in hdus:
-            if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and hdu.data is not None and len(hdu.columns) > 1:
-                try:
-                    return read_table(hdu, hdus[0].header, choices)
-                except ObservationError as error:
-                    reasons.append(f"HDU '{hdu.name or 1}': {error}")
+        fields, reasons = read_tables(hdus, choices)
+        if fields is not None:
+            return fields
         if hdus[0].data is not None and np.squeeze(hdus[0].data).ndim == 1 and "CRVAL1" in hdus[0].header:
             return read_image(hdus, choices)
         listed = "; ".join(f"{i}: {h.name or 'no name'} {type(h).__name__} {_shape(h)}" for i, h in enumerate(hdus))
