@@ -1,5 +1,6 @@
-"""What a posterior object keeps beside its draws: the data, predictions, the likelihood of each pixel, facts of the run."""
+"""A posterior object from a fit and its draws: the data, predictions, the likelihood of each pixel, facts of the run."""
 
+import json
 import sys
 
 import equinox as eqx
@@ -12,20 +13,49 @@ from ..emulators import emulator_hash
 PACKAGES = ("emuinfer", "jax", "numpyro", "blackjax", "arviz", "numpy")
 
 
-def parts_of(fit) -> list:
-    """`[(spectrum of the model, its likelihood, its values)]` at the fit's position."""
-    values = {k: jnp.float32(v) for k, v in fit.model.complete(fit.values).items()}
-    return [(spectrum, *part) for spectrum, part in zip(fit.model.spectra, fit.likelihood.parts(values))]
+def posterior_of(fit, result, check, values: dict, timings: dict):
+    """The ArviZ object of `sample`. `values`: name to draws `(n,)` of all chains; `check`: of the verification, or None."""
+    from ..posteriors import build_posterior, diagnose
 
-
-def observed_flux(fit) -> np.ndarray:
-    """The data of all spectra, one after the other, `(n_pix,)`."""
-    return np.concatenate([s.observation.flux[s.pixels] for s in fit.model.spectra])
+    model, config, seed = fit.model, fit.config, result.seed
+    chains, draws = result.positions.shape[:2]
+    positions = {n: np.asarray(v, np.float64).reshape(chains, draws) for n, v in values.items()}
+    constant = pixel_facts(fit)
+    attrs, warnings = facts(fit, result, check, values, constant)
+    by_pixel = {n: ["pixel"] for n in ("flux", "model_flux", *constant)}
+    coords = {"pixel": np.arange(len(constant["wavelength"])), "used_pixel": np.flatnonzero(constant["weight"] > 0)}
+    if check is not None:
+        constant |= {"verified_draw": check.index, "verified_log_weight": check.log_weights}
+    kept = {"posterior_predictive": config.predictive, "log_likelihood": config.pointwise}
+    thin = {group: thinned(draws, count, chains) for group, count in kept.items() if count}
+    predicted, points = {}, {}
+    if "posterior_predictive" in thin:
+        predicted = predictions(fit, positions, thin["posterior_predictive"], seed)
+    if "log_likelihood" in thin:
+        points = {"flux": pointwise(fit, positions, thin["log_likelihood"])}
+    posterior = build_posterior(
+        positions,
+        result.stats,
+        observed_data={"flux": np.concatenate([s.observation.flux[s.pixels] for s in model.spectra])},
+        posterior_predictive=predicted,
+        log_likelihood=points,
+        constant_data=constant,
+        coords=coords,
+        dims={**by_pixel, "verified_draw": ["verified"], "verified_log_weight": ["verified"]},
+        group_dims={"log_likelihood": {"flux": ["used_pixel"]}},
+        thinned=thin,
+        attrs={**attrs, "timings": timings},
+    )
+    bounds = {n: model.label_space.bounds[n] for n in model.names if n in model.label_space.names}
+    found = diagnose(posterior, names=list(model.names), bounds=bounds)
+    posterior.attrs["warnings"] = json.dumps([*result.notes, *fit.notes, *found, *warnings])
+    return posterior
 
 
 def pixel_facts(fit) -> dict[str, np.ndarray]:
     """What a posterior keeps of the pixels, each `(n_pix,)`; where there are several spectra, `arm` counts them from 1."""
-    parts = parts_of(fit)
+    values = {k: jnp.float32(v) for k, v in fit.model.complete(fit.values).items()}
+    parts = [(spectrum, *part) for spectrum, part in zip(fit.model.spectra, fit.likelihood.parts(values))]
     together = lambda function: np.concatenate([np.asarray(function(*part)) for part in parts])
     constant = {
         "wavelength": together(lambda spectrum, part, _: spectrum.wavelength),

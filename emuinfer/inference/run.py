@@ -1,6 +1,5 @@
 """From a model to a verified posterior: optimise, localise, compress, sample, verify."""
 
-import json
 import time
 
 import numpy as np
@@ -8,9 +7,9 @@ import numpy as np
 from ..files import use_compilation_cache
 from ..likelihoods import SpectrumModel
 from ..samplers import get_sampler
-from . import record
 from .config import STAR, SamplingConfig
 from .fit import find_optimum, say
+from .record import posterior_of
 from .verify import importance_check
 
 
@@ -82,46 +81,4 @@ def sample(
         )
         fit = fit.localised_again(result.positions, seed)
     timings = {"optimise_s": optimum_s, **result.timings, "verify_s": verify_s}
-    return _posterior(fit, result, check, values, timings)
-
-
-def _posterior(fit, result, check, values, timings):
-    from ..posteriors import build_posterior, diagnose
-
-    model, config = fit.model, fit.config
-    shape = result.positions.shape[:2]
-    positions = {n: np.asarray(v, np.float64).reshape(shape) for n, v in values.items()}
-    constant = record.pixel_facts(fit)
-    attrs, warnings = record.facts(fit, result, check, values, constant)
-    by_pixel = {n: ["pixel"] for n in ("flux", "model_flux", *constant)}
-    used = np.flatnonzero(constant["weight"] > 0)
-    if check is not None:
-        constant |= {"verified_draw": check.index, "verified_log_weight": check.log_weights}
-    thin = {k: record.thinned(shape[1], count, shape[0]) for k, count in _kept(config).items()}
-    predicted, points = {}, {}
-    if "posterior_predictive" in thin:
-        predicted = record.predictions(fit, positions, thin["posterior_predictive"], result.seed)
-    if "log_likelihood" in thin:
-        points = {"flux": record.pointwise(fit, positions, thin["log_likelihood"])}
-    posterior = build_posterior(
-        positions,
-        result.stats,
-        observed_data={"flux": record.observed_flux(fit)},
-        posterior_predictive=predicted,
-        log_likelihood=points,
-        constant_data=constant,
-        coords={"pixel": np.arange(len(constant["wavelength"])), "used_pixel": used},
-        dims={**by_pixel, "verified_draw": ["verified"], "verified_log_weight": ["verified"]},
-        group_dims={"log_likelihood": {"flux": ["used_pixel"]}},
-        thinned=thin,
-        attrs={**attrs, "timings": timings},
-    )
-    bounds = {n: model.label_space.bounds[n] for n in model.names if n in model.label_space.names}
-    found = diagnose(posterior, names=list(model.names), bounds=bounds)
-    posterior.attrs["warnings"] = json.dumps([*result.notes, *fit.notes, *found, *warnings])
-    return posterior
-
-
-def _kept(config) -> dict[str, int]:
-    """Draws that groups of the posterior keep, where they keep any."""
-    return {k: n for k, n in (("posterior_predictive", config.predictive), ("log_likelihood", config.pointwise)) if n}
+    return posterior_of(fit, result, check, values, timings)
