@@ -54,7 +54,7 @@ def test_real_phase_3_product_of_harps(shared_data):
     path = shared_data / "archives" / "eso_adp_harps.fits"
     obs = Observation.read(path)
     assert obs.name == "IC4651No9122" and obs.resolution == 115_000 and obs.meta["frame"] == "barycentric"
-    assert 15 < obs.snr < 30 and "signal-to-noise ratio 23.35 is used" in " ".join(obs.notes)
+    assert 15 < obs.snr < 30 and "signal-to-noise ratio 23.35 that the file" in " ".join(obs.notes)
     # Gaia DR3 and the header's ESO TEL TARG RADVEL: -30.6 km/s. In vacuum it would be -114.
     assert obs.medium == "air" and velocity(path) == pytest.approx(-30.5, abs=0.5)
 
@@ -196,7 +196,9 @@ def test_arms_of_an_unknown_instrument(tmp_path):
     with pytest.raises(ObservationError, match=r'arms blue, red.*arm="blue".*BLUE \(5100 to 5119.95\), RED \(6400'):
         Observation.read(path, **options)
     path = write(tmp_path / "exposures.fits", table(0, "ONE"), table(0.5, "TWO"))
-    assert Observation.read(path, **options).wavelength[0] == 5100
+    assert len(Observation.read_arms(path, hdu="TWO", **options)) == 1
+    with pytest.raises(ObservationError, match="hdu="):
+        Observation.read(path, **options)
 
 
 def mwm_table(name, wave, rows, **columns):
@@ -273,3 +275,135 @@ def test_pypeit_traces(tmp_path):
     assert "SPAT0117-SLIT0096-DET01, optimal extraction" in " ".join(obs.notes)
     with pytest.raises(ObservationError, match="2 traces: give row=0 to 1. They are SPAT0017"):
         Observation.read(path, resolution=5000)
+
+
+# HARPS' pipelines
+
+
+def e2ds(path, n_orders=5, n=1200, snr=60.0, correction=-8.7):
+    """Made to the HARPS DRS user manual: rows of orders with a blaze, polynomials and S/N of each order in the header."""
+    pixel = np.arange(n)
+    coefficients = [[5000 + 12.0 * k, 0.0125, 1e-7, 0.0] for k in range(n_orders)]
+    blaze = np.sinc(1.2 * (pixel / n - 0.5)) ** 2
+    flux = 4000 * np.tile(blaze, (n_orders, 1))
+    hdu = fits.PrimaryHDU(RNG.poisson(flux).astype("f4"))
+    hdu.header.update({"INSTRUME": "HARPS", "OBJECT": "HD 3"})
+    hdu.header["HIERARCH ESO DRS VERSION"], hdu.header["HIERARCH ESO DRS BERV"] = "HARPS_3.5", correction
+    hdu.header["HIERARCH ESO DRS CAL TH DEG LL"] = 3
+    for i, value in enumerate(np.ravel(coefficients)):
+        hdu.header[f"HIERARCH ESO DRS CAL TH COEFF LL{i}"] = value
+    for k in range(n_orders):
+        hdu.header[f"HIERARCH ESO DRS SPE EXT SN{k}"] = snr
+    hdu.writeto(path)
+    return coefficients, flux
+
+
+def test_e2ds_of_harps(tmp_path):
+    coefficients, flux = e2ds(tmp_path / "e2ds.fits")
+    obs = Observation.read(tmp_path / "e2ds.fits", order=2)
+    np.testing.assert_allclose(obs.wavelength, np.polyval(coefficients[2][::-1], np.arange(1200)), rtol=1e-9)
+    assert obs.medium == "air" and obs.meta["frame"] == "topocentric" and obs.resolution == 115_000
+    assert "add -8.700 km/s" in " ".join(obs.notes)
+    # Photon noise with the header's S/N of 60 at the middle, where the counts of 4000 would have 63.
+    np.testing.assert_allclose(obs.uncertainty, np.sqrt(flux[2]) * 63.2 / 60, rtol=0.12)
+    with pytest.raises(ObservationError, match='5 orders. Give order="merge"'):
+        Observation.read(tmp_path / "e2ds.fits")
+    merged = Observation.read(tmp_path / "e2ds.fits", order="merge")
+    assert merged.wavelength[0] == obs.wavelength[0] - 24 and (np.diff(merged.wavelength) > 0).all()
+
+
+def test_s1d_and_s2d_of_espresso(tmp_path):
+    """Made to the ESPRESSO pipeline's user manual: wavelengths in vacuum and in air; zero is good quality."""
+    quality = np.zeros(N, int)
+    quality[11] = 1
+    columns = {"wavelength": WAVE, "wavelength_air": WAVE - 1.42, "flux": FLUX, "error": SIGMA, "quality": quality}
+    cards = {"INSTRUME": "ESPRESSO", "HIERARCH ESO INS MODE": "SINGLEHR"}
+    path = write(tmp_path / "S1D_A.fits", fits.BinTableHDU(Table(columns)), **cards)
+    for medium, shift in ((None, 0), ("air", 1.42)):
+        obs = Observation.read(path, medium=medium)
+        assert obs.medium == (medium or "vacuum") and obs.meta["frame"] == "barycentric" and obs.resolution == 140_000
+        np.testing.assert_allclose(obs.wavelength, WAVE - shift)
+        assert list(np.flatnonzero(~obs.good)) == [11]
+    names = {"SCIDATA": FLUX, "ERRDATA": SIGMA, "QUALDATA": quality, "WAVEDATA_VAC_BARY": WAVE}
+    images = [fits.ImageHDU(np.stack([a, a + (15 if n.startswith("WAVE") else 0)]), name=n) for n, a in names.items()]
+    path = write(tmp_path / "S2D_A.fits", *images, **{**cards, "HIERARCH ESO INS MODE": "SINGLEUHR"})
+    obs = Observation.read(path, order=1)
+    assert obs.wavelength[0] == 5115 and obs.resolution == 190_000 and list(np.flatnonzero(~obs.good)) == [11]
+
+
+# GALAH, Gaia
+
+
+def test_galah_camera(tmp_path):
+    """Made to the description of DR3: the flux, its relative error, and three more images."""
+    sigma = SIGMA / FLUX
+    images = [fits.ImageHDU(a, name=n) for n, a in (("input_sigma", sigma), ("no_sky", FLUX), ("no_sky_sigma", sigma))]
+    primary = fits.PrimaryHDU(FLUX)
+    primary.header.update({"CRVAL1": 4713.0, "CDELT1": 0.046, "CRPIX1": 0, "OBJECT": "galahic_1"})
+    fits.HDUList([primary, *images, fits.ImageHDU(FLUX / 100, name="normalised_spectrum")]).writeto(tmp_path / "1.fits")
+    obs = Observation.read(tmp_path / "1.fits")
+    assert obs.medium == "air" and obs.meta["frame"] == "barycentric" and obs.resolution == 28_000
+    np.testing.assert_allclose(obs.uncertainty, SIGMA)
+    np.testing.assert_allclose(obs.wavelength, 4713 + 0.046 * np.arange(N))
+
+
+def test_galah_fitted_spectrum(tmp_path):
+    """Made to the table of DR4 that holds all four cameras (columns as written by the survey's public code)."""
+    wave = np.concatenate([lo + 0.06 * np.arange(N) for lo in (4720, 5660, 6480, 7700)])
+    columns = {"wave": wave, "sob": np.tile(FLUX / 100, 4), "uob": np.tile(SIGMA / 100, 4), "smod": wave * 0 + 1}
+    path = write(tmp_path / "x_single_fit_spectrum.fits", fits.BinTableHDU(Table({**columns, "mob": wave > 0})))
+    arms = Observation.read_arms(path)
+    assert [round(a.wavelength[0]) for a in arms] == [4720, 5660, 6480, 7700]
+    whole = Observation.read(path)
+    assert len(whole) == 4 * N and whole.meta["frame"] == "rest" and whole.medium == "air"
+
+
+def rvs(n_stars):
+    flux = 1 + 0.01 * RNG.standard_normal((n_stars, 2401))
+    flux[:, :20] = np.nan
+    return 846 + 0.01 * np.arange(2401), flux, np.where(np.isfinite(flux), 0.01, np.nan)
+
+
+@pytest.mark.parametrize("kind", ["fits", "vot", "csv"])
+def test_gaia_rvs(tmp_path, kind):
+    """Made to section 20.12.1 of the documentation of Gaia DR3: one star in the formats of DataLink."""
+    wave, flux, error = rvs(1)
+    table = Table({"wavelength": wave, "flux": flux[0], "flux_error": error[0]}, units={"wavelength": "nm"})
+    path = tmp_path / f"RVS_MEAN_SPECTRUM-Gaia DR3 123.{kind}"
+    table.write(path, format={"vot": "votable", "csv": "ascii.csv"}.get(kind, kind))
+    obs = Observation.read(path)
+    assert obs.medium == "vacuum" and obs.meta["frame"] == "rest" and obs.resolution == 11_500
+    np.testing.assert_allclose(obs.wavelength, wave * 10)
+    assert not obs.good[:20].any() and obs.good[20:].all() and obs.snr == pytest.approx(100, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["fits", "vot", "csv"])
+def test_gaia_rvs_of_several_stars(tmp_path, kind):
+    """The table rvs_mean_spectrum with its arrays; in CSV they are text."""
+    _, flux, error = rvs(2)
+    source = np.array([4295806720, 34361129088])
+    path = tmp_path / f"raw.{kind}"
+    if kind == "csv":
+        cells = lambda a: '"[' + ",".join("null" if np.isnan(x) else f"{x:.6f}" for x in a) + ']"'
+        lines = [f"{s},1,{cells(f)},{cells(e)}" for s, f, e in zip(source, flux, error)]
+        path.write_text("\n".join(["source_id,solution_id,flux,flux_error", *lines]))
+    else:
+        Table({"source_id": source, "flux": flux, "flux_error": error}).write(
+            path, format={"vot": "votable"}.get(kind, kind)
+        )
+    obs = Observation.read(path, row=1)
+    assert obs.name == "Gaia DR3 34361129088" or kind == "fits"
+    np.testing.assert_allclose(obs.flux[20:], flux[1, 20:], atol=1e-6)
+    with pytest.raises(ObservationError, match="2 RVS spectra: give row=0 to 1.* 4295806720, 34361129088"):
+        Observation.read(path)
+
+
+def test_votable_of_any_service(tmp_path):
+    table = Table({"wavelength": WAVE / 10, "flux": FLUX, "flux_error": SIGMA}, units={"wavelength": "nm"})
+    table["wavelength"].meta["ucd"] = "em.wl;obs.atmos"
+    table.write(tmp_path / "x.vot", format="votable")
+    obs = Observation.read(tmp_path / "x.vot", resolution=1e4, medium="air")
+    np.testing.assert_allclose(obs.wavelength, WAVE)
+    (tmp_path / "bad.vot").write_text("<?xml version='1.0'?><a></a>")
+    with pytest.raises(ObservationError, match="XML but no VOTable"):
+        Observation.read(tmp_path / "bad.vot")

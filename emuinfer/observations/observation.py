@@ -280,7 +280,7 @@ class Observation:
         fields = plausible(dict(fields))
         if given.get("snr") is not None or fields.get("uncertainty") is None:
             if given.get("snr") is None and fields.get("snr") is not None:
-                note = f"uncertainties from the signal-to-noise ratio {fields['snr']:g} that the file gives"
+                note = f"uncertainties from the signal-to-noise ratio {np.median(fields['snr']):g} that the file gives"
                 fields["notes"] = (*fields["notes"], note)
             fields["uncertainty"] = None
         else:

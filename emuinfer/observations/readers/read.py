@@ -7,8 +7,10 @@ from ...errors import ObservationError
 from .choices import NEEDS, Choices, open_file
 from .fits import read_fits
 from .frames import frame_of, in_frame
+from .products import read_text_product
 from .spectrum import read_specutils
 from .text import read_ecsv, read_text
+from .votable import is_votable, read_votable
 
 
 def read(
@@ -31,7 +33,7 @@ def read(
 
     Tried in this order: products of archives (`readers.products`: DESI, SDSS, APOGEE, LAMOST, PypeIt, HARPS, ESO Phase 3,
     …), FITS tables (one row per pixel, or one row of arrays), one-dimensional FITS images with a linear or logarithmic
-    axis, ECSV, CSV and text columns, and what `specutils.Spectrum.read` identifies.
+    axis, ECSV, VOTable, CSV and text columns, and what `specutils.Spectrum.read` identifies.
     `arm` and `row` choose among the spectra of a file that has several. `meta["frame"]` is the frame of the wavelengths,
     where the file says it (`readers.frames`). SDSS's spec files are tables with `loglam`: vacuum, and resolving powers
     from `wdisp`.
@@ -69,8 +71,10 @@ def read(
             fields = read_fits(path, choices)
         elif _head(path).startswith(b"# %ECSV"):
             fields = read_ecsv(path, choices)
+        elif is_votable(_head(path)):
+            fields = read_votable(path, choices)
         else:
-            fields = read_text(path, choices)
+            fields = read_text_product(path, choices) or read_text(path, choices)
     except ObservationError as error:
         raise ObservationError(f"{path}: {error}") from error
     except (OSError, EOFError, TypeError, KeyError, IndexError, ValueError) as error:

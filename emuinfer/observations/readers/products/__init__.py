@@ -4,12 +4,20 @@ A module has `recognises(hdus)`, of an open FITS file, and `read(hdus, choices)`
 also `arms(hdus)`, their names.
 """
 
-from . import apogee, arms, desi, drs, eso, lamost, mwm, pypeit, sdss
+from ..choices import Choices
+from . import apogee, arms, desi, drs, eso, espdr, gaia, galah, lamost, mwm, pypeit, sdss
 
-PRODUCTS = (desi, mwm, apogee, lamost, sdss, pypeit, drs, eso, arms)  # the first that recognises a file reads it
+# The first that recognises a file reads it.
+PRODUCTS = (desi, mwm, apogee, lamost, sdss, galah, gaia, pypeit, espdr, drs, eso, arms)
 
 
 def arms_of(hdus) -> list[str]:
     """Names of the arms that `read` knows in an open FITS file; empty if it is no file of several arms."""
     product = next((p for p in PRODUCTS if p.recognises(hdus)), None)
     return getattr(product, "arms", lambda hdus: [])(hdus)
+
+
+def read_text_product(path, choices: Choices) -> dict | None:
+    """Fields of the spectrum in a text file of an archive; None if it is none that is known."""
+    columns = gaia.columns_of_csv(path)
+    return gaia.spectrum_of(columns, choices) if columns is not None and gaia.is_rvs(columns) else None

@@ -6,7 +6,7 @@ from ....errors import ObservationError
 from ..choices import Choices
 from ..columns import FLUX, WAVELENGTH
 from ..tables import read_table
-from .shared import chosen_arm, columns_of, flat
+from .shared import chosen_arm, chosen_hdu, columns_of, flat
 
 OVERLAP = 0.3  # of the shorter of two tables' ranges; spectra that share more are exposures, not arms
 
@@ -30,8 +30,8 @@ def arms(hdus) -> list[str]:
 
 def read(hdus, choices: Choices) -> dict:
     """Fields of the table that `arm` (or `hdu`) names."""
-    if choices.hdu is not None:
-        return read_table(hdus[choices.hdu], hdus[0].header, choices)
+    if (given := chosen_hdu(hdus, choices)) is not None:
+        return read_table(given, hdus[0].header, choices)
     known = arms(hdus)
     try:
         name = chosen_arm(choices, known, "This file")

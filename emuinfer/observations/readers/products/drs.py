@@ -10,6 +10,7 @@ import numpy as np
 from ..choices import Choices
 from ..frames import in_frame
 from ..header import from_header
+from ..orders import choose_order
 from .shared import published_resolution
 
 POWER_EGGS = 80_000.0  # HARPS' high-efficiency mode: ESO's HARPS User Manual 2.1, section 2.1
@@ -21,13 +22,14 @@ def recognises(hdus) -> bool:
     data = hdus[0].data
     if data is None or _prefix(header) is None:
         return False
-    return data.ndim == 1 and "CRVAL1" in header
+    return (data.ndim == 1 and "CRVAL1" in header) or (data.ndim == 2 and _coefficients(header) is not None)
 
 
 def read(hdus, choices: Choices) -> dict:
-    """Fields of the spectrum; `order` chooses the row of an e2ds."""
+    """Fields of the spectrum; `order`, a number or "merge", of an e2ds."""
     header = hdus[0].header
-    return {**_s1d(hdus[0], header), "medium": "air"}
+    fields = _s1d(hdus[0], header) if hdus[0].data.ndim == 1 else _e2ds(hdus[0], header, choices)
+    return {**fields, "medium": "air"}
 
 
 def _prefix(header):
@@ -82,7 +84,25 @@ def _s1d(hdu, header) -> dict:
             order = np.argsort(centre[known])
             fields["snr"] = np.interp(wavelength, centre[known][order], ratio[known][order])
             fields["notes"] += (
-                "errors from the signal-to-noise ratios of the orders in the header "
-                f"(median {np.median(fields['snr']):.0f} per pixel of {step:g} Å)",
+                f"signal-to-noise ratio per pixel of {step:g} Å from those of the orders in the header",
             )
     return in_frame(fields, "barycentric")
+
+
+def _e2ds(hdu, header, choices: Choices) -> dict:
+    flux, coefficients = hdu.data.astype(float), _coefficients(header)
+    n = min(len(flux), len(coefficients))
+    pixel = np.arange(flux.shape[1], dtype=float)
+    wavelength = np.polynomial.polynomial.polyval(pixel, coefficients[:n].T)
+    # Photon noise, scaled to the S/N at the middle of the order; at least that of 1 % of the flux there, for the readout.
+    ratio = _order_snr(header, n)
+    middle = np.median(flux[:n, flux.shape[1] * 3 // 8 : flux.shape[1] * 5 // 8], axis=1)
+    level = np.where(middle > 0, middle, np.nan)[:, None]
+    error = np.sqrt(np.maximum(flux[:n], 0.01 * level) * level) / np.where(ratio > 0, ratio, np.nan)[:, None]
+    known = np.isfinite(error).any()
+    fields = _base(header, wavelength)
+    chosen = choose_order(wavelength, flux[:n], error if known else None, None, choices)
+    notes = (*fields["notes"], *chosen["notes"])
+    if known:
+        notes += ("errors are photon noise, scaled to the signal-to-noise ratios of the orders in the header",)
+    return in_frame({**fields, **chosen, "snr": None, "notes": notes}, "topocentric", header)

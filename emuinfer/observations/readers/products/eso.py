@@ -54,19 +54,12 @@ def read(hdus, choices: Choices) -> dict:
     fields = from_header(header)
     unit = choices.wavelength_unit or dict(zip(names, hdu.columns.units))[wave]
     fields.update(wavelength=with_unit(values(wave).astype(float), unit), flux=values(flux).astype(float))
-    notes = []
     if error is not None:
-        sigma = standard_deviation(values(error), error.lower())
-        if (np.isfinite(sigma) & (sigma > 0)).any():
-            fields["uncertainty"] = sigma
-        elif fields["snr"] is not None:
-            notes.append(
-                f"its errors ({error}) are all empty: the header's signal-to-noise ratio {fields['snr']:g} is used"
-            )
+        fields["uncertainty"] = standard_deviation(values(error), error.lower())
     if quality is not None:
         fields["mask"] = values(quality) != 0
-    fields["medium"], note = _medium(ucd[wave], wave, waves, header, fields["medium"])
-    fields["notes"] = (*notes, *note)
+    fields["medium"], notes = _medium(ucd[wave], wave, waves, header, fields["medium"])
+    fields["notes"] = (*fields.get("notes", ()), *notes)
     return in_frame(fields, frame_of(header), header)
 
 

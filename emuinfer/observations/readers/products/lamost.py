@@ -11,7 +11,7 @@ from ..choices import Choices
 from ..frames import frame_of, in_frame
 from ..header import from_header
 from ..units import standard_deviation
-from .shared import chosen_arm, columns_of, flat, with_published_resolution
+from .shared import chosen_arm, chosen_hdu, columns_of, flat, with_published_resolution
 
 # All bits of the masks (bad CCD, bad profile, no sky, bright sky, bad centre, no data) make a pixel useless where they are
 # set in every exposure (ANDMASK) or in the only one (PIXMASK); ORMASK is used where it is all there is.
@@ -36,7 +36,7 @@ def read(hdus, choices: Choices) -> dict:
     else:
         known = arms(hdus)
         low = _low(hdus)
-        table = hdus[choices.hdu] if choices.hdu is not None else low
+        table = chosen_hdu(hdus, choices) or low
         if table is None:
             table = hdus[f"COADD_{chosen_arm(choices, known, 'This LAMOST file').upper()}"]
         header = {**dict(hdus[0].header), **dict(table.header)}

@@ -10,7 +10,7 @@ from ..choices import Choices
 from ..frames import in_frame
 from ..header import from_header
 from ..tables import read_table
-from .shared import columns_of
+from .shared import chosen_hdu, columns_of
 
 # Smee et al. 2013, AJ 146, 32, table 4: mean of the SDSS spectrographs' resolving powers, 1500 at 3800 Å to 2500 at 9000 Å.
 SDSS_POWER = ([3800.0, 9000.0], [1500.0, 2500.0])
@@ -26,8 +26,7 @@ def read(hdus, choices: Choices) -> dict:
     header = hdus[0].header
     if _is_image(hdus):
         return in_frame(_image(hdus[0]), "heliocentric")
-    table = _table(hdus) if choices.hdu is None else hdus[choices.hdu]
-    fields = read_table(table, header, choices)
+    fields = read_table(chosen_hdu(hdus, choices) or _table(hdus), header, choices)
     return in_frame(fields, "barycentric" if str(header.get("VERS2D", "")).startswith("v6") else "heliocentric")
 
 

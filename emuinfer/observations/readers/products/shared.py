@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ....errors import ObservationError
-from ..choices import Choices
+from ..choices import Choices, number_or_name
 
 INSTRUMENTS = Path(__file__).parents[3] / "data" / "instruments.ecsv"
 
@@ -21,6 +21,17 @@ def chosen_arm(choices: Choices, known, what: str) -> str:
             "Observation.read_arms(path)."
         )
     return found
+
+
+def chosen_hdu(hdus, choices: Choices):
+    """The HDU that `choices.hdu`, a number or a name, names; None where it is not given."""
+    if choices.hdu is None:
+        return None
+    try:
+        return hdus[number_or_name(choices.hdu)]
+    except (KeyError, IndexError) as error:
+        listed = ", ".join(f"{i}: {h.name or 'no name'}" for i, h in enumerate(hdus))
+        raise ObservationError(f"There is no HDU {choices.hdu!r}. The HDUs are {listed}.") from error
 
 
 def published_resolution(instrument: str, wavelength):
