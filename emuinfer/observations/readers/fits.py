@@ -3,12 +3,11 @@
 import contextlib
 import warnings
 
-import numpy as np
-
 from ...errors import ObservationError
-from .choices import NEEDS, Choices
+from .choices import NEEDS, Choices, number_or_name
 from .images import read_image
 from .products import PRODUCTS, arms_of
+from .spectral_axis import refuse_pixel_numbers
 from .spectrum import read_specutils
 from .tables import read_tables
 
@@ -29,17 +28,32 @@ def read_fits(path, choices: Choices) -> dict:
         for product in PRODUCTS:
             if product.recognises(hdus):
                 return product.read(hdus, choices)
+        if choices.hdu is not None:
+            _require_hdu(hdus, choices.hdu)
         fields, reasons = read_tables(hdus, choices)
+        if fields is None and (choices.hdu is None or not reasons):
+            fields = read_image(hdus, choices)
         if fields is not None:
             return fields
-        if hdus[0].data is not None and np.squeeze(hdus[0].data).ndim == 1 and "CRVAL1" in hdus[0].header:
-            return read_image(hdus, choices)
         listed = "; ".join(f"{i}: {h.name or 'no name'} {type(h).__name__} {_shape(h)}" for i, h in enumerate(hdus))
-    with contextlib.suppress(ObservationError):
-        return read_specutils(path, None)
+    if choices.hdu is None:
+        with contextlib.suppress(ObservationError):
+            fields = read_specutils(path, None)
+            refuse_pixel_numbers(fields["wavelength"].value, str(fields["wavelength"].unit))  # which it may take for Å
+            return fields
     if reasons:
         raise ObservationError(" ".join(reasons))
-    raise ObservationError(f"This FITS file holds no spectrum that can be recognised; it holds {listed}. {NEEDS}")
+    which = "This FITS file" if choices.hdu is None else f"HDU {choices.hdu} of this FITS file"
+    raise ObservationError(f"{which} holds no spectrum that can be recognised; the file holds {listed}. {NEEDS}")
+
+
+def _require_hdu(hdus, hdu):
+    """Refuse a number or name that is not in the file."""
+    try:
+        hdus[number_or_name(hdu)]
+    except (KeyError, IndexError) as error:
+        listed = ", ".join(f"{i} '{h.name}'" for i, h in enumerate(hdus))
+        raise ObservationError(f"The file has no HDU {hdu!r}; it has {listed}.") from error
 
 
 def _shape(hdu) -> str:

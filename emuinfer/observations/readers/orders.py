@@ -20,7 +20,7 @@ def choose_order(wavelength, flux, error, mask, choices: Choices, blaze=None) ->
     Merged orders are cut and joined, never resampled, so that noise stays independent: two neighbours are cut where the
     sum of S/N² over what is kept is largest, which is where their blazes cross; without errors in the middle of their
     overlap. Where fluxes of neighbours disagree as uncorrected blazes do and none is given, the blaze is estimated
-    (`_estimated_blaze`) and a note says so.
+    (`_without_blaze`) and a note says so.
 
     Raises `ObservationError` where there are several orders and no choice, or not the one that is chosen.
     """
@@ -53,7 +53,9 @@ def _orders(wavelength, flux, error, mask, blaze) -> list[np.ndarray]:
     """Each order as `(4, n)`, by rising wavelength: wavelength in Å, flux, error, and 1 where a pixel is bad."""
     import astropy.units as u
 
-    as_float = lambda x: np.ma.filled(np.ma.asarray(x, dtype=float), np.nan)
+    def as_float(x) -> np.ndarray:
+        return np.ma.filled(np.ma.asarray(x, dtype=float), np.nan)
+
     result = []
     for k, wave in enumerate(wavelength):
         wave = as_float(wave.to_value(u.AA, equivalencies=u.spectral()) if isinstance(wave, u.Quantity) else wave)

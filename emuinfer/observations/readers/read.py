@@ -82,7 +82,7 @@ def read(
             f"{path} cannot be read as a spectrum: {type(error).__name__}: {error}. {NEEDS}"
         ) from error
     fields.setdefault("name", "")
-    fields["name"] = fields["name"] or re.sub(r"(\.(fits?|ecsv|csv|txt|dat|gz))+$", "", path.name)
+    fields["name"] = fields["name"] or re.sub(r"(\.(fits?|fz|ecsv|csv|txt|dat|gz))+$", "", path.name)
     fields["meta"] = {"file": path.name, **fields.get("meta", {})}
     if "frame" not in fields["meta"]:
         fields = in_frame(fields, frame_of(fields["meta"]), fields["meta"])
