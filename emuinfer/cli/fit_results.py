@@ -62,9 +62,20 @@ def _plot_fits(posterior, model, folder):
 def _meta(posterior, name, settings) -> dict:
     """What the summary says beside its rows: plain values only, as ECSV wants them."""
     attrs = posterior.attrs
-    known = ("emulator_hash", "reduced_hash", "data_hash", "k_hat", "verification", "in_domain", "created_at")
+    known = (
+        "emulator_hash",
+        "reduced_hash",
+        "data_hash",
+        "goodness",
+        "k_hat",
+        "verification",
+        "in_domain",
+        "created_at",
+    )
     meta = {"observation": name, "emulator": settings["emulator_name"]}
     meta |= {k: attrs[k] for k in known if k in attrs}
+    if "goodness_statistics" in attrs:
+        meta["goodness_statistics"] = json.loads(attrs["goodness_statistics"])
     meta |= dict(settings["sample"].items())
     priors = settings["model"]["priors"]
     meta |= {
@@ -87,6 +98,8 @@ def print_results(table, posterior, name, folder):
     out.print(shown)
     for text in json.loads(posterior.attrs["warnings"]):
         out.print(f"Warning: {text}")
+    if posterior.attrs.get("goodness") == "good":
+        out.print(posterior.attrs["goodness_message"])
     if posterior.attrs["verification"] == "ok":
         out.print(posterior.attrs["verification_message"])
     written = sorted(

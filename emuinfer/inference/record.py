@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..emulators import emulator_hash
+from .residuals import goodness_of
 
 PACKAGES = ("emuinfer", "jax", "numpyro", "blackjax", "arviz", "numpy")
 
@@ -22,6 +23,7 @@ def posterior_of(fit, result, check, values: dict, timings: dict):
     positions = {n: np.asarray(v, np.float64).reshape(chains, draws) for n, v in values.items()}
     constant = pixel_facts(fit)
     attrs, warnings = facts(fit, result, check, values, constant)
+    goodness = goodness_of(fit, values, seed)
     by_pixel = {n: ["pixel"] for n in ("flux", "model_flux", *constant)}
     coords = {"pixel": np.arange(len(constant["wavelength"])), "used_pixel": np.flatnonzero(constant["weight"] > 0)}
     if check is not None:
@@ -44,11 +46,11 @@ def posterior_of(fit, result, check, values: dict, timings: dict):
         dims={**by_pixel, "verified_draw": ["verified"], "verified_log_weight": ["verified"]},
         group_dims={"log_likelihood": {"flux": ["used_pixel"]}},
         thinned=thin,
-        attrs={**attrs, "timings": timings},
+        attrs={**attrs, **goodness.attrs, "timings": timings},
     )
     bounds = {n: model.label_space.bounds[n] for n in model.names if n in model.label_space.names}
     found = diagnose(posterior, names=list(model.names), bounds=bounds)
-    posterior.attrs["warnings"] = json.dumps([*result.notes, *fit.notes, *found, *warnings])
+    posterior.attrs["warnings"] = json.dumps([*goodness.messages, *result.notes, *fit.notes, *found, *warnings])
     return posterior
 
 

@@ -53,13 +53,16 @@ class ModelErrors(eqx.Module):
     def rank(self) -> int:
         return 0 if self.uncertainty is None else self.uncertainty.rank
 
+    def line_width(self, broadening_kms):
+        """Standard deviation in km/s of an observed line: of the instrument, the star's broadening and the atoms."""
+        return jnp.sqrt(self.instrument_kms**2 + broadening_kms**2 + THERMAL_KMS**2)
+
     def line_coherence(self, broadening_kms):
         """Pixels over which an error in a line's strength is the same, at least 1.
 
         A line of Gaussian width σ has the equivalent width √(2π) σ.
         """
-        sigma = jnp.sqrt(self.instrument_kms**2 + broadening_kms**2 + THERMAL_KMS**2)
-        return jnp.maximum(1.0, np.sqrt(2 * np.pi) * sigma / self.pixel_kms)
+        return jnp.maximum(1.0, np.sqrt(2 * np.pi) * self.line_width(broadening_kms) / self.pixel_kms)
 
     def at(self, scaled_labels, fe_h, grid_flux, operate, broadening_kms, local_error=None):
         """`(variance, factors, error)` at the pixels: `(n_pix,)`, `(rank, n_pix)`, and the error `(n_pix,)` of one pixel.

@@ -68,7 +68,7 @@ def verify_flag(k_hat, ess, n) -> tuple[str, str]:
     alike = np.isfinite(k_hat) and ess > 0.99 * n
     if (not k_hat <= limit or ess < 10) and not alike:
         return "fail", (
-            f"The posterior does not hold against the full emulator ({figures}; k-hat must be below {limit:.2f}). "
+            f"The surrogate does not hold against the full emulator ({figures}; k-hat must be below {limit:.2f}). "
             "Build the reduced emulator anew around this star, or with a smaller error, and do not use these values."
         )
     if (k_hat > 0.5 or ess < 0.3 * n) and not alike:
@@ -76,4 +76,6 @@ def verify_flag(k_hat, ess, n) -> tuple[str, str]:
             f"The reduced and the full emulator differ visibly ({figures}). Use the reweighted values, and take small "
             "differences with care."
         )
-    return "ok", f"The posterior holds against the full emulator ({figures})."
+    return "ok", (
+        f"The surrogate holds against the full emulator ({figures}): that compares the model with itself, not with the star."
+    )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..inference import SamplingConfig, steps
+from ..inference import SamplingConfig, residuals_of, steps
 from ..samplers.lockstep import lockstep
 from ..samplers.optimise import covariance_of
 
@@ -94,6 +94,7 @@ def _kept(density, found: steps.Localised) -> dict:
             "pixels": used.sum(),
             "surrogate_error": jnp.sqrt((likelihood.forward.local_error**2).mean()),
             "outlier_weight": noise.weight,
+            "residuals": residuals_of(likelihood, values),
         },
     }
 

@@ -200,12 +200,8 @@ class Survey:
     def _put(self, raw, rows, new, index):
         raw["repaired"][rows] = True
         index = np.array(index, int)
-        for k, v in new.items():
-            if k == "values":
-                for name, draws in v.items():
-                    raw["values"][name][rows] = draws[index]
-            else:
-                raw[k][rows] = v[index]
+        put = lambda old, fresh: old.__setitem__(rows, fresh[index])
+        jax.tree.map(put, {k: raw[k] for k in new}, new)
 
     def _run(self, stars, starts, key):
         devices = jax.devices()

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..inference.goodness import THRESHOLDS, VERDICTS, at_zero, judge
 from ..likelihoods.priors import RV_HALF_WIDTH
 from ..posteriors import ESS_LIMIT, R_HAT_LIMIT, effective_size, pareto_smoothed_weights, piles_up, r_hat, verify_flag
 
@@ -15,6 +16,8 @@ MEASURED = (
     "surrogate_error",
     "in_domain",
     "edge_distance",
+    *(f"misfit_{name}" for name in THRESHOLDS),
+    "goodness",
 )
 DIVERGENT = 0.01  # share of the transitions
 INSIDE = 0.99  # share of the draws
@@ -30,10 +33,17 @@ FLAGS = {
     "verification": 32,  # the surrogate does not hold against the full emulator
     "edge": 64,  # a label piles up at a bound of its prior
     "domain": 128,  # less than `INSIDE` of the draws lie inside the emulator's domain
-    "poor_fit": 256,  # weighted chi² per pixel above `POOR_FIT` with all model errors
+    "poor_fit": 256,  # the verdict on the fit is poor, or the weighted chi² per pixel above `POOR_FIT` with all model errors
     "velocity": 512,  # the velocity leans on the window about its first guess
+    "doubtful_fit": 1024,  # the verdict on the fit is doubtful
+    "second_spectrum": 2048,  # the star's lines are there again at another velocity
+    "emission": 4096,  # emission over a line's width
+    "no_lines": 8192,  # lines are not significant
+    "resolution": 16384,  # lines narrower than the resolution stated, or a broadening of zero
+    "rotation": 32768,  # lines of a rotating star fitted with a Gaussian
 }
 SERIOUS = FLAGS["bad_data"] | FLAGS["not_finite"] | FLAGS["r_hat"] | FLAGS["verification"] | FLAGS["velocity"]
+SERIOUS |= FLAGS["poor_fit"] | FLAGS["no_lines"]
 
 
 def flag_names(flag: int) -> list[str]:
@@ -54,6 +64,7 @@ def summaries(raw, base, index, survey) -> dict:
     out["covariance"] = np.full((n, p, p), np.nan)
     for k in MEASURED:
         out[k] = np.full(n, np.nan)
+    out["goodness"] = np.full(n, "", f"<U{max(map(len, VERDICTS))}")
     out["repaired"] = np.zeros(n, bool)
     out["divergences"], out["flag"] = np.zeros(n, int), np.full(n, FLAGS["bad_data"])
     out |= base
@@ -73,11 +84,13 @@ def summaries(raw, base, index, survey) -> dict:
         out[k][index] = raw[k]
     out["divergences"][index], out["repaired"][index] = raw["diverging"], raw["repaired"]
     failed = _verify(raw, out, index)
+    judged = _judge(raw, out, index, survey.model.wavelength)
     inside, distance = _domain(draws, names, survey.model)
     out["in_domain"][index], out["edge_distance"][index] = inside, distance
     out["flag"][index] = flags_of(
         {k: v[index] for k, v in out.items()}, draws, names, survey, finite, failed, raw["frame"]
     )
+    out["flag"][index] |= _misfit_flags(judged, draws, names)
     out["draws"] = chains
     return out
 
@@ -95,6 +108,37 @@ def _verify(raw, out, index):
         out["k_hat"][index[i]] = k
         failed[i] = verify_flag(k, ess, len(ratio))[0] == "fail"
     return failed
+
+
+def _judge(raw, out, index, wavelength) -> list:
+    """The `Goodness` of each star; its numbers in `out`."""
+    judged = []
+    for i, row in enumerate(index):
+        one = judge(wavelength, type(raw["residuals"])(*(a[i] for a in raw["residuals"])))
+        for name, statistic in one.statistics.items():
+            out[f"misfit_{name}"][row] = statistic.value
+        out["goodness"][row] = one.verdict
+        judged.append(one)
+    return judged
+
+
+def _misfit_flags(judged, draws, names):
+    """Bits of `FLAGS` that say how a star is misfitted, `(n_stars,)`."""
+    raised = lambda name, where: np.where(where, FLAGS[name], 0)
+    alarm = lambda name: np.array([name in one.alarms for one in judged])
+    verdict = lambda name: np.array([one.verdict == name for one in judged])
+    narrow = np.array([one.narrow for one in judged])
+    if "vbroad" in names:
+        narrow |= at_zero(draws[:, names.index("vbroad")]) & ~alarm("lines")
+    return (
+        raised("poor_fit", verdict("poor"))
+        | raised("doubtful_fit", verdict("doubtful"))
+        | raised("second_spectrum", alarm("second_spectrum") & ~alarm("lines"))
+        | raised("emission", alarm("emission") & ~alarm("lines"))
+        | raised("no_lines", alarm("lines"))
+        | raised("resolution", narrow)
+        | raised("rotation", [one.rotating for one in judged])
+    )
 
 
 def _domain(draws, names, model):

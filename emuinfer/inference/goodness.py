@@ -1,0 +1,180 @@
+"""The verdict on a fit: whether one star's spectrum describes the data, in numbers and in words. NumPy."""
+
+import dataclasses
+
+import numpy as np
+
+from .misfit import Spectrum, statistics_of
+
+VERDICTS = ("good", "doubtful", "poor")
+POOR = 2.0  # times its threshold, a statistic makes a fit poor
+# What a statistic may be in a fit that is good. Chosen on the first half of the mock stars of `tests/benchmarks/goodness.py`
+# and on the real stars there, so that none of these alarms; its results quote the rates of the second half.
+THRESHOLDS = {
+    "jitter": 0.5,  # fitted jitter over noise and the model's errors of a typical pixel
+    "outliers": 0.06,  # share of the pixels that count less than half
+    "correlated": 6.0,  # chi² of residuals averaged over a line's width
+    "second_spectrum": 5.0,  # correlation with the star's lines at other velocities, over its scatter
+    "emission": 0.02,  # share of the pixels that stand above the continuum over a line's width
+    "lines": 100.0,  # the least gain in chi² by lines over none
+}
+LEAST = ("lines",)  # these are to be above their thresholds
+ROTATION, SIGNIFICANT = 0.5, 5.0  # amplitude of a rotation profile in place of the Gaussian, and standard deviations
+NARROW = -5.0  # standard deviations by which lines are narrower than the resolution stated
+NO_BROADENING = 1.0  # km/s: hardly a star has less macroturbulence (Doyle et al. 2014, MNRAS 444, 3592)
+SIMULATED = 40  # spectra behind a p-value
+
+TOO_LOW = (
+    "Stars have macroturbulence, so the stated resolving power is probably too low, and the labels are wrong by that. Give "
+    "the right one (--resolution)."
+)
+NARROWER = f"The lines are narrower than the stated resolving power allows. {TOO_LOW}"
+ROTATES = "The lines have the shape of a rotating star's rather than a Gaussian: fit with broadening='vsini' (--broadening vsini)."
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+    """A number, the `threshold` beyond which it alarms, and the share `p` of spectra simulated from the model of the star and of
+    the noise that have it as extreme (None: not simulated)."""
+
+    value: float
+    threshold: float
+    p: float | None = None
+    least: bool = False  # whether it must be above its threshold and not below
+
+    @property
+    def excess(self) -> float:
+        """How many times beyond its threshold it is; an alarm above 1."""
+        if not np.isfinite(self.value):
+            return np.inf
+        return self.threshold / max(self.value, 1e-9) if self.least else self.value / self.threshold
+
+
+@dataclasses.dataclass(frozen=True)
+class Goodness:
+    """A `verdict` (`"good"`, `"doubtful"`, `"poor"`), the `statistics` behind it by name, and `messages` in plain words."""
+
+    verdict: str
+    statistics: dict[str, Statistic]
+    messages: tuple[str, ...] = ()
+    narrow: bool = False  # lines are narrower than the resolution stated, or the broadening goes to zero
+    rotating: bool = False  # lines have the shape of a rotating star's, but were fitted with a Gaussian
+
+    @property
+    def lineless(self) -> bool:
+        """Whether the spectrum shows no lines."""
+        return self.statistics["lines"].excess > 1
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """Names of the statistics beyond their thresholds."""
+        return tuple(name for name, one in self.statistics.items() if one.excess > 1)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        if self.verdict == "good":
+            return "The fit is good: the residuals are like those of single stars that the model describes."
+        return f"The fit is {self.verdict}: the data are not described by the spectrum of a single star of this model."
+
+    @property
+    def attrs(self) -> dict:
+        """What a posterior keeps of it."""
+        numbers = {k: {"value": s.value, "threshold": s.threshold, "p": s.p} for k, s in self.statistics.items()}
+        return {"goodness": self.verdict, "goodness_message": self.sentence, "goodness_statistics": numbers}
+
+    def with_broadening(self, vbroad) -> "Goodness":
+        """With a sentence where draws of the broadening go to zero; `vbroad` km/s, of any shape, or None."""
+        if vbroad is None or self.lineless or self.narrow or not at_zero(vbroad):
+            return self
+        text = f"The broadening goes to zero (84 % of the draws below {np.quantile(vbroad, 0.84):.2f} km/s). {TOO_LOW}"
+        return dataclasses.replace(self, narrow=True, messages=(*self.messages, text))
+
+
+def at_zero(vbroad):
+    """Whether draws `(…, n)` of the broadening, km/s, go to zero; `(…,)`."""
+    return np.quantile(vbroad, 0.84, axis=-1) < NO_BROADENING
+
+
+def judge(wavelength, residuals, *, simulate: int = 0, seed: int = 0) -> Goodness:
+    """The verdict on one spectrum from its `Residuals`; `wavelength` `(n_pix,)` Å.
+
+    `simulate`: spectra to be simulated for p-values, 0 for none.
+    """
+    spectrum = Spectrum(wavelength, residuals)
+    found = statistics_of(spectrum)
+    p = _p_values(spectrum, found, simulate, seed) if simulate else {}
+    statistics = {k: Statistic(found[k], limit, p.get(k), k in LEAST) for k, limit in THRESHOLDS.items()}
+    worst = max(one.excess for one in statistics.values())
+    verdict = VERDICTS[0 if worst <= 1 else 1 if worst <= POOR else 2]
+    lines = found["lines"] >= THRESHOLDS["lines"]
+    narrow = bool(lines and found["broader_z"] < NARROW)
+    rotating = bool(lines and not narrow and found["rotation"] > ROTATION and found["rotation_z"] > SIGNIFICANT)
+    one = Goodness(verdict, statistics, (), narrow, rotating)
+    messages = [*_alarms(one, found), *([NARROWER] if narrow else []), *([ROTATES] if rotating else [])]
+    return dataclasses.replace(one, messages=tuple(messages))
+
+
+def together(parts) -> Goodness:
+    """The verdict on a star with several spectra: the worst of them, `parts` `[(name, Goodness)]`."""
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0][1]
+    worst = lambda name: max((one.statistics[name] for _, one in parts), key=lambda s: s.excess)
+    statistics = {name: worst(name) for name in parts[0][1].statistics}
+    verdict = max((one.verdict for _, one in parts), key=VERDICTS.index)
+    return Goodness(
+        verdict,
+        statistics,
+        tuple(f"{name}: {text}" for name, one in parts for text in one.messages),
+        any(one.narrow for _, one in parts),
+        any(one.rotating for _, one in parts),
+    )
+
+
+def _p_values(spectrum, found, count, seed) -> dict[str, float]:
+    """Shares of simulated residuals whose statistics are as large as those found."""
+    rng = np.random.default_rng([seed, 17])
+    names = ("correlated", "second_spectrum", "emission")
+    larger = dict.fromkeys(names, 0)
+    for _ in range(count):
+        one = statistics_of(spectrum.simulated(rng))
+        for name in names:
+            larger[name] += one[name] >= found[name]
+    return {name: (1 + n) / (1 + count) for name, n in larger.items()}
+
+
+def _alarms(one: Goodness, found: dict) -> list[str]:
+    """A sentence for each statistic beyond its threshold, the one that says most first."""
+    alarms = one.alarms
+    if not alarms:
+        return []
+    if "lines" in alarms:
+        return [
+            f"{one.sentence} It shows no lines: lines gain {found['lines']:.0f} in chi² over a continuum without any "
+            f"(at least {THRESHOLDS['lines']:.0f} are to be expected). Neither labels nor velocity mean anything."
+        ]
+    said = []
+    if "emission" in alarms:
+        said.append(
+            f"{100 * found['emission']:.1f} % of the pixels stand above the continuum over a line's width: emission"
+        )
+    if "second_spectrum" in alarms:
+        said.append(
+            f"the residuals show the star's lines again at {found['second_kms']:+.0f} km/s, about "
+            f"{100 * max(found['second_share'], 0.0):.0f} % as deep: a second star"
+        )
+    if "correlated" in alarms:
+        said.append(f"chi² of the residuals over a line's width is {found['correlated']:.1f} per pixel")
+    if "outliers" in alarms:
+        said.append(f"{100 * found['outliers']:.1f} % of the pixels are taken for outliers")
+    if "jitter" in alarms:
+        said.append(f"the fitted jitter is {found['jitter']:.2f} of noise and model errors")
+    return [
+        f"{one.sentence} {_sentence('; '.join(said))} A binary, emission, a wrong resolving power, too small uncertainties or "
+        "an object of another kind misfit so. Look at the residuals, and do not trust the labels."
+    ]
+
+
+def _sentence(text):
+    return f"{text[0].upper()}{text[1:]}."
