@@ -93,6 +93,13 @@ def test_arms_and_rows(cli, asked, tiny_path, tmp_path):
     assert asked["read"][-1]["arm"] == "r" and asked["model"][-1][0].name is not None
 
 
+def test_extension_order_and_mask(cli, asked, tiny_path, tmp_path):
+    options = ("--hdu", "SCI", "--order", "merge", "--mask-column", "!good")
+    cli("fit", "echelle.fits", "--emulator", tiny_path, "--output", tmp_path / "o", "--quiet", *options)
+    read = asked["read"][-1]
+    assert (read["hdu"], read["order"], read["mask_column"]) == ("SCI", "merge", "!good")
+
+
 def test_options_of_model_and_sampler_are_handed_on(cli, asked, star_file, tiny_path, tmp_path):
     options = ("--correlation", 2.5, "--no-emulator-error", "--not-robust", "--continuum-terms", 3, "--sampler", "hmc")
     cli("fit", star_file, "--emulator", tiny_path, "--output", tmp_path / "o", "--quiet", *options)

@@ -7,10 +7,10 @@ import pytest
 from astropy import units as u
 from astropy.io import fits
 from astropy.wcs import WCS
+from fits_images import AXIS, FLUX, LINEAR, SIGMA, N, header_of, image, read, refused
 
 from emuinfer.observations import Observation
 from emuinfer.observations.readers.spectral_axis import spectral_axis
-from tests.fits_images import AXIS, FLUX, LINEAR, SIGMA, N, header_of, image, read, refused
 
 # One axis
 
@@ -170,6 +170,21 @@ def test_images_by_their_names(tmp_path, names, second):
     np.testing.assert_allclose(observation.flux, FLUX)
     np.testing.assert_allclose(observation.uncertainty, SIGMA)
     assert (~observation.good).sum() == 1 and not observation.good[7]
+
+
+def test_images_that_the_caller_names(tmp_path):
+    mask = np.ones(N, dtype="i2")
+    mask[7] = 0
+    arrays = {"A": FLUX, "B": AXIS, "C": SIGMA, "D": mask, "ERR": 3 * SIGMA}
+    named = {"flux_column": "a", "wavelength_column": "B", "uncertainty_column": "C", "mask_column": "!D"}
+    hdus = [image(array, name) for name, array in arrays.items()]
+    refused(tmp_path, *hdus)
+    observation = read(tmp_path, *hdus, **named)
+    np.testing.assert_allclose(observation.wavelength, AXIS)
+    np.testing.assert_allclose(observation.uncertainty, SIGMA)
+    assert list(np.flatnonzero(~observation.good)) == [7]
+    good = read(tmp_path, image(FLUX, "FLUX", **LINEAR), image(SIGMA, "ERR"), image(mask, "GOODPIX"))
+    assert list(np.flatnonzero(~good.good)) == [7]
 
 
 def test_the_medium_and_unit_of_an_image_of_wavelengths(tmp_path):

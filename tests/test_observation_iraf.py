@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from astropy.io import fits
+from fits_images import AXIS, FLUX, LINEAR, SIGMA, N, header_of, image, read, refused
 
 from emuinfer.observations.readers.iraf import multispec
-from tests.fits_images import AXIS, FLUX, LINEAR, SIGMA, N, header_of, image, read, refused
 
 
 def wat_cards(text, axis=2, width=68):

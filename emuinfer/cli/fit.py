@@ -45,6 +45,11 @@ Arms = Annotated[
     typer.Option("--arm", help="Arm of a DESI file (b, r or z), repeated for several, or 'all': in one likelihood."),
 ]
 Row = Annotated[int | None, typer.Option(help="Row of a file that holds many spectra, from 0.")]
+Hdu = Annotated[str | None, typer.Option(help="Number or name of the FITS extension with the spectrum.")]
+Order = Annotated[
+    str | None,
+    typer.Option(help="Order of an echelle spectrum, from 0, or 'merge': all as one spectrum, not resampled."),
+]
 Resolution = Annotated[
     float | None, typer.Option(help="Resolving power, wavelength / FWHM, if the file does not say or is wrong.")
 ]
@@ -62,6 +67,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the result
 WavelengthColumn = Annotated[str | None, typer.Option(help="Name of the wavelength column.")]
 FluxColumn = Annotated[str | None, typer.Option(help="Name of the flux column.")]
 UncertaintyColumn = Annotated[str | None, typer.Option(help="Name of the uncertainty column.")]
+MaskColumn = Annotated[str | None, typer.Option(help="Name of the column of flags: pixels not to be used.")]
 WavelengthUnit = Annotated[
     str | None, typer.Option(help="Unit of wavelengths that have none, such as nm; ångström by default.")
 ]
@@ -74,6 +80,8 @@ def fit(
     together: Together = False,
     arm: Arms = None,
     row: Row = None,
+    hdu: Hdu = None,
+    order: Order = None,
     emulator: EmulatorName = DEFAULT_EMULATOR,
     resolution: Resolution = None,
     snr: Snr = None,
@@ -99,6 +107,7 @@ def fit(
     wavelength_column: WavelengthColumn = None,
     flux_column: FluxColumn = None,
     uncertainty_column: UncertaintyColumn = None,
+    mask_column: MaskColumn = None,
     wavelength_unit: WavelengthUnit = None,
     quiet: Quiet = False,
 ):
@@ -114,10 +123,11 @@ def fit(
       emuinfer fit night/*.fits --broadening vsini --prior teff=6400:100 --output night-fits
       emuinfer fit blue.fits red.fits --together --output star
       emuinfer fit coadd.fits --arm all --row 7
+      emuinfer fit echelle.fits --order merge
     """
     read = {"resolution": resolution, "snr": snr, "medium": medium and medium.value, "row": row}
-    read |= {"wavelength_column": wavelength_column, "flux_column": flux_column}
-    read |= {"uncertainty_column": uncertainty_column, "wavelength_unit": wavelength_unit}
+    read |= {"hdu": hdu, "order": order, "wavelength_unit": wavelength_unit, "wavelength_column": wavelength_column}
+    read |= {"flux_column": flux_column, "uncertainty_column": uncertainty_column, "mask_column": mask_column}
     options = model_options(
         broadening, fix, prior, continuum_terms, line_errors, emulator_error, robust, degrees_of_freedom
     )

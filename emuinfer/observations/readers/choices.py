@@ -6,7 +6,7 @@ from ...errors import ObservationError
 
 NEEDS = (
     "A spectrum is a FITS table, ECSV, CSV or text file with a wavelength, a flux and, if possible, an uncertainty "
-    "column, a one-dimensional FITS image with a wavelength axis, or a file that specutils can read."
+    "column, a FITS image with a wavelength axis, or a file that specutils can read."
 )
 
 

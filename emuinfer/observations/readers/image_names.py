@@ -9,6 +9,7 @@ _WORDS = {
     "ivar": "ivar invvar inverse",
     "variance": "var variance",
     "uncertainty": "err errs error errors sigma sig std stdev stddev unc uncertainty noise rms errdata eflux",
+    "good": "good goodpix gpm valid",
     "mask": "mask masks quality qual dq flags bpm badpix qualdata",
     "blaze": "blaze blz",
     "wavelength": "wave waves wavelength wavelengths lambda lam wl loglam loglambda wavedata awav",

@@ -14,7 +14,8 @@ from .image_names import is_logarithm, labels_of, name_of, role_of_band
 from .orders import MERGE, choose_order
 from .spectral_axis import has_axis, spectral_axis, spectral_number
 
-ROLES = ("wavelength", "flux", "uncertainty", "ivar", "variance", "mask", "blaze")
+ROLES = ("wavelength", "flux", "uncertainty", "ivar", "variance", "mask", "good", "blaze")
+BY_HAND = ("wavelength", "flux", "uncertainty", "mask")  # roles for which a caller may name an image or a band
 
 
 @dataclasses.dataclass
@@ -42,7 +43,7 @@ def read_image(hdus, choices: Choices) -> dict | None:
     own = hdu.header if has_axis(hdu.header) or not has_axis(hdus[0].header) else hdus[0].header
     number = spectral_number(own, np.shape(hdu.data)) if has_axis(own) else 1
     data = _arranged(hdu.data, number)
-    _add_siblings(layout, hdus, index, number, data.shape, choices.medium)
+    _add_siblings(layout, hdus, index, number, data.shape, choices)
     data = _add_bands(layout, data, own, choices)
     n, rows = data.shape[-1], data.shape[0] if data.ndim == 2 else 1
     if data.ndim > 2:
@@ -71,10 +72,10 @@ def _flux_index(hdus, choices: Choices) -> int | None:
         found = [i for i, h in images.items() if given == i or str(given).lower() == h.name.lower()]
         if not found:
             raise ObservationError(f"hdu={given!r} is no image of this file. Its images are {_listed(images)}.")
-        return found[0] if _has_wavelengths(hdus, images[found[0]]) else None
+        return found[0] if _has_wavelengths(hdus, images[found[0]], choices) else None
     names = {i: name_of(hdu) for i, hdu in images.items()}
     for role in ("flux", None):
-        found = [i for i, name in names.items() if name.role == role and _has_wavelengths(hdus, images[i])]
+        found = [i for i, name in names.items() if name.role == role and _has_wavelengths(hdus, images[i], choices)]
         if role == "flux" and choices.arm is not None:
             found = [i for i in found if str(choices.arm).lower() in names[i].rest] or found
         if len(found) > 1 and found[0] != 0 and len({names[i].rest for i in found}) > 1:
@@ -87,10 +88,12 @@ def _flux_index(hdus, choices: Choices) -> int | None:
     return None
 
 
-def _has_wavelengths(hdus, hdu) -> bool:
+def _has_wavelengths(hdus, hdu, choices: Choices) -> bool:
     """Whether there is anything to tell the wavelengths of an image: keywords, an image beside it, a row of it."""
     has_keywords = has_axis(hdu.header) or has_axis(hdus[0].header)
-    waves = (h for h in hdus if h is not hdu and h.is_image and h.data is not None and name_of(h).role == "wavelength")
+    named = str(choices.wavelength_column).lower()
+    is_wave = lambda h: name_of(h).role == "wavelength" or h.name.lower() == named
+    waves = (h for h in hdus if h is not hdu and h.is_image and h.data is not None and is_wave(h))
     return has_keywords or any(_fits(wave, hdu) for wave in waves) or _has_wavelength_row(hdu)
 
 
@@ -113,30 +116,35 @@ def _arranged(data, number: int) -> np.ndarray:
 # What is beside it, and in it
 
 
-def _add_siblings(layout: _Layout, hdus, index: int, number: int, shape, medium: str | None):
-    """Images that belong to the one at `index` by their names and shapes; of wavelengths those in `medium`."""
+def _add_siblings(layout: _Layout, hdus, index: int, number: int, shape, choices: Choices):
+    """Images that belong to the one at `index` by their names and shapes, or that the caller names."""
     rest = name_of(hdus[index]).rest
+    found: set[str] = set()
+    given = {str(getattr(choices, f"{role}_column")).strip("! ").lower(): role for role in BY_HAND}
     for i, hdu in enumerate(hdus):
         name = name_of(hdu)
-        if i == index or not hdu.is_image or np.size(hdu.data) < 3 or name.role not in ROLES or name.role == "flux":
+        role = given.get(hdu.name.lower(), name.role)
+        if i == index or not hdu.is_image or np.size(hdu.data) < 3 or role not in ROLES or role == "flux":
             continue
         array = _arranged(hdu.data, number if np.ndim(hdu.data) > 1 else 1)
-        is_common = name.role in ("wavelength", "blaze") and array.shape == shape[-1:]
-        if name.rest not in (rest, ()) or not (array.shape == shape or is_common) or name.role in layout.arrays:
+        is_common = role in ("wavelength", "blaze") and array.shape == shape[-1:]
+        is_chosen = hdu.name.lower() in given
+        belongs = (is_chosen or name.rest in (rest, ())) and (array.shape == shape or is_common)
+        if not belongs or (role in found and not is_chosen) or _other_medium(hdus, name, choices.medium):
             continue
-        if name.medium is not None and name.medium != medium and _other_medium(hdus, name, medium):
-            continue
-        layout.arrays[name.role] = 10.0**array if is_logarithm(hdu) else array
-        unit = hdu.header.get("BUNIT", hdu.header.get("CUNIT1") if name.role == "wavelength" else None)
-        if name.role == "uncertainty" or unit != hdus[index].header.get("BUNIT"):
-            layout.units[name.role] = unit
-        if name.role == "wavelength":
+        found.add(role)
+        layout.arrays[role] = 10.0**array if is_logarithm(hdu) else array
+        unit = hdu.header.get("BUNIT", hdu.header.get("CUNIT1") if role == "wavelength" else None)
+        if role == "uncertainty" or unit != hdus[index].header.get("BUNIT"):
+            layout.units[role] = unit
+        if role == "wavelength":
             layout.medium = name.medium
 
 
 def _other_medium(hdus, name, medium) -> bool:
-    """Whether the same image is there in the medium that was asked for."""
-    return medium is not None and any(name_of(hdu) == name._replace(medium=medium) for hdu in hdus)
+    """Whether the same image is there in the medium that was asked for, which this one is not in."""
+    other = name.medium is not None and medium is not None and name.medium != medium
+    return other and any(name_of(hdu) == name._replace(medium=medium) for hdu in hdus)
 
 
 def _add_bands(layout: _Layout, data, header, choices: Choices) -> np.ndarray:
@@ -144,7 +152,7 @@ def _add_bands(layout: _Layout, data, header, choices: Choices) -> np.ndarray:
     if data.ndim == 1:
         return data
     labels = labels_of(header, len(data))
-    chosen = {role: getattr(choices, f"{role}_column") for role in ("wavelength", "flux", "uncertainty", "mask")}
+    chosen = {role: getattr(choices, f"{role}_column") for role in BY_HAND}
     bands = {role: _band(name, labels, len(data)) for role, name in chosen.items() if name is not None}
     by_hand = {role: i for role, i in bands.items() if i is not None}
     roles: list[str | None]
@@ -172,7 +180,7 @@ def _add_bands(layout: _Layout, data, header, choices: Choices) -> np.ndarray:
 
 def _band(name, labels, n: int) -> int | None:
     """The band that a caller names: by its number from 0, or the beginning of its label."""
-    name = number_or_name(name)
+    name = number_or_name(str(name).strip("! "))
     if isinstance(name, int):
         return checked_row(name, n, "The image")
     return next((i for i, label in enumerate(labels) if label.lower().startswith(str(name).lower())), None)
@@ -210,9 +218,9 @@ def _fields(layout: _Layout, choices: Choices) -> dict:
     else:
         orders = [_chosen_row(choices, len(flux))]
     of = lambda array, k: array[k] if array.ndim == 2 else array
-    bare = dataclasses.replace(
-        choices, wavelength_column=None, flux_column=None, uncertainty_column=None, mask_column=None
-    )
+    is_good = str(choices.mask_column or "").startswith("!") and "mask" in layout.arrays
+    bare = dataclasses.replace(choices, **{f"{role}_column": None for role in BY_HAND})
+    bare = dataclasses.replace(bare, mask_column="!mask" if is_good else None)
     blaze = layout.arrays.pop("blaze", None)
     tables = [{role: of(array, k) for role, array in layout.arrays.items()} for k in orders]
     units = {role: unit for role, unit in layout.units.items() if unit}
