@@ -32,13 +32,11 @@ def read(
     what the file says of `uncertainty`, `snr`, `mask`, `resolution`, `medium`, `name`, `meta`, `notes`.
 
     Tried in this order: products of archives (`readers.products`: DESI, SDSS, APOGEE, LAMOST, PypeIt, HARPS, ESO Phase 3,
-    …), FITS tables (one row per pixel, or one row of arrays), FITS images (one spectrum, bands, or orders of an echelle,
-    with a wavelength axis or images of wavelengths and uncertainties beside them),
-    ECSV, VOTable, CSV and text columns, and what `specutils.Spectrum.read` identifies.
-    `arm`, `row`, `hdu` (number or name) and `order` (a number from 0, or "merge") choose among the spectra of a file that
-    has several. `meta["frame"]` is the frame of the wavelengths,
-    where the file says it (`readers.frames`). SDSS's spec files are tables with `loglam`: vacuum, and resolving powers
-    from `wdisp`.
+    …), FITS tables (one row per pixel, or one row of arrays), FITS images (one spectrum, bands, orders of an echelle, with
+    an axis or images beside them), ECSV, VOTable, CSV and text columns, and what `specutils.Spectrum.read` identifies.
+    `arm`, `row`, `hdu` (number or name) and `order` (a number from 0, or "merge") choose among several spectra in a file.
+    `meta["frame"]` is the frame of the wavelengths, where the file says it (`readers.frames`). SDSS's spec files are
+    tables with `loglam`: vacuum, and resolving powers from `wdisp`.
     `format`, a specutils format name, goes to specutils at once. Columns are found by their names, or given by name.
     Column units are used; without any, wavelengths are in ångström, or in `wavelength_unit`. Inverse variances,
     variances and quality columns (non-zero: do not use) are understood. From headers (or ECSV metadata) come the medium
