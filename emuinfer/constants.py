@@ -3,6 +3,8 @@
 import math
 
 SPEED_OF_LIGHT = 299_792.458  # km/s, exact (SI)
+# km/s, searched for a star's velocity: the fastest known, S5-HVS1, recedes at 1,017 (Koposov et al. 2020, MNRAS 491, 2465)
+RV_RANGE = (-1100.0, 1100.0)
 K_BOLTZMANN = 1.380649e-16  # erg/K, exact (SI)
 ATOMIC_MASS = 1.66053907e-24  # g, the unit of atomic masses
 EV_OVER_K = 11604.518  # K per eV

@@ -8,7 +8,7 @@ import pytest
 from emuinfer.errors import ObservationError
 from emuinfer.observations import Observation
 from emuinfer.observations.cross_correlation import cross_correlation_rv
-from emuinfer.wavelengths.uniform import shift_wavelength
+from emuinfer.wavelengths import shift_wavelength
 
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
 TEMPLATE_WAVELENGTH = np.arange(5100, 5300, 0.02)

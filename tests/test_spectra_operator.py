@@ -12,7 +12,8 @@ from emuinfer.forward.banded import Banded
 from emuinfer.forward.broadening import rotation_table, rotation_transfer
 from emuinfer.forward.lsf import lsf_sigma, split_sigma
 from emuinfer.forward.operator import SpectrumOperator, usable_pixels
-from emuinfer.wavelengths.uniform import VelocityGrid, shift_wavelength, velocity_grid
+from emuinfer.wavelengths import shift_wavelength
+from emuinfer.wavelengths.uniform import VelocityGrid, velocity_grid
 
 GRID = velocity_grid(5100, 5140, 0.7)
 PIXELS = np.linspace(5112, 5128, 1500)  # far enough from the ends for any shift here

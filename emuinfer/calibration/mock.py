@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..constants import SPEED_OF_LIGHT
+from ..constants import RV_RANGE
 from ..errors import GridError, LabelError, SamplingError
 from ..files import written_hdf5
-from ..forward.operator import SpectrumOperator
+from ..forward.operator import SpectrumOperator, usable_range
 from ..labels.check import require_same_labels
 from ..labels.windows import window_of
 from ..wavelengths.uniform import VelocityGrid, log_pixels, log_uniform
@@ -47,8 +47,8 @@ class Mock:
             raise GridError(f"snr must be one or more positive numbers; got {list(self.snr)}.")
         if len(set(self.snr)) < len(self.snr):
             raise GridError(f"Each S/N is to be given once; got {list(self.snr)}.")
-        if not -500 <= lo < hi <= 500:
-            raise GridError(f"rv_range must be two increasing velocities within ±500 km/s; got {lo:g} and {hi:g}.")
+        if not RV_RANGE[0] <= lo < hi <= RV_RANGE[1]:
+            raise GridError(f"rv_range must be two increasing velocities within ±{RV_RANGE[1]:,.0f} km/s; got {lo:g} and {hi:g}.")
 
     @classmethod
     def of(cls, resolution, pixels_per_fwhm, snr, broadening, rv_range, seed) -> "Mock":
@@ -141,9 +141,8 @@ def check_source(grid, emulator, mock: Mock) -> None:
 
 def pixel_range(grid, emulator, mock) -> tuple[float, float]:
     """Å that both source and emulator determine at every velocity."""
-    lo = max(grid.wavelength[0], emulator.wavelength_range[0]) * (1 + (mock.rv_range[1] + REACH) / SPEED_OF_LIGHT)
-    hi = min(grid.wavelength[-1], emulator.wavelength_range[1]) * (1 + (mock.rv_range[0] - REACH) / SPEED_OF_LIGHT)
-    return lo, hi
+    ends = [max(grid.wavelength[0], emulator.wavelength_range[0]), min(grid.wavelength[-1], emulator.wavelength_range[1])]
+    return usable_range(ends, mock.rv_range, REACH, grid.medium)
 
 
 def prior_check(label_space, labels) -> tuple[dict, int]:
@@ -222,7 +221,7 @@ def _through_instrument(grid, rows, wavelength, mock, truth):
     a, b = grid.wavelength[[0, -1]]
     count = int(1.5 * np.log(b / a) / np.min(np.diff(np.log(grid.wavelength)))) + 2
     fine = VelocityGrid.from_wavelength(log_uniform(a, b, count))
-    operator = SpectrumOperator(fine, wavelength, mock.resolution)
+    operator = SpectrumOperator(fine, wavelength, mock.resolution, rv_range=mock.rv_range, medium=grid.medium)
     see = eqx.filter_jit(lambda op, f, rv, vbroad, vsini: op(f, rv, vbroad, vsini))
     at = np.clip(fine.wavelength, a, b)
     out = np.empty((len(rows), len(wavelength)))

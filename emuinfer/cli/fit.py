@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..constants import RV_RANGE
 from ..errors import EmuinferError
 from ..files import use_compilation_cache, written_together
 from .fit_results import print_results, results_of, write_results
@@ -86,7 +87,7 @@ def fit(
     resolution: Resolution = None,
     snr: Snr = None,
     medium: FileMedium = None,
-    rv_range: SearchedVelocities = (-500.0, 500.0),
+    rv_range: SearchedVelocities = RV_RANGE,
     broadening: FitBroadening = Broadening.vbroad,
     fix: Fixed = None,
     prior: Priors = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ..constants import RV_RANGE
 from ..errors import EmuinferError
 from ..files import use_compilation_cache
 from .options import (
@@ -74,7 +75,7 @@ def fit_many(
     emulator: EmulatorName = DEFAULT_EMULATOR,
     resolution: Resolution = None,
     medium: FileMedium = None,
-    rv_range: SearchedVelocities = (-500.0, 500.0),
+    rv_range: SearchedVelocities = RV_RANGE,
     broadening: FitBroadening = Broadening.vbroad,
     fix: Fixed = None,
     prior: Priors = None,

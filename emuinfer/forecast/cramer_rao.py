@@ -132,7 +132,8 @@ def _with_model_error(forecast, priors, reduced, progress) -> Bounds:
             "emulator."
         )
     gaussian = {n: dist.Normal(known.values[n], sd) for n, sd in known.prior_sd.items() if n not in priors}
-    arm = exposure.instrument.within(forecast.emulator)[0].arms[0]
+    rv = known.values["rv"]
+    arm = exposure.instrument.within(forecast.emulator, rv)[0].arms[0]
     kernel = {n: v for n, v in known.values.items() if n in ("vbroad", "vsini")}
     labels = {n: known.values[n] for n in forecast.space.names}
     model = instrument_model(
@@ -145,9 +146,10 @@ def _with_model_error(forecast, priors, reduced, progress) -> Bounds:
         broadening=known.broadening,
         priors={**priors, **gaussian},
         continuum_terms=exposure.continuum_terms,
+        rv=rv,
         progress=progress,
         **kernel,
     )
-    bounds = model_bounds(model, {**labels, "rv": known.values["rv"], **kernel}, model_error=True)
+    bounds = model_bounds(model, {**labels, "rv": rv, **kernel}, model_error=True)
     seen = {"wavelength_range": [float(w) for w in model.wavelength[[0, -1]]], "pixels": len(model.wavelength)}
     return dataclasses.replace(bounds, notes=(*forecast.notes, *bounds.notes), meta=seen)

@@ -7,13 +7,13 @@ any other S/N follow from them without new derivatives.
 import jax.numpy as jnp
 import numpy as np
 
-from ..constants import SPEED_OF_LIGHT
 from ..deprecation import renamed_arguments
 from ..errors import EmuinferError
 from ..likelihoods.stellar import emulator_errors
 from .bounds import Bounds
 from .derivatives import grid_derivatives
 from .emulator_floor import emulator_covariance as covariance_of_shifts
+from ..wavelengths.doppler import rest_wavelength
 from .exposure import Exposure
 from .fisher import covariance_of, information
 from .parameters import UNITS, Parameters
@@ -67,13 +67,14 @@ class Forecast:
         self.shared, self.prior = known.shared, known.prior
         arms, notes = [], list(known.notes)
         for exposure in self.exposures:
-            part, said = exposure.instrument.within(emulator)
+            part, said = exposure.instrument.within(emulator, self.values["rv"])
             arms += [(exposure, part.name, arm) for arm in part.arms]
             notes += said
         self.notes = tuple(dict.fromkeys(notes))
         reach = [reach_kms(arm.resolution, self.values) for _, _, arm in arms]
-        lo = min(a.lo * (1 - 2 * r / SPEED_OF_LIGHT) for (_, _, a), r in zip(arms, reach))
-        hi = max(a.hi * (1 + 2 * r / SPEED_OF_LIGHT) for (_, _, a), r in zip(arms, reach))
+        at_rest = lambda edge, kms: float(rest_wavelength(edge, self.values["rv"] + kms, emulator.medium))
+        lo = min(at_rest(a.lo, 2 * r) for (_, _, a), r in zip(arms, reach))
+        hi = max(at_rest(a.hi, -2 * r) for (_, _, a), r in zip(arms, reach))
         self.grid, self._flux_of = grid_flux(emulator, lo, hi)
         scaled = self.space.scale(np.array([self.values[n] for n in self.space.names]))
         self.grid_flux, self.grid_rows = grid_derivatives(self._flux_of, jnp.asarray(scaled, jnp.float32))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EmuinferError, suggestion
+from ..wavelengths.doppler import shift_wavelength
 from ..wavelengths.medium import check_medium, convert_medium
 from ..wavelengths.uniform import count_log_pixels, log_pixels
 
@@ -81,12 +82,13 @@ class Instrument:
         """An instrument of one arm; see `Arm` for the numbers."""
         return cls(name, (Arm(lo, hi, resolution, pixels_per_fwhm),), medium, source)
 
-    def within(self, emulator) -> tuple["Instrument", tuple[str, ...]]:
-        """The part that an emulator covers, in the emulator's medium, and sentences on what is left out.
+    def within(self, emulator, rv: float = 0.0) -> tuple["Instrument", tuple[str, ...]]:
+        """The part that an emulator covers for a star at `rv` km/s, in the emulator's medium, and sentences on what is left out.
 
         Raises `EmuinferError` if nothing is left.
         """
-        lo, hi = emulator.wavelength_range
+        lo, hi = (float(w) for w in shift_wavelength(emulator.wavelength_range, rv, emulator.medium))
+        moved = f" for a star at {rv:g} km/s" if rv else ""
         arms, notes = [], []
         for arm in self.arms:
             ends = convert_medium(np.array([arm.lo, arm.hi]), self.medium, emulator.medium)
@@ -97,12 +99,12 @@ class Instrument:
                 kept = f"only {a:.1f}–{b:.1f} Å count" if b > a else "nothing of it counts"
                 notes.append(
                     f"{self.name} covers {ends[0]:.1f}–{ends[1]:.1f} Å ({emulator.medium}), the emulator "
-                    f"{lo:.1f}–{hi:.1f} Å: {kept}, and what the rest would add is not known."
+                    f"{lo:.1f}–{hi:.1f} Å{moved}: {kept}, and what the rest would add is not known."
                 )
         if not arms:
             covers = ", ".join(f"{a.lo:g}–{a.hi:g}" for a in self.arms)
             raise EmuinferError(
-                f"{self.name} covers {covers} Å ({self.medium}), the emulator {lo:.3f}–{hi:.3f} Å ({emulator.medium}): "
+                f"{self.name} covers {covers} Å ({self.medium}), the emulator {lo:.3f}–{hi:.3f} Å ({emulator.medium}){moved}: "
                 "they have nothing in common. Choose another instrument, or an emulator of that range."
             )
         return Instrument(self.name, tuple(arms), emulator.medium, self.source), tuple(notes)

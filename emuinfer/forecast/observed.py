@@ -12,6 +12,7 @@ from ..forward.operator import SpectrumOperator
 from ..labels import solar_labels, star_labels
 from ..likelihoods import JointModel, Noise, PixelLikelihood, SpectrumModel, StellarModel
 from ..observations import Observation
+from ..wavelengths.doppler import rest_wavelength
 from .bounds import Bounds
 from .derivatives import KERNELS, grid_derivatives, pixel_derivatives_jit
 from .fisher import covariance_of, information, prior_information, step_sizes
@@ -160,15 +161,16 @@ def instrument_model(
     snr: float,
     pixels_per_fwhm: float = 3.0,
     labels=None,
+    rv: float = 0.0,
     vbroad: float = BROADENING_KMS,
     vsini: float = BROADENING_KMS,
     **options,
 ) -> StellarModel:
-    """The model of a spectrum that an instrument would take: noise-free flux at velocity 0, with the noise's size known.
+    """The model of a spectrum that an instrument would take: noise-free flux, with the noise's size known.
 
     **Arguments:**
 
-    - `wavelength_range`: Å in the emulator's medium, within the emulator's range.
+    - `wavelength_range`: Å in the emulator's medium, within the emulator's range for a star at `rv` km/s.
     - `resolution`: λ/FWHM of the Gaussian line spread function; `pixels_per_fwhm` pixels to each, uniform in ln λ.
     - `snr`: signal-to-noise ratio per pixel at the continuum; every pixel's noise is 1/`snr`.
     - `labels`: of the star; the Sun's by default (`solar_labels`). `vbroad`, `vsini`: km/s, used as `broadening` says.
@@ -180,7 +182,7 @@ def instrument_model(
     """
     if not (np.isfinite(snr) and snr > 0):
         raise EmuinferError(f"snr = {snr} must be a positive number.")
-    emulator.check_wavelength(wavelength_range)
+    emulator.check_wavelength(rest_wavelength(wavelength_range, rv, emulator.medium))
     wavelength = Arm(*wavelength_range, resolution, pixels_per_fwhm).pixels()
     space = emulator.label_space
     star = star_labels(space, solar_labels(space) if labels is None else labels)
@@ -190,10 +192,12 @@ def instrument_model(
         "vbroad": vbroad if broadening in ("vbroad", "both") else 0,
         "vsini": vsini if broadening in ("vsini", "both") else 0,
     }
-    operator = SpectrumOperator(reduced.config.wavelength, wavelength, resolution)
+    operator = SpectrumOperator(
+        reduced.config.wavelength, wavelength, resolution, rv_range=(rv, rv), medium=emulator.medium
+    )
     scaled = jnp.asarray(space.scale(np.array(list(star.values()))), jnp.float32)
-    flux = np.asarray(operator(reduced.grid_flux(scaled), 0.0, **kernel), float)
+    flux = np.asarray(operator(reduced.grid_flux(scaled), rv, **kernel), float)
     observation = Observation(
         wavelength, flux, 1.0 / snr, resolution=resolution, medium=emulator.medium, name="instrument", clip=None
     )
-    return StellarModel(emulator, observation, **{"rv_range": (-30.0, 30.0), **options})
+    return StellarModel(emulator, observation, **{"rv_range": (rv - 30.0, rv + 30.0), **options})

@@ -84,7 +84,8 @@ def make_spectrum(forecast, exposure, name, arm, reach) -> Spectrum | None:
     wavelength = arm.pixels()
     own = convert_medium(wavelength, forecast.emulator.medium, exposure.instrument.medium)
     rv = forecast.values["rv"]
-    usable = usable_pixels(forecast.grid, wavelength, (rv, rv), reach)
+    medium = forecast.emulator.medium
+    usable = usable_pixels(forecast.grid, wavelength, (rv, rv), reach, medium)
     wavelength, own = wavelength[usable], own[usable]
     keep = np.ones(len(own), bool)
     for lo, hi in exposure.mask:
@@ -92,7 +93,7 @@ def make_spectrum(forecast, exposure, name, arm, reach) -> Spectrum | None:
     if not keep.any():
         return None
     snr = exposure.snr_per_pixel(arm, own)
-    operator = SpectrumOperator(forecast.grid, wavelength, arm.resolution)
+    operator = SpectrumOperator(forecast.grid, wavelength, arm.resolution, rv_range=(rv, rv), medium=medium)
     kernel = {n: jnp.float32(forecast.values[n]) for n in forecast.kernels}
     at_pixels = pixel_derivatives_jit(operator, forecast.grid_flux, forecast.grid_rows, kernel)
     flux, rows = (np.asarray(a, float) for a in at_pixels)
@@ -125,6 +126,6 @@ def make_spectrum(forecast, exposure, name, arm, reach) -> Spectrum | None:
 
 
 def reach_kms(resolution: float, values: dict) -> float:
-    """Half-width in km/s of all kernels together, and the shift: of an instrument, and of a star with these values."""
+    """Half-width in km/s of all kernels together: of an instrument, and of a star with these values."""
     lsf = SPEED_OF_LIGHT / (FWHM_PER_SIGMA * resolution)
-    return 5 * np.hypot(lsf, values.get("vbroad", 0.0)) + values.get("vsini", 0.0) + abs(values.get("rv", 0.0))
+    return 5 * np.hypot(lsf, values.get("vbroad", 0.0)) + values.get("vsini", 0.0)

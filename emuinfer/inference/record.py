@@ -145,7 +145,7 @@ def facts(fit, result, check, values: dict, constant: dict) -> tuple[dict, list[
     n = len(next(iter(values.values())))
     labels = np.stack([np.broadcast_to(complete[k], n) for k in space.names], -1)
     inside = float(space.contains(labels, tolerance=0.05).mean())
-    warnings = []
+    warnings = list(fit.model.velocity_warnings)
     if inside < 0.99:
         warnings.append(
             f"{100 * (1 - inside):.0f} % of the draws lie outside the emulator's domain, held back only by its soft wall: "

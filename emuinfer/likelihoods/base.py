@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..labels import LabelSpace
+from ..observations.velocity_peaks import VelocityPeaks
 from .forward_model import scaled_labels
 from .priors import domain_penalty
 
@@ -78,7 +79,7 @@ class SpectrumModel(abc.ABC):
 
     **Attributes** that a subclass sets: `label_space`, `broadening`, `priors` and `nuisance_priors` (name to a NumPyro
     distribution, or to a number that fixes it), `likelihood` (a `Likelihood`), `spectra` (the `StellarModel` of each
-    spectrum), `rv_guess` (km/s).
+    spectrum), `rv_guess` (km/s), `peaks` (what the cross-correlation found, None for a known velocity).
     """
 
     label_space: LabelSpace
@@ -88,6 +89,7 @@ class SpectrumModel(abc.ABC):
     likelihood: SpectraLikelihood
     spectra: tuple
     rv_guess: float
+    peaks: VelocityPeaks | None
 
     @property
     @abc.abstractmethod
@@ -101,6 +103,11 @@ class SpectrumModel(abc.ABC):
     @abc.abstractmethod
     def full_on_grid(self) -> tuple:
         """The full emulator on the reduced one's grid, for each spectrum."""
+
+    @property
+    def velocity_warnings(self) -> tuple[str, ...]:
+        """What the user is to be told of the velocity that the cross-correlation found; see `VelocityPeaks`."""
+        return self.peaks.warnings if self.peaks is not None else ()
 
     @property
     def all_priors(self) -> dict:

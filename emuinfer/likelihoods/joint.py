@@ -5,12 +5,13 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from ..constants import SPEED_OF_LIGHT
+from ..constants import RV_RANGE
 from ..errors import LabelError, ObservationError
-from ..observations.cross_correlation import common_rv
+from ..observations.velocity_peaks import common_peaks
+from ..wavelengths.doppler import rest_wavelength
 from ..wavelengths.medium import convert_medium
 from .base import SpectraLikelihood, SpectrumModel
-from .priors import BROADENING, NUISANCE_UNITS, checked_prior, label_priors
+from .priors import BROADENING, NUISANCE_UNITS, RV_HALF_WIDTH, checked_prior, label_priors
 from .stellar import StellarModel
 
 OFFSET_SD = 5.0  # km/s, of the default prior of an arm's velocity offset
@@ -115,7 +116,8 @@ class JointModel(SpectrumModel):
         self.arms = self.spectra = tuple(arms)
         _check_arms(self.arms)
         first = self.arms[0]
-        self.label_space, self.broadening, self.rv_guess = first.label_space, first.broadening, first.rv_guess
+        self.label_space, self.broadening = first.label_space, first.broadening
+        self.rv_guess, self.peaks = first.rv_guess, first.peaks
         self._set_priors(dict(priors or {}))
         shares = _shares(self.arms)
         self.likelihood = JointLikelihood(tuple(_with_share(arm.likelihood, s) for arm, s in zip(self.arms, shares)))
@@ -128,7 +130,7 @@ class JointModel(SpectrumModel):
         *,
         priors=None,
         broadening="vbroad",
-        rv_range=(-500.0, 500.0),
+        rv_range=RV_RANGE,
         continuum_terms=None,
         line_errors="shipped",
         emulator_error="shipped",
@@ -156,9 +158,14 @@ class JointModel(SpectrumModel):
         make = lambda o, searched=rv_range: StellarModel(emulator, o, rv_range=searched, **options)
         arms = [make(o) for o in observations]
         if len(arms) > 1 and not isinstance(options["priors"].get("rv"), int | float):
-            guess = common_rv([arm.correlation_pair() for arm in arms], rv_range)
-            near = max(guess - 20.0, min(rv_range)), min(guess + 20.0, max(rv_range))
-            arms = [arm if abs(arm.rv_guess - guess) < 2 else make(arm.observation, near) for arm in arms]
+            peaks = common_peaks([arm.correlation_pair() for arm in arms], rv_range)
+            if peaks.significant:
+                near = max(peaks.best - RV_HALF_WIDTH, min(rv_range)), min(peaks.best + RV_HALF_WIDTH, max(rv_range))
+                agrees = lambda arm: arm.peaks.significant and abs(arm.rv_guess - peaks.best) < 2
+                arms = [arm if agrees(arm) else make(arm.observation, near) for arm in arms]
+            model = cls(arms, priors=own)
+            model.peaks = peaks
+            return model
         return cls(arms, priors=own)
 
     def _set_priors(self, given):
@@ -225,7 +232,7 @@ def _shares(arms) -> list[np.ndarray]:
         relative = np.asarray(noise.variance, float) / np.maximum(np.asarray(noise.level, float), 1e-3) ** 2
         width = np.gradient(arm.wavelength)
         vacuum = convert_medium(arm.wavelength, arm.full.medium, "vacuum")
-        rest = vacuum * (1 - arm.rv_guess / SPEED_OF_LIGHT)
+        rest = rest_wavelength(vacuum, arm.rv_guess)
         found.append((rest, 1.0 / (relative * width), np.asarray(noise.weight) > 0))
     return [
         1.0 + sum(_information_at(rest, *other) for j, other in enumerate(found) if j != i) / own

@@ -4,15 +4,17 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
+from ..constants import FWHM_PER_SIGMA, RV_RANGE, SPEED_OF_LIGHT
 from ..deprecation import warn_old
 from ..emulators import EmulatorUncertainty, ReducedEmulator, reduce_emulator, shipped_uncertainty
 from ..errors import EmulatorError, LabelError, ObservationError
 from ..forward.continuum import Continuum, log_likelihood_constant
 from ..forward.lsf import cut_resolution, resolving_power
 from ..forward.noise_correlation import Correlation
-from ..forward.operator import SpectrumOperator, usable_pixels
+from ..forward.operator import SpectrumOperator, usable_range
 from ..observations.quality import scaled_to_continuum
+from ..observations.velocity_peaks import VelocityPeaks, velocity_peaks
+from ..wavelengths.doppler import shift_wavelength
 from .base import SpectrumModel
 from .forward_model import GridModel
 from .line_errors import resolve
@@ -23,6 +25,7 @@ from .priors import (
     BROADENING,
     NUISANCE_UNITS,
     RV_HALF_WIDTH,
+    RV_ROOM,
     checked_prior,
     default_nuisance_priors,
     label_priors,
@@ -46,8 +49,8 @@ class StellarModel(SpectrumModel):
     - `emulator`: any `Emulator`, which is reduced first (`reduce_emulator`, cached on disk), or a `ReducedEmulator`.
     - `observation`: an `Observation` with a resolution.
     - `priors`: label or nuisance name to a NumPyro distribution, or to a number that fixes it. Defaults: labels flat in the
-      emulator's domain, `rv` flat within 20 km/s of the cross-correlation's, `vbroad` and `vsini` half-normal,
-      the jitter half-normal with 0.02 of the continuum.
+      emulator's domain, `rv` flat within 20 km/s of the cross-correlation's (over all of `rv_range` where noise explains its
+      peak), `vbroad` and `vsini` half-normal, the jitter half-normal with 0.02 of the continuum.
     - `broadening`: `"vbroad"` (Gaussian standard deviation, km/s), `"vsini"` (rotation, km/s), `"both"` or `"none"`.
     - `resolution`: resolving power, one value or `(n_pix,)`, or resolution matrix, if the observation does not say.
     - `rv_range`: km/s, searched for the star's velocity.
@@ -58,6 +61,8 @@ class StellarModel(SpectrumModel):
     - `robust`: down-weight outliers, the more the fewer `degrees_of_freedom`.
     - `correlation`: pixels over which the correlation of the noise falls to 1/e, as of resampled spectra; None: independent
       pixels. The jitter has the same correlation. The model's errors, which are common to a whole line, keep their size.
+
+    **Attributes:** `peaks`: what the cross-correlation says of the velocity (`VelocityPeaks`), None where `priors` fix it.
 
     The object is a plain NumPyro model with an observed site `flux`: call it, or hand it to `numpyro.infer.MCMC`,
     `Predictive` (with `observe=False`), `log_likelihood` (which is per pixel) or handlers. Calling it returns the values of
@@ -89,7 +94,7 @@ class StellarModel(SpectrumModel):
         priors=None,
         broadening="vbroad",
         resolution=None,
-        rv_range=(-500.0, 500.0),
+        rv_range=RV_RANGE,
         continuum_terms=None,
         line_errors="shipped",
         emulator_error="shipped",
@@ -106,7 +111,7 @@ class StellarModel(SpectrumModel):
                 f"The resolving power of '{observation.name or 'the spectrum'}' is not known. Give resolution=R, the FWHM of "
                 "the line spread function as wavelength / R."
             )
-        _check_overlap(emulator, observation)
+        _check_overlap(emulator, observation, self._possible(rv_range))
         self.full = emulator
         self.reduced = (
             emulator if isinstance(emulator, ReducedEmulator) else reduce_emulator(emulator, progress=progress)
@@ -127,24 +132,35 @@ class StellarModel(SpectrumModel):
 
         own = {k: checked_prior(k, given.pop(k)) for k in list(given) if k in NUISANCE_UNITS}
         self.priors = label_priors(self.label_space, given)
-        self.rv_guess = self._find_velocity(rv_range, own.get("rv"))
+        self.peaks = self._find_velocity(rv_range, own.get("rv"))
+        self.rv_guess = float(own["rv"]) if self.peaks is None else self.peaks.best
         guess = round(self.rv_guess)  # a whole number, so that programs compiled for one star serve others
         near = max(guess - RV_HALF_WIDTH, min(rv_range)), min(guess + RV_HALF_WIDTH, max(rv_range))
+        if self.peaks is not None and not self.peaks.significant:
+            near = self._anywhere(rv_range)
         defaults = {"rv": dist.Uniform(*near), **default_nuisance_priors(self.broadening)}
         if unused := sorted(set(own) - set(defaults)):
             raise LabelError(
                 f"A prior of {', '.join(unused)} was given, which broadening='{self.broadening}' does not have."
             )
         self.nuisance_priors = {**defaults, **own}
+        ends = [self.rv_guess] if "rv" in own else near
+        # km/s, at all of which the pixels must be determined
+        self.velocities = min(self.rv_guess - RV_ROOM, *ends), max(self.rv_guess + RV_ROOM, *ends)
 
-    def _find_velocity(self, rv_range, prior):
+    def _possible(self, rv_range):
+        """km/s that a star of these pixels may have."""
+        return rv_range
+
+    def _anywhere(self, rv_range) -> tuple[float, float]:
+        """All of the searched range, as far as two thirds of the emulator's wavelengths stay on the pixels throughout."""
+        grid = self.reduced.config.wavelength
+        most = SPEED_OF_LIGHT * np.log(grid[-1] / grid[0]) / 6
+        return max(min(rv_range), self.rv_guess - most), min(max(rv_range), self.rv_guess + most)
+
+    def _find_velocity(self, rv_range, prior) -> VelocityPeaks | None:
         """A first radial velocity, by cross-correlation, unless `prior` fixes it."""
-        from ..observations.cross_correlation import cross_correlation_rv
-
-        if isinstance(prior, int | float):
-            return float(prior)
-        observation, wavelength, flux = self.correlation_pair()
-        return cross_correlation_rv(observation, wavelength, flux, rv_range=rv_range)
+        return None if isinstance(prior, int | float) else velocity_peaks(*self.correlation_pair(), rv_range=rv_range)
 
     def correlation_pair(self):
         """The observation, and wavelengths and flux of a spectrum from the middle of the domain, in the same medium."""
@@ -162,11 +178,11 @@ class StellarModel(SpectrumModel):
     def _make_likelihood(self, resolution, continuum_terms) -> PixelLikelihood:
         observation = self._in_medium()
         grid = self.reduced.config.wavelength
-        velocities = self.rv_guess - 25, self.rv_guess + 25
         self.reach = self._reach(resolution)
-        usable = usable_pixels(grid, observation.wavelength, velocities, self.reach)
+        lo, hi = self._usable_range(grid)
+        usable = (observation.wavelength >= lo) & (observation.wavelength <= hi)
         if not (usable & observation.good).any():
-            raise ObservationError(_no_overlap(self.full, observation))
+            raise ObservationError(_no_overlap(self.full, observation, self.velocities))
         inside = np.flatnonzero(usable)
         self.pixels = keep = slice(int(inside[0]), int(inside[-1]) + 1)
         self.wavelength = observation.wavelength[keep]
@@ -182,7 +198,9 @@ class StellarModel(SpectrumModel):
             flux=jnp.asarray(flux, jnp.float32),
             forward=GridModel(
                 self.reduced,
-                SpectrumOperator(grid, self.wavelength, self.resolution),
+                SpectrumOperator(
+                    grid, self.wavelength, self.resolution, rv_range=self.velocities, medium=self.full.medium
+                ),
                 jnp.float32(0.0),
                 self.label_space,
             ),
@@ -191,6 +209,10 @@ class StellarModel(SpectrumModel):
             scale=jnp.float32(self.scale),
             constant=jnp.float32(self.constant - good.sum() * np.log(self.scale)),
         )
+
+    def _usable_range(self, grid) -> tuple[float, float]:
+        """Å between which lie the pixels to be used."""
+        return usable_range(grid, self.velocities, self.reach, self.full.medium)
 
     def _make_noise(self, grid, sigma, level, good, white) -> Noise:
         as32 = lambda a: jnp.asarray(a, jnp.float32)
@@ -272,17 +294,18 @@ def _template_labels(space):
     return space.to_array({**centre, **{k: v for k, v in template.items() if k in centre}})
 
 
-def _check_overlap(emulator, observation):
+def _check_overlap(emulator, observation, rv_range):
     wavelength = observation.wavelength_in(emulator.medium)
-    lo, hi = emulator.wavelength_range
+    (lo, hi) = (float(shift_wavelength(w, v, emulator.medium)) for w, v in zip(emulator.wavelength_range, sorted(rv_range)))
     if not ((wavelength > lo) & (wavelength < hi) & observation.good).any():
-        raise ObservationError(_no_overlap(emulator, observation))
+        raise ObservationError(_no_overlap(emulator, observation, rv_range))
 
 
-def _no_overlap(emulator, observation):
+def _no_overlap(emulator, observation, velocities):
     wavelength = observation.wavelength_in(emulator.medium)[observation.good]
     lo, hi = emulator.wavelength_range
     return (
         f"The usable pixels of '{observation.name or 'the spectrum'}' cover {wavelength.min():.1f}–{wavelength.max():.1f} Å "
-        f"({emulator.medium}), the emulator {lo:.1f}–{hi:.1f} Å: they do not overlap once shifted by the star's velocity."
+        f"({emulator.medium}), the emulator {lo:.1f}–{hi:.1f} Å: they do not overlap once shifted by the star's velocity "
+        f"({min(velocities):.0f} to {max(velocities):.0f} km/s)."
     )

@@ -1,103 +1,207 @@
-"""Velocities: the grid uniform in velocity, Doppler shifts, and a first radial velocity by cross-correlation.
+"""Velocities by cross-correlation with a template: the curve of correlation against velocity.
 
-Convention: a star that recedes has positive velocity v, and its lines appear at `wavelength * (1 + v / c)`. On a grid
-uniform in ln(wavelength) this is a shift by `c log1p(v / c)`, whatever the wavelength. Air wavelengths are shifted as
-they are: the index of air changes so slowly that the error is below 1 m/s for |v| < 100 km/s in the optical.
+What its peaks say, and how much noise alone would make, is in `velocity_peaks.py`. Shifts are those of `wavelengths.doppler`.
 """
+
+import dataclasses
 
 import numpy as np
 
-from ..constants import SPEED_OF_LIGHT
+from ..constants import FWHM_PER_SIGMA, RV_RANGE, SPEED_OF_LIGHT
 from ..errors import ObservationError
-from ..wavelengths.uniform import velocity_grid
+from ..forward.broadening import rotation_transform
+from ..wavelengths.doppler import shift_factor, shift_wavelength
+
+SMOOTH_KMS = 500.0  # width of the running mean that is taken off: what is left are lines
+ROTATIONS = (0.0, 7.0, 14.0, 24.0, 40.0, 64.0, 100.0)  # km/s, v sin i of the templates
+FEWEST = 50  # pixels
+OVERLAP = 0.2  # of the template's variance that must lie on data for a shift to count
 
 
-def cross_correlation_rv(observation, template_wavelength, template_flux, rv_range=(-500.0, 500.0)) -> float:
+def cross_correlation_rv(observation, template_wavelength, template_flux, rv_range=RV_RANGE) -> float:
     """A first radial velocity in km/s: the shift at which the template's lines correlate best with the observed ones.
 
     `template_wavelength` (Å, `(n,)`, increasing, in the medium of the observation) and `template_flux` (`(n,)`) are a
     spectrum in the star's rest frame, broadened or not. Both spectra are normalised by a rough continuum and resampled
-    to a grid uniform in velocity; the correlation coefficient over the usable pixels is maximised over `rv_range`, then
-    its peak refined with a parabola. Tens of m/s to 1 km/s of error are usual, enough to start a fit.
+    to a grid uniform in velocity; the gain in chi² over a flat spectrum is maximised over `rv_range` and over the rotation of the
+    template, then its peak refined with a parabola. Tens of m/s to 1 km/s of error are usual, enough to start a fit.
 
     Raises `ObservationError` if the spectra share no lines, or the range is not one.
     """
-    velocity, score = velocity_scores(observation, template_wavelength, template_flux, rv_range)
-    return _peak(velocity, score, rv_range)
+    curves = Correlation(observation, template_wavelength, template_flux, rv_range).curves()
+    best = max(curves, key=lambda curve: curve.highest)
+    return best.peak()
 
 
-def common_rv(pairs, rv_range=(-500.0, 500.0)) -> float:
+def common_rv(pairs, rv_range=RV_RANGE) -> float:
     """As `cross_correlation_rv`, the velocity that several spectra of a star share best.
 
     `pairs`: for each, the arguments `(observation, template_wavelength, template_flux)`. Their gains in chi² are added, so
     that a spectrum counts by the number and the noise of its lines.
     """
-    found = []
-    for observation, wavelength, flux in pairs:
-        velocity, score = velocity_scores(observation, wavelength, flux, rv_range)
-        found.append((velocity, observation.snr**2 * np.maximum(score, 0.0) ** 2))
-    finest = min((velocity for velocity, _ in found), key=lambda v: np.ptp(v) / len(v))
-    return _peak(finest, sum(np.interp(finest, velocity, gain) for velocity, gain in found), rv_range)
-
-
-def _peak(velocity, score, limits) -> float:
-    """Where `score` is highest, between the points by a parabola."""
-    best = int(np.argmax(score))
-    peak = float(velocity[best])
-    if 0 < best < len(score) - 1:
-        before, at, after = score[best - 1 : best + 2]
-        peak += 0.5 * (before - after) / (before - 2 * at + after) * (velocity[best + 1] - velocity[best])
-    return float(np.clip(peak, min(limits), max(limits)))
-
-
-def velocity_scores(observation, template_wavelength, template_flux, rv_range=(-500.0, 500.0)):
-    """Velocities in km/s and, up to a constant, the correlation coefficient at each; see `cross_correlation_rv`.
-
-    The coefficient is divided by the template's norm only, so that its square is proportional to the gain in chi².
-    """
-    from .quality import rough_continuum
-
-    low, high = (float(v) for v in rv_range)
-    if not -SPEED_OF_LIGHT < low < high < SPEED_OF_LIGHT:
-        raise ObservationError(f"rv_range = {tuple(rv_range)} must be two increasing velocities in km/s.")
-    template_wavelength, template_flux = (np.asarray(x, dtype=float) for x in (template_wavelength, template_flux))
-    wavelength, good = observation.wavelength, observation.good
-    start, end = max(wavelength[0], template_wavelength[0]), min(wavelength[-1], template_wavelength[-1])
-    inside = good & (wavelength >= start) & (wavelength <= end)
-    if inside.sum() < 50:
-        raise ObservationError(
-            f"The spectrum ({wavelength[0]:.1f} to {wavelength[-1]:.1f} Å) and the template "
-            f"({template_wavelength[0]:.1f} to {template_wavelength[-1]:.1f} Å) "
-            f"share {inside.sum()} usable pixels; 50 are needed for a radial velocity."
-        )
-    pixel = SPEED_OF_LIGHT * float(np.median(np.diff(wavelength) / wavelength[:-1]))
-    grid = velocity_grid(start, end, min(max(0.25, pixel), 2.0))
-    observed = 1.0 - observation.flux / np.maximum(rough_continuum(observation.flux, good), 1e-12)
-    model = 1.0 - template_flux / rough_continuum(template_flux, np.isfinite(template_flux))
-    d = np.interp(grid.wavelength, wavelength[good], np.clip(observed[good], -0.3, 1.0))
-    t = np.interp(grid.wavelength, template_wavelength, model)
-    weight = np.interp(grid.wavelength, wavelength, inside.astype(float)) > 0.99
-    shifts, score = _correlation(
-        d, t, weight.astype(float), SPEED_OF_LIGHT * np.log1p(np.array([low, high]) / SPEED_OF_LIGHT) / grid.step
+    found = [
+        (pair[0].snr ** 2, max(Correlation(*pair, rv_range).curves(), key=lambda curve: curve.highest)) for pair in pairs
+    ]
+    finest = min((curve for _, curve in found), key=lambda curve: curve.step)
+    gain = sum(
+        weight * np.interp(finest.velocity, curve.velocity, np.maximum(curve.score, 0.0) ** 2) for weight, curve in found
     )
-    return SPEED_OF_LIGHT * np.expm1(shifts * grid.step / SPEED_OF_LIGHT), score
+    return dataclasses.replace(finest, score=gain).peak()
 
 
-def _correlation(d, t, weight, limits):
-    """Weighted correlation coefficient (up to a constant) of `d` with `t` moved by whole steps between `limits`."""
-    from scipy.fft import next_fast_len
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curve:
+    """The correlation with one template at each velocity (km/s, increasing). Arrays `(n_shifts,)`.
 
-    shifts = np.arange(int(np.ceil(limits[0])), int(np.floor(limits[1])) + 1)
-    if not len(shifts):
-        shifts = np.array([round(float(np.mean(limits)))])
-    n = next_fast_len(len(d) + int(np.abs(shifts).max()) + 1, real=True)
+    - `score`: correlation over the template's norm: its square is proportional to the gain in chi² over a flat spectrum.
+    - `searched`: where a peak may lie; elsewhere the curve tells the noise.
+    - `variance`: the template's squared norm on the data; `shifts`: in steps of the grid, `step` km/s each.
+    """
 
-    def correlate(a, b):
-        """`sum_i a[i] b[i - s]` for all shifts `s`."""
-        return np.fft.irfft(np.fft.rfft(a, n) * np.conj(np.fft.rfft(b, n)), n)[shifts % n]
+    velocity: np.ndarray
+    score: np.ndarray
+    searched: np.ndarray
+    variance: np.ndarray
+    shifts: np.ndarray
+    step: float
+    limits: tuple[float, float]
+    template: np.ndarray
 
-    total = weight.sum()
-    sum_t = correlate(weight, t)
-    covariance = correlate(weight * d, t) - (weight * d).sum() * sum_t / total
-    variance = correlate(weight, t**2) - sum_t**2 / total
-    return shifts, covariance / np.sqrt(np.maximum(variance, 1e-6 * variance.max()))
+    @property
+    def best(self) -> int:
+        """Index of the highest searched point."""
+        return int(np.argmax(np.where(self.searched, self.score, -np.inf)))
+
+    @property
+    def highest(self) -> float:
+        """The highest searched score."""
+        return float(self.score[self.best])
+
+    def peak(self, at: int | None = None) -> float:
+        """Velocity of the peak at index `at`, by default the best, between the points by a parabola, within the limits."""
+        at = self.best if at is None else at
+        velocity = float(self.velocity[at])
+        if 0 < at < len(self.score) - 1:
+            left, middle, right = self.score[at - 1 : at + 2]
+            bend = left - 2 * middle + right
+            if bend < 0:
+                offset = float(np.clip(0.5 * (left - right) / bend, -1, 1))
+                velocity += offset * (self.velocity[at + 1] - self.velocity[at])
+        return float(np.clip(velocity, *self.limits))
+
+
+class Correlation:
+    """A spectrum and a template on one grid uniform in velocity, ready to be correlated; arguments as `cross_correlation_rv`."""
+
+    def __init__(self, observation, template_wavelength, template_flux, rv_range=RV_RANGE):
+        from ..wavelengths.uniform import velocity_grid
+        from .quality import rough_continuum
+
+        self.limits = low, high = tuple(float(v) for v in rv_range)
+        if len(rv_range) != 2 or not -SPEED_OF_LIGHT < low < high < SPEED_OF_LIGHT:
+            raise ObservationError(f"rv_range = {tuple(rv_range)} must be two increasing velocities in km/s.")
+        template_wavelength, template_flux = (np.asarray(x, dtype=float) for x in (template_wavelength, template_flux))
+        wavelength, good, medium = observation.wavelength, observation.good, observation.medium
+        self.factor = shift_factor(float(np.median(template_wavelength)), medium)
+        # Noise is judged over a wide range, however narrow the searched one is.
+        self.wide = min(low, RV_RANGE[0]), max(high, RV_RANGE[1])
+        first, last = template_wavelength[[0, -1]]
+        start = max(wavelength[0], float(shift_wavelength(first, self.wide[0], medium)))
+        end = min(wavelength[-1], float(shift_wavelength(last, self.wide[1], medium)))
+        inside = good & (wavelength >= shift_wavelength(first, low, medium))
+        inside &= wavelength <= shift_wavelength(last, high, medium)
+        if inside.sum() < FEWEST:
+            raise ObservationError(
+                f"The spectrum ({wavelength[0]:.1f} to {wavelength[-1]:.1f} Å) and the template "
+                f"({first:.1f} to {last:.1f} Å), shifted by {low:g} to {high:g} km/s, "
+                f"share {inside.sum()} usable pixels; {FEWEST} are needed for a radial velocity."
+            )
+        pixel = SPEED_OF_LIGHT * float(np.median(np.diff(wavelength) / wavelength[:-1]))
+        grid = velocity_grid(start, end, min(max(0.25, pixel), 2.0))
+        self.step = grid.step
+        level = np.maximum(rough_continuum(observation.flux, good), 1e-12)
+        relative = np.where(good, observation.uncertainty / level, 1.0)
+        clip = max(0.3, 4 * float(np.median(relative[good])))
+        depth = np.clip(1.0 - observation.flux[good] / level[good], -clip, max(1.0, clip))
+        usable = np.interp(grid.wavelength, wavelength, good.astype(float)) > 0.99
+        noise = np.interp(grid.wavelength, wavelength[good], relative[good])
+        quietest = np.median(noise[usable]) if usable.any() else 1.0
+        self.weight = np.where(usable, 1.0 / (1.0 + np.maximum((noise / quietest) ** 2 - 1.0, 0.0)), 0.0)
+        window = max(3, round(SMOOTH_KMS / grid.step))
+        self.depth = _lines_only(np.interp(grid.wavelength, wavelength[good], depth), self.weight, window)
+        # The template on the same grid, continued beyond the data; `first` counts its points from the data's first.
+        spread = SPEED_OF_LIGHT * np.log(np.array([first, last]) / grid.wavelength[0]) / grid.step
+        self.first, stop = int(np.ceil(spread[0])), int(np.floor(spread[1])) + 1
+        at = grid.wavelength[0] * np.exp(np.arange(self.first, stop) * grid.step / SPEED_OF_LIGHT)
+        model = 1.0 - template_flux / rough_continuum(template_flux, np.isfinite(template_flux))
+        self.lines = _lines_only(np.interp(at, template_wavelength, model), np.ones(len(at)), window)
+        power = observation.resolution
+        self.sigma = 0.0 if power is None or np.ndim(power) > 1 else SPEED_OF_LIGHT / FWHM_PER_SIGMA / np.median(power)
+        self._set_shifts()
+
+    def _set_shifts(self):
+        from scipy.fft import next_fast_len, rfft
+
+        steps = self.factor * SPEED_OF_LIGHT / self.step * np.log1p(np.array([*self.wide, *self.limits]) / SPEED_OF_LIGHT)
+        self.shifts = np.arange(int(np.ceil(steps[0])), int(np.floor(steps[1])) + 1)
+        self.searched = (self.shifts >= steps[2] - 1e-9) & (self.shifts <= steps[3] + 1e-9)
+        if not self.searched.any():
+            self.searched = self.shifts == round(float(steps[2:].mean()))
+        self.velocity = SPEED_OF_LIGHT * np.expm1(self.shifts * self.step / SPEED_OF_LIGHT / self.factor)
+        self.n = next_fast_len(len(self.depth) + len(self.lines), real=True)
+        self._of_depth, self._of_weight = rfft(self.weight * self.depth, self.n), rfft(self.weight, self.n)
+
+    def curves(self) -> list[Curve]:
+        """The curves of templates at the data's resolution, with slow and with fast rotation."""
+        return [self.curve(vsini) for vsini in ROTATIONS if vsini == 0 or vsini > self.step]
+
+    def curve(self, vsini: float = 0.0) -> Curve:
+        """The curve of the template with the rotation `vsini` in km/s."""
+        from scipy.fft import rfft
+
+        template = self._broadened(vsini)
+        score, variance = self.score_of(self._of_depth, template), self.correlate(self._of_weight, rfft(template**2, self.n))
+        floor = OVERLAP * variance.max()
+        counts = variance > floor
+        score = np.where(counts, score / np.sqrt(np.maximum(variance, floor)), 0.0)
+        searched = self.searched & counts
+        searched = searched if searched.any() else self.searched
+        return Curve(self.velocity, score, searched, variance, self.shifts, self.step, self.limits, template)
+
+    def _broadened(self, vsini):
+        from scipy.fft import irfft, next_fast_len, rfft
+
+        n = next_fast_len(len(self.lines) + int(600 / self.step), real=True)
+        k = 2 * np.pi / (n * self.step) * np.arange(n // 2 + 1)
+        transfer = np.exp(-0.5 * (k * self.sigma) ** 2) * (rotation_transform(k * vsini) if vsini else 1.0)
+        return irfft(rfft(self.lines, n) * transfer, n)[: len(self.lines)]
+
+    def score_of(self, transformed, template):
+        """`sum_i data[i] template[i - s]` at all shifts of data whose transform is given."""
+        from scipy.fft import rfft
+
+        return self.correlate(transformed, rfft(template, self.n))
+
+    def correlate(self, a, b):
+        """The correlation at all shifts from two transforms."""
+        from scipy.fft import irfft
+
+        return irfft(a * np.conj(b), self.n)[(self.shifts + self.first) % self.n]
+
+    def moved(self, template, shift: int) -> np.ndarray:
+        """The template on the data's grid, moved by `shift` steps, 0 where it does not reach."""
+        out = np.zeros(len(self.depth))
+        begin = self.first + int(shift)
+        lo, hi = max(0, begin), min(len(out), begin + len(template))
+        if hi > lo:
+            out[lo:hi] = template[lo - begin : hi - begin]
+        return out
+
+
+def _lines_only(depth, weight, window):
+    """`depth` without its weighted running mean: continuum errors go, lines stay."""
+    from scipy.ndimage import uniform_filter1d
+
+    smooth = lambda x: uniform_filter1d(uniform_filter1d(x, window, mode="nearest"), window, mode="nearest")
+    mean = smooth(weight * depth) / np.maximum(smooth(weight), 1e-3)
+    return np.where(weight > 0, depth - mean, 0.0)

@@ -1,20 +1,24 @@
 """`Survey`: what the batches of stars of one instrument share, and the fit of a batch."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..constants import SPEED_OF_LIGHT
+from ..constants import RV_RANGE
 from ..errors import ObservationError
 from ..inference import SURVEY
 from ..labels.design import sobol_design
 from ..likelihoods import StellarModel, Unconstrained
-from ..likelihoods.priors import RV_HALF_WIDTH
+from ..forward.operator import usable_pixels, usable_range
+from ..likelihoods.priors import RV_HALF_WIDTH, RV_ROOM
 from ..observations import Observation
-from ..observations.cross_correlation import cross_correlation_rv
 from ..observations.quality import scaled_to_continuum
+from ..observations.velocity_peaks import VelocityPeaks, velocity_peaks
 from ..posteriors import ESS_LIMIT, R_HAT_LIMIT, effective_size, pareto_smoothed_weights, r_hat, verify_flag
+from ..wavelengths.doppler import shift_wavelength
 from .batch import Stars, fit_again, fit_batch, sample_again
 from .summary import summaries
 
@@ -22,9 +26,13 @@ LIBRARY = 2048  # spectra among which a first guess is sought
 
 
 class SurveyModel(StellarModel):
-    """The model that the stars of one instrument share: `rv` is counted from each star's `frame`."""
+    """The model that the stars of one instrument share: `rv` is counted from each star's `frame`.
 
-    def __init__(self, emulator, wavelength, resolution, medium, **options):
+    It has the pixels that any star needs whose velocity lies within `searched` km/s; each star uses those of its own.
+    """
+
+    def __init__(self, emulator, wavelength, resolution, medium, searched, **options):
+        self.searched = searched
         blank = Observation(
             wavelength, np.ones(len(wavelength)), 0.01, resolution=resolution, medium=medium, name="survey", clip=None
         )
@@ -35,7 +43,26 @@ class SurveyModel(StellarModel):
         super().__init__(emulator, blank, **{**options, "rv_range": (-RV_HALF_WIDTH, RV_HALF_WIDTH)})
 
     def _find_velocity(self, rv_range, prior):
-        return 0.0
+        return VelocityPeaks(0.0, math.inf, 0.0, math.nan, 0.0, 0.0, False, rv_range)
+
+    def _possible(self, rv_range):
+        return self.searched
+
+    def _usable_range(self, grid):
+        self.velocities = min(self.searched) - RV_ROOM, max(self.searched) + RV_ROOM
+        lo, _ = usable_range(grid, star_velocities(min(self.searched)), self.reach, self.full.medium)
+        _, hi = usable_range(grid, star_velocities(max(self.searched)), self.reach, self.full.medium)
+        return lo, hi
+
+    def usable(self, velocity: float) -> np.ndarray:
+        """The pixels, `(n_pix,)` bool, that a star with this velocity may use."""
+        grid = self.reduced.config.wavelength
+        return usable_pixels(grid, self.wavelength, star_velocities(velocity), self.reach, self.full.medium)
+
+
+def star_velocities(velocity: float) -> tuple[float, float]:
+    """km/s at which the pixels of a star must be determined whose first guess is `velocity`."""
+    return velocity - RV_ROOM, velocity + RV_ROOM
 
 
 class Survey:
@@ -45,11 +72,11 @@ class Survey:
     """
 
     def __init__(
-        self, emulator, wavelength, resolution, medium, *, seed=0, rv_range=(-500.0, 500.0), config=SURVEY, **options
+        self, emulator, wavelength, resolution, medium, *, seed=0, rv_range=RV_RANGE, config=SURVEY, **options
     ):
         self.config = config
         self.seed, self.rv_range = int(seed), tuple(rv_range)
-        self.model = SurveyModel(emulator, wavelength, resolution, medium, **options)
+        self.model = SurveyModel(emulator, wavelength, resolution, medium, self.rv_range, **options)
         self.density = Unconstrained(self.model)
         self.full = self.model.full_on_grid()
         self._make_library()
@@ -79,11 +106,9 @@ class Survey:
         model = self.model
         observation = observation.in_medium(model.full.medium)
         grid = model.reduced.config.wavelength
-        velocity = cross_correlation_rv(observation, grid, self.template, rv_range=self.rv_range)
-        good = observation.good[model.pixels].copy()
-        reach = RV_HALF_WIDTH + model.reach
-        lo, hi = (grid[i] * (1 + (velocity + s) / SPEED_OF_LIGHT) for i, s in ((0, reach), (-1, -reach)))
-        good &= (model.wavelength > lo) & (model.wavelength < hi)
+        peaks = velocity_peaks(observation, grid, self.template, rv_range=self.rv_range)
+        velocity = peaks.best
+        good = observation.good[model.pixels] & model.usable(velocity)
         if good.sum() < max(100, 4 * self.density.dim):
             raise ObservationError(f"Only {good.sum()} usable pixels overlap with the emulator at {velocity:.0f} km/s.")
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -105,11 +130,11 @@ class Survey:
 
     def _start(self, normalised, ivar, velocity):
         """The position of the spectrum of the library that is most alike, `(dim,)`."""
-        at = self.model.wavelength * (1 + velocity / SPEED_OF_LIGHT)
-        d = np.interp(at, self.model.wavelength, normalised)
-        w = np.interp(at, self.model.wavelength, ivar) * (
-            np.interp(at, self.model.wavelength, (ivar == 0).astype(float)) == 0
-        )
+        model = self.model
+        at = shift_wavelength(model.wavelength, velocity, model.full.medium)
+        d = np.interp(at, model.wavelength, normalised)
+        unused = np.interp(at, model.wavelength, (ivar == 0).astype(float), left=1.0, right=1.0) > 0
+        w = np.where(unused | ~model.usable(0.0), 0.0, np.interp(at, model.wavelength, ivar))
         w = (w / max(w.max(), 1e-30)).astype(np.float32)
         cross, square = self.library @ (w * d).astype(np.float32), (self.library**2) @ w
         # The largest of these is the smallest chi² with the best scale.

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from ..constants import RV_RANGE
 from ..deprecation import renamed_arguments
 from ..emulators import ReducedEmulator, load_emulator, reduce_emulator
 from ..errors import SamplingError
@@ -25,7 +26,7 @@ def fit_many(
     config: SamplingConfig = SURVEY,
     batch: int | None = None,
     seed: int = 0,
-    rv_range=(-500.0, 500.0),
+    rv_range=RV_RANGE,
     worker: tuple[int, int] = (0, 1),
     workers: int = 1,
     cluster=None,

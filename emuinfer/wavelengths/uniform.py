@@ -53,11 +53,6 @@ def velocity_grid(lo: float, hi: float, step_kms: float) -> VelocityGrid:
     return VelocityGrid(np.exp(x), float(SPEED_OF_LIGHT * (x[1] - x[0])))
 
 
-def shift_wavelength(wavelength, rv: float) -> np.ndarray:
-    """Where wavelengths of the star's rest frame appear when it recedes at `rv` km/s."""
-    return np.asarray(wavelength, dtype=float) * (1.0 + rv / SPEED_OF_LIGHT)
-
-
 def log_grid(lo: float, hi: float, step_kms: float) -> np.ndarray:
     """The wavelengths of `velocity_grid(lo, hi, step_kms)`."""
     return velocity_grid(lo, hi, step_kms).wavelength
