@@ -48,7 +48,9 @@ class Mock:
         if len(set(self.snr)) < len(self.snr):
             raise GridError(f"Each S/N is to be given once; got {list(self.snr)}.")
         if not RV_RANGE[0] <= lo < hi <= RV_RANGE[1]:
-            raise GridError(f"rv_range must be two increasing velocities within ±{RV_RANGE[1]:,.0f} km/s; got {lo:g} and {hi:g}.")
+            raise GridError(
+                f"rv_range must be two increasing velocities within ±{RV_RANGE[1]:,.0f} km/s; got {lo:g} and {hi:g}."
+            )
 
     @classmethod
     def of(cls, resolution, pixels_per_fwhm, snr, broadening, rv_range, seed) -> "Mock":
@@ -141,7 +143,10 @@ def check_source(grid, emulator, mock: Mock) -> None:
 
 def pixel_range(grid, emulator, mock) -> tuple[float, float]:
     """Å that both source and emulator determine at every velocity."""
-    ends = [max(grid.wavelength[0], emulator.wavelength_range[0]), min(grid.wavelength[-1], emulator.wavelength_range[1])]
+    ends = [
+        max(grid.wavelength[0], emulator.wavelength_range[0]),
+        min(grid.wavelength[-1], emulator.wavelength_range[1]),
+    ]
     return usable_range(ends, mock.rv_range, REACH, grid.medium)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from ..deprecation import renamed_arguments
 from ..errors import EmuinferError
 from ..likelihoods.stellar import emulator_errors
+from ..wavelengths.doppler import rest_wavelength
 from .bounds import Bounds
 from .derivatives import grid_derivatives
 from .emulator_floor import emulator_covariance as covariance_of_shifts
-from ..wavelengths.doppler import rest_wavelength
 from .exposure import Exposure
 from .fisher import covariance_of, information
 from .parameters import UNITS, Parameters

@@ -170,7 +170,9 @@ def _check_pixels(grid, wavelength, rv_range, medium) -> np.ndarray:
     lo = float(shift_wavelength(grid.wavelength[0], min(rv_range), medium))
     hi = float(shift_wavelength(grid.wavelength[-1], max(rv_range), medium))
     if wavelength[0] < lo - slack or wavelength[-1] > hi + slack:
-        moved = f" as it appears at velocities from {min(rv_range):g} to {max(rv_range):g} km/s" if any(rv_range) else ""
+        moved = (
+            f" as it appears at velocities from {min(rv_range):g} to {max(rv_range):g} km/s" if any(rv_range) else ""
+        )
         raise ObservationError(
             f"The observed pixels, {wavelength[0]:.2f} to {wavelength[-1]:.2f} Å, must lie within the model's grid, "
             f"{lo:.2f} to {hi:.2f} Å{moved}."

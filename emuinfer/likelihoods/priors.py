@@ -12,7 +12,9 @@ BROADENING = {"vbroad": ("vbroad",), "vsini": ("vsini",), "both": ("vbroad", "vs
 WIDTHS = {"vbroad": 10.0, "vsini": 30.0}  # km/s, of half-normal priors
 JITTER = 0.02  # of the continuum, the same
 RV_HALF_WIDTH = 20.0  # km/s about the cross-correlation's velocity, where a flat prior of `rv` ends
-RV_ROOM = 25.0  # km/s about it, over which the pixels must be determined: the prior, and what the sampler's steps pass over
+RV_ROOM = (
+    25.0  # km/s about it, over which the pixels must be determined: the prior, and what the sampler's steps pass over
+)
 NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": ""}
 WALL = 0.01  # standard deviation of the soft wall outside the domain, in units of a label's half-width
 

@@ -160,7 +160,10 @@ class StellarModel(SpectrumModel):
 
     def _find_velocity(self, rv_range, prior) -> VelocityPeaks | None:
         """A first radial velocity, by cross-correlation, unless `prior` fixes it."""
-        return None if isinstance(prior, int | float) else velocity_peaks(*self.correlation_pair(), rv_range=rv_range)
+        if isinstance(prior, int | float):
+            return None
+        observation, wavelength, flux = self.correlation_pair()
+        return velocity_peaks(observation, wavelength, flux, rv_range)
 
     def correlation_pair(self):
         """The observation, and wavelengths and flux of a spectrum from the middle of the domain, in the same medium."""
@@ -296,7 +299,9 @@ def _template_labels(space):
 
 def _check_overlap(emulator, observation, rv_range):
     wavelength = observation.wavelength_in(emulator.medium)
-    (lo, hi) = (float(shift_wavelength(w, v, emulator.medium)) for w, v in zip(emulator.wavelength_range, sorted(rv_range)))
+    (lo, hi) = (
+        float(shift_wavelength(w, v, emulator.medium)) for w, v in zip(emulator.wavelength_range, sorted(rv_range))
+    )
     if not ((wavelength > lo) & (wavelength < hi) & observation.good).any():
         raise ObservationError(_no_overlap(emulator, observation, rv_range))
 

@@ -40,11 +40,13 @@ def common_rv(pairs, rv_range=RV_RANGE) -> float:
     that a spectrum counts by the number and the noise of its lines.
     """
     found = [
-        (pair[0].snr ** 2, max(Correlation(*pair, rv_range).curves(), key=lambda curve: curve.highest)) for pair in pairs
+        (o.snr**2, max(Correlation(o, wavelength, flux, rv_range).curves(), key=lambda curve: curve.highest))
+        for o, wavelength, flux in pairs
     ]
     finest = min((curve for _, curve in found), key=lambda curve: curve.step)
     gain = sum(
-        weight * np.interp(finest.velocity, curve.velocity, np.maximum(curve.score, 0.0) ** 2) for weight, curve in found
+        weight * np.interp(finest.velocity, curve.velocity, np.maximum(curve.score, 0.0) ** 2)
+        for weight, curve in found
     )
     return dataclasses.replace(finest, score=gain).peak()
 
@@ -97,8 +99,9 @@ class Correlation:
         from ..wavelengths.uniform import velocity_grid
         from .quality import rough_continuum
 
-        self.limits = low, high = tuple(float(v) for v in rv_range)
-        if len(rv_range) != 2 or not -SPEED_OF_LIGHT < low < high < SPEED_OF_LIGHT:
+        low, high = (float(v) for v in rv_range)
+        self.limits = low, high
+        if not -SPEED_OF_LIGHT < low < high < SPEED_OF_LIGHT:
             raise ObservationError(f"rv_range = {tuple(rv_range)} must be two increasing velocities in km/s.")
         template_wavelength, template_flux = (np.asarray(x, dtype=float) for x in (template_wavelength, template_flux))
         wavelength, good, medium = observation.wavelength, observation.good, observation.medium
@@ -142,7 +145,9 @@ class Correlation:
     def _set_shifts(self):
         from scipy.fft import next_fast_len, rfft
 
-        steps = self.factor * SPEED_OF_LIGHT / self.step * np.log1p(np.array([*self.wide, *self.limits]) / SPEED_OF_LIGHT)
+        steps = (
+            self.factor * SPEED_OF_LIGHT / self.step * np.log1p(np.array([*self.wide, *self.limits]) / SPEED_OF_LIGHT)
+        )
         self.shifts = np.arange(int(np.ceil(steps[0])), int(np.floor(steps[1])) + 1)
         self.searched = (self.shifts >= steps[2] - 1e-9) & (self.shifts <= steps[3] + 1e-9)
         if not self.searched.any():
@@ -160,7 +165,10 @@ class Correlation:
         from scipy.fft import rfft
 
         template = self._broadened(vsini)
-        score, variance = self.score_of(self._of_depth, template), self.correlate(self._of_weight, rfft(template**2, self.n))
+        score, variance = (
+            self.score_of(self._of_depth, template),
+            self.correlate(self._of_weight, rfft(template**2, self.n)),
+        )
         floor = OVERLAP * variance.max()
         counts = variance > floor
         score = np.where(counts, score / np.sqrt(np.maximum(variance, floor)), 0.0)

@@ -19,7 +19,7 @@ from .cross_correlation import Correlation, Curve, common_rv
 
 FALSE_ALARM = 1e-3  # probability above which noise explains a peak
 COMPARABLE = 0.15  # strength of the second set of lines over the first's
-SECOND = 8.0  # significance of a second set
+SECOND = 6.5  # significance of a second set
 SEPARATE = 0.2  # correlation of two templates above which they count as one
 EDGE_KMS = 3.0  # from the end of the searched range
 CLIP = 4.0  # robust standard deviations at which residuals are cut in the search for a second set
@@ -92,16 +92,17 @@ def common_peaks(pairs, rv_range=RV_RANGE) -> VelocityPeaks:
     """
     pairs = list(pairs)
     if len(pairs) == 1:
-        return velocity_peaks(*pairs[0], rv_range=rv_range)
+        ((observation, wavelength, flux),) = pairs
+        return velocity_peaks(observation, wavelength, flux, rv_range)
     best, heights, weights, trials, own = common_rv(pairs, rv_range), [], [], [], []
-    for pair in pairs:
-        correlation = Correlation(*pair, rv_range)
+    for observation, wavelength, flux in pairs:
+        correlation = Correlation(observation, wavelength, flux, rv_range)
         curves = correlation.curves()
         top = max(curves, key=lambda curve: curve.highest)
         z, _ = _significance(correlation, top)
         at = float(np.interp(best, top.velocity, top.score))
         heights.append(z * at / top.highest if top.highest > 0 else 0.0)
-        weights.append(pair[0].snr * math.sqrt(top.variance.max()))
+        weights.append(observation.snr * math.sqrt(top.variance.max()))
         trials.append(sum(_significance(correlation, curve)[1] for curve in curves))
         own.append(peaks_of(correlation))
     share = np.array(weights) / np.linalg.norm(weights)
@@ -120,7 +121,7 @@ def peaks_of(correlation: Correlation) -> VelocityPeaks:
     """The peaks of a prepared correlation."""
     curves = correlation.curves()
     top = max(curves, key=lambda curve: curve.highest)
-    best, z, crossings = top.peak(), *_significance(correlation, top)
+    best, (z, crossings) = top.peak(), _significance(correlation, top)
     trials = sum(_significance(correlation, c)[1] for c in curves) if z < 8 else crossings
     first, second, ratio, strength = _second(correlation, curves, top)
     false_alarm, at_edge = _false_alarm(z, trials), _at_edge(best, correlation.limits)
@@ -207,7 +208,9 @@ def _pair(correlation, curve, data):
         rho = correlation.score_of(rfft(rows, correlation.n), curve.template)
         rho = rho / np.sqrt(np.maximum(curve.variance, 0.2 * curve.variance.max()) * curve.variance[fixed])
         left = cross - rho * cross[fixed]
-        score = np.where(curve.searched & (rho < SEPARATE) & (left > 0), left / np.sqrt(np.maximum(1 - rho**2, 0.1)), 0.0)
+        score = np.where(
+            curve.searched & (rho < SEPARATE) & (left > 0), left / np.sqrt(np.maximum(1 - rho**2, 0.1)), 0.0
+        )
         other = int(np.argmax(score))
         if not score[other] > 0:
             return alone, alone, first, None, 0.0

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..constants import RV_RANGE
 from ..errors import ObservationError
+from ..forward.operator import usable_pixels, usable_range
 from ..inference import SURVEY
 from ..labels.design import sobol_design
 from ..likelihoods import StellarModel, Unconstrained
-from ..forward.operator import usable_pixels, usable_range
 from ..likelihoods.priors import RV_HALF_WIDTH, RV_ROOM
 from ..observations import Observation
 from ..observations.quality import scaled_to_continuum
