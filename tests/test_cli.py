@@ -12,7 +12,7 @@ from emuinfer import load_emulator
 from emuinfer.emulators import list_emulators
 
 WINDOW = "{:g} to {:g} Å (air)".format(*tiny.RANGE)
-COLUMNS = ["label", "unit", "mean", "sd", "q16", "median", "q84", "r_hat", "ess_bulk"]
+COLUMNS = ["label", "unit", "mean", "sd", "q16", "median", "q84", "r_hat", "ess_bulk", "flag", "ucd", "description"]
 COMMANDS = [
     (),
     ("fit",),
@@ -81,7 +81,15 @@ def test_fit_writes_its_results(fitted):
 
     folder, _ = fitted
     star = folder / "star"
-    assert sorted(p.name for p in star.iterdir()) == ["corner.png", "fit.png", "posterior.nc", "summary.ecsv"]
+    assert sorted(p.name for p in star.iterdir()) == [
+        "corner.png",
+        "fit.png",
+        "model.fits",
+        "posterior.nc",
+        "residual.fits",
+        "results.fits",
+        "summary.ecsv",
+    ]
     table = Table.read(star / "summary.ecsv", format="ascii.ecsv")
     assert table.colnames == COLUMNS
     assert list(table["label"]) == ["teff", "fe_h", "mg_fe", "rv", "vbroad", "log10_jitter"]
@@ -95,6 +103,57 @@ def test_fit_writes_its_results(fitted):
     assert float(posterior["posterior"]["teff"].mean()) == pytest.approx(table["mean"][0])
     for picture in ("fit.png", "corner.png"):
         assert (star / picture).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_catalogue_of_a_fit(fitted):
+    """One row in the columns of fit-many: units, UCDs of the IVOA's list, errors and flags of each label, the covariance."""
+    import numpy as np
+    from astropy.io import fits
+    from astropy.io.votable.ucd import parse_ucd
+    from astropy.table import Table
+
+    star = fitted[0] / "star"
+    summary, table = Table.read(star / "summary.ecsv", format="ascii.ecsv"), Table.read(star / "results.fits")
+    assert len(table) == 1 and table["teff"].unit == "K" and table["e_rv"].unit == "km / s"
+    for i, label in enumerate(summary["label"]):
+        assert table[label][0] == pytest.approx(summary["median"][i])
+        assert table[f"e_{label}"][0] == pytest.approx(summary["sd"][i], rel=1e-5)
+        assert table[f"flag_{label}"][0] == summary["flag"][i]
+        assert (summary["flag"][i] & 8 > 0) == (summary["ess_bulk"][i] < 400)
+    header = fits.getheader(star / "results.fits", 1)
+    assert header["PARAMS"].split(",") == list(summary["label"]) and "Asplund et al. 2009" in header["SOLAR"]
+    np.testing.assert_allclose(np.sqrt(table["covariance"][0].diagonal()), summary["sd"], rtol=0.01)
+    assert header["MEDIUM"] == "air" == summary.meta["medium"] and header["FRAME"] == "unknown"
+    for i in range(1, len(table.colnames) + 1):
+        parse_ucd(header[f"TUCD{i}"], check_controlled_vocabulary=True)
+        assert header[f"TCOMM{i}"]
+    assert header["TUCD4"] == "phys.temperature.effective;stat.median;meta.main"
+    assert list(summary["ucd"])[:4] == [
+        "phys.temperature.effective",
+        "phys.abund.Fe",
+        "phys.abund",
+        "spect.dopplerVeloc",
+    ]
+
+
+def test_model_and_residuals_for_specutils(fitted, tiny_observation):
+    import numpy as np
+    from specutils import Spectrum
+
+    from emuinfer.observations.fitted import fitted_spectra
+    from emuinfer.posteriors import load_posterior
+
+    star = fitted[0] / "star"
+    model, residual = (Spectrum.read(star / name) for name in ("model.fits", "residual.fits"))
+    assert model.spectral_axis.unit == "Angstrom" and model.meta["header"]["MEDIUM"] == "air"
+    used = ~np.asarray(residual.mask)
+    assert used.sum() > 0.75 * len(tiny_observation)
+    flux = np.interp(model.spectral_axis.value, tiny_observation.wavelength, tiny_observation.flux)
+    np.testing.assert_allclose((model.flux + residual.flux).value[used], flux[used], rtol=1e-6)
+    assert np.std((residual.flux.value / residual.uncertainty.array)[used]) == pytest.approx(1, abs=0.15)
+    ours = fitted_spectra(load_posterior(star / "posterior.nc"))
+    np.testing.assert_allclose(ours["model"].flux.value, model.flux.value)
+    np.testing.assert_allclose(ours["data"].flux.value[used], flux[used], rtol=1e-6)
 
 
 def test_summary_says_where_it_comes_from(fitted, tiny_emulator, tiny_observation):

@@ -50,7 +50,8 @@ def test_exposures_of_one_star_in_one_likelihood(cli, exposures, tiny_path, tmp_
     options += ("--no-line-errors", "--draws", 250, "--verify", 0, "--rv-range", -50, 50, "--quiet")
     status, out, err = cli("fit", *exposures, "--emulator", tiny_path, "--output", tmp_path / "star", *options)
     assert status == 0, err
-    names = ["corner.png", "fit-1.png", "fit-2.png", "posterior.nc", "summary.ecsv"]
+    names = ["corner.png", "fit-1.png", "fit-2.png", "model-1.fits", "model-2.fits", "posterior.nc", "residual-1.fits"]
+    names += ["residual-2.fits", "results.fits", "summary.ecsv"]
     assert sorted(p.name for p in (tmp_path / "star").iterdir()) == names and "fit-2.png" in out
     table = Table.read(tmp_path / "star" / "summary.ecsv", format="ascii.ecsv")
     assert {"log10_jitter_1", "log10_jitter_2"} < set(table["label"]) and "rv_offset_2" not in table["label"]

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import tiny
+from astropy.io import fits
 from astropy.table import Table
 
 from emuinfer import SamplingConfig, fit_many
@@ -104,6 +105,15 @@ def test_results_on_disk(table, stack, tmp_path_factory):
     folder = next(p for p in tmp_path_factory.getbasetemp().glob("run*") if (p / "out").exists()) / "out"
     read = Table.read(folder / "results.fits")
     assert len(read) == 6 and read["teff"].unit == "K" and read["name"][0] == "tiny"
+    header = fits.getheader(folder / "results.fits", 1)
+    units = {header[f"TTYPE{i}"]: header.get(f"TUCD{i}") for i in range(1, header["TFIELDS"] + 1)}
+    assert (
+        units["e_fe_h"] == "stat.error;phys.abund.Fe"
+        and units["flag_teff"] == "meta.code.qual;phys.temperature.effective"
+    )
+    assert header["MEDIUM"] == "air" and "Asplund et al. 2009" in header["SOLAR"]
+    np.testing.assert_array_equal(read["e_teff"], read["teff_sd"])
+    assert read["flag_teff"][BAD] == FLAGS["bad_data"] and not (np.asarray(read["flag_teff"]) & ~read["flag"]).any()
     draws = load_posterior(folder / "draws" / "draws-000000.nc")
     assert draws_of(draws, "teff").shape[:2] == (4, 150)
 

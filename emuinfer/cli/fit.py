@@ -114,8 +114,9 @@ def fit(
 ):
     """Fit spectra and write posteriors, summaries and figures.
 
-    For each spectrum a folder receives summary.ecsv (one row per label and nuisance), posterior.nc (ArviZ), fit.png and
-    corner.png. With several files each has a folder of its own, and one that fails does not stop the others.
+    For each spectrum a folder receives summary.ecsv (one row per label and nuisance), results.fits (one row per star, as
+    of fit-many), posterior.nc (ArviZ), model.fits and residual.fits (for specutils and jdaviz), fit.png and corner.png. With
+    several files each has a folder of its own, and one that fails does not stop the others.
 
     \b
     Examples:
@@ -230,8 +231,8 @@ def _fit_one(emulator, paths, folder, settings):
     # Before the long part, so that an output that cannot be written is known at once.
     names = {
         *results_of(len(observations)),
-        *(p.name for p in folder.glob("fit*.png")),
-    }  # also figures of an earlier fit
+        *(p.name for pattern in ("fit*.png", "model*.fits", "residual*.fits") for p in folder.glob(pattern)),
+    }  # also those of an earlier fit of more spectra
     with written_together(folder, names) as staging:
         model = _model(emulator, observations, settings["model"])
         posterior = sample(model, progress=progress, **settings["sample"])

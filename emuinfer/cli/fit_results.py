@@ -4,34 +4,74 @@ import json
 
 import numpy as np
 
+from ..errors import EmuinferError
 from ..files import write_table
+from ..labels.vocabulary import SOLAR_SCALE
 from .options import console, result_table
 
-SUMMARY, POSTERIOR, CORNER = "summary.ecsv", "posterior.nc", "corner.png"
+SUMMARY, POSTERIOR, CORNER, CATALOGUE = "summary.ecsv", "posterior.nc", "corner.png", "results.fits"
 
 
 def results_of(arms: int) -> tuple[str, ...]:
     """Names of the files of a fit of this many spectra."""
-    figures = ("fit.png",) if arms == 1 else tuple(f"fit-{k}.png" for k in range(1, arms + 1))
-    return POSTERIOR, *figures, CORNER, SUMMARY
+    per_arm = [name for k in range(1, arms + 1) for name in _names_of_arm(k, arms)]
+    return POSTERIOR, *per_arm, CORNER, CATALOGUE, SUMMARY
+
+
+def _names_of_arm(k: int, arms: int) -> tuple[str, str, str]:
+    """Figure, model and residuals of one of the spectra."""
+    number = "" if arms == 1 else f"-{k}"
+    return f"fit{number}.png", f"model{number}.fits", f"residual{number}.fits"
 
 
 def write_results(posterior, model, folder, settings):
-    """Write summary, posterior and figures to `folder`; returns the summary, a table with one row per parameter."""
+    """Write summary, catalogue, posterior, spectra and figures; returns the summary, a table with one row per parameter."""
     from ..plotting import plot_corner
     from ..posteriors import draws_of, save_posterior, summary_table
+    from ..survey.catalogue import write_catalogue
+    from .fit_catalogue import catalogue_of_fit
 
     name = model.spectra[0].observation.name
     table = summary_table(posterior, names=list(model.names), units=model.units)
-    table.meta = _meta(posterior, name, settings)
-    write_table(table, folder / SUMMARY)
+    facts = {k.upper(): posterior.attrs.get(k) for k in ("medium", "frame", "seed")}
+    facts |= {
+        "EMULATOR": posterior.attrs.get("emulator_hash"),
+        "VERSION": json.loads(posterior.attrs["versions"])["emuinfer"],
+    }
+    catalogue = catalogue_of_fit(posterior, model, table, facts)
+    write_catalogue(catalogue, folder / CATALOGUE, EmuinferError)
+    write_table(_described(table, catalogue, _meta(posterior, name, settings)), folder / SUMMARY)
     save_posterior(posterior, folder / POSTERIOR)
+    _write_spectra(posterior, len(model.spectra), folder)
     _plot_fits(posterior, model, folder)
     samples = {n: draws_of(posterior, n) for n in model.names}
     moving = {n: x for n, x in samples.items() if np.isfinite(x).all() and np.ptp(x) > 0}
     if moving:
         plot_corner(folder / CORNER, moving, title=name)
     return table
+
+
+def _described(table, catalogue, meta):
+    """The summary with bits of `emuinfer.survey.FLAGS`, UCD and description of each parameter."""
+    from ..labels.vocabulary import description_of, ucd_of
+
+    table = table.copy()
+    table["flag"] = [int(catalogue[f"flag_{n}"][0]) for n in table["label"]]
+    table["ucd"] = [ucd_of(n) for n in table["label"]]
+    table["description"] = [description_of(n) for n in table["label"]]
+    table.meta = meta
+    return table
+
+
+def _write_spectra(posterior, arms, folder):
+    """Model and residuals of each spectrum, for specutils and jdaviz."""
+    from ..observations.fitted import fitted_spectra, write_spectrum
+
+    for k in range(1, arms + 1):
+        spectra = fitted_spectra(posterior, None if arms == 1 else k)
+        _, model, residual = _names_of_arm(k, arms)
+        write_spectrum(spectra["model"], folder / model)
+        write_spectrum(spectra["residual"], folder / residual)
 
 
 def _plot_fits(posterior, model, folder):
@@ -41,13 +81,12 @@ def _plot_fits(posterior, model, folder):
     facts, flux = posterior["constant_data"], posterior["observed_data"]["flux"].values
     draws = posterior["posterior_predictive"]["model_flux"].values
     low, median, high = np.quantile(draws, [0.16, 0.5, 0.84], axis=(0, 1))
-    figures = [name for name in results_of(len(model.spectra)) if name.startswith("fit")]
     start = 0
-    for spectrum, figure in zip(model.spectra, figures):
+    for k, spectrum in enumerate(model.spectra, start=1):
         part = slice(start, start + len(spectrum.wavelength))
         start = part.stop
         plot_fit(
-            folder / figure,
+            folder / _names_of_arm(k, len(model.spectra))[0],
             spectrum.wavelength,
             flux[part],
             facts["uncertainty"].values[part],
@@ -63,6 +102,8 @@ def _meta(posterior, name, settings) -> dict:
     """What the summary says beside its rows: plain values only, as ECSV wants them."""
     attrs = posterior.attrs
     known = (
+        "medium",
+        "frame",
         "emulator_hash",
         "reduced_hash",
         "data_hash",
@@ -72,7 +113,7 @@ def _meta(posterior, name, settings) -> dict:
         "in_domain",
         "created_at",
     )
-    meta = {"observation": name, "emulator": settings["emulator_name"]}
+    meta = {"observation": name, "solar_scale": SOLAR_SCALE, "emulator": settings["emulator_name"]}
     meta |= {k: attrs[k] for k in known if k in attrs}
     if "goodness_statistics" in attrs:
         meta["goodness_statistics"] = json.loads(attrs["goodness_statistics"])
@@ -103,6 +144,7 @@ def print_results(table, posterior, name, folder):
     if posterior.attrs["verification"] == "ok":
         out.print(posterior.attrs["verification_message"])
     written = sorted(
-        (p.name for p in folder.iterdir() if p.suffix in (".ecsv", ".nc", ".png")), key=lambda n: (n != SUMMARY, n)
+        (p.name for p in folder.iterdir() if p.suffix in (".ecsv", ".nc", ".png", ".fits")),
+        key=lambda n: (n != SUMMARY, n),
     )
     out.print(f"Written to {folder}: {', '.join(written)}")

@@ -159,6 +159,8 @@ def facts(fit, result, check, values: dict, constant: dict) -> tuple[dict, list[
         "reduced_hash": together(lambda spectrum: emulator_hash(spectrum.reduced)),
         "data_hash": ", ".join(spectrum.observation.hash for spectrum in fit.model.spectra),
         "observation": together(lambda spectrum: spectrum.observation.name),
+        "medium": ", ".join(spectrum.observation.medium for spectrum in fit.model.spectra),
+        "frame": ", ".join(str(spectrum.observation.meta.get("frame", "unknown")) for spectrum in fit.model.spectra),
         "seed": result.seed,
         "in_domain": inside,
         "edge_distance": float(space.edge_distance(np.median(labels, axis=0))),

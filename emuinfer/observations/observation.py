@@ -217,6 +217,16 @@ class Observation:
             flux=self.flux + noise, uncertainty=np.hypot(self.uncertainty, sigma), notes=(*self.notes, note)
         )
 
+    def to_spectrum(self):
+        """The spectrum as `specutils.Spectrum`: Å in the observation's medium, standard deviations, mask true where not usable.
+
+        `meta` has what this `meta` has, `resolution`, `notes`, and a FITS `header` with name, medium, frame (`SPECSYS`) and
+        resolving power. The flux has the unit of `meta["flux_unit"]`, or none. `from_spectrum` is the way back.
+        """
+        from .readers.spectrum import to_specutils
+
+        return to_specutils(self)
+
     # Where it comes from
 
     @classmethod

@@ -22,8 +22,8 @@ class SpectrumStack:
 
     The file has `wavelength` `(n_pix,)` in Å, `flux` `(n_stars, n_pix)`, and `uncertainty` (standard deviations) or `ivar`
     (inverse variances), `(n_stars, n_pix)`; optionally `mask` (true: not to be used), `name` `(n_stars,)`, and
-    the attributes `medium` and `resolution` (a resolving power; or a dataset `resolution` `(n_pix,)`). Nothing but what
-    `read` is asked for is held in memory.
+    the attributes `medium`, `frame` (of the velocities) and `resolution` (a resolving power; or a dataset `resolution`
+    `(n_pix,)`). Nothing but what `read` is asked for is held in memory.
 
     **Raises:** `ObservationError` where the file is missing or lacks something, or shapes disagree.
     """
@@ -57,8 +57,9 @@ class SpectrumStack:
         if not (np.isfinite(self.wavelength).all() and (np.diff(self.wavelength) > 0).all()):
             raise ObservationError(f"{self.path}: the wavelengths must be finite and increase.")
         self.has_mask, self.has_names = "mask" in file, "name" in file
-        found = file.attrs.get("medium")
-        self.medium = check_medium(medium or (found.decode() if isinstance(found, bytes) else found), str(self.path))
+        text = lambda found: found.decode() if isinstance(found, bytes) else found
+        self.medium = check_medium(medium or text(file.attrs.get("medium")), str(self.path))
+        self.frame = text(file.attrs.get("frame"))
         if resolution is None and "resolution" in file:
             resolution = np.asarray(file["resolution"], float)
         resolution = file.attrs.get("resolution") if resolution is None else resolution
@@ -111,7 +112,7 @@ def stack_observations(observations, path) -> Path:
     first = next(observations, None)
     if first is None:
         raise ObservationError("There is no spectrum to stack.")
-    path, names = Path(path), []
+    path, names, frames = Path(path), [], set()
     with written_hdf5(path, ObservationError) as file:
         file["wavelength"] = first.wavelength
         new = lambda name, kind: file.create_dataset(name, (0, len(first)), kind, maxshape=(None, len(first)))
@@ -122,8 +123,11 @@ def stack_observations(observations, path) -> Path:
                 dataset.resize(i + 1, axis=0)
                 dataset[i] = ~one.good if name == "mask" else getattr(one, name)
             names.append(one.name or f"star-{i}")
+            frames.add(str(one.meta.get("frame", "")))
         file["name"] = names
         file.attrs["medium"] = first.medium
+        if frames != {""}:
+            file.attrs["frame"] = " or ".join(sorted(f or "unknown" for f in frames))
         if np.ndim(first.resolution):
             file["resolution"] = first.resolution
         elif first.resolution is not None:

@@ -94,7 +94,7 @@ def fit_many(
     share.do_batches(emulator, stack, folder, run, worker, progress)
     if not all(folder.done(i) for i in numbers):
         return None
-    return share.finish(folder, numbers)
+    return share.finish(folder, numbers, stack.medium, stack.frame)
 
 
 def _hand_out(emulator, place, run, folder, numbers, workers, cluster, progress):

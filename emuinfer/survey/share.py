@@ -13,11 +13,11 @@ import numpy as np
 from .. import __version__
 from ..emulators import emulator_hash, list_emulators, load_emulator
 from ..errors import SamplingError
-from ..files import write_table
 from ..inference import SamplingConfig
 from ..likelihoods.priors import described_prior
 from ..observations.stack import SpectrumStack
-from .files import GO_ON, PLAN, TABLE, Folder, table_of_parts
+from .catalogue import catalogue_of, write_catalogue
+from .files import GO_ON, PLAN, TABLE, Folder
 from .model import Survey
 from .summary import FLAGS
 
@@ -159,18 +159,19 @@ def _draws(survey, results):
     )
 
 
-def finish(folder: Folder, numbers):
-    """The table of all batches, written to the folder."""
+def finish(folder: Folder, numbers, medium=None, frame=None):
+    """The table of all batches, written to the folder. `medium`, `frame`: of the spectra, for the table's header."""
     parts = [folder.load(i) for i in numbers]
     names, units = parts[0]["parameters"].tolist(), parts[0]["units"].tolist()
-    for part in parts:
-        del part["parameters"], part["units"]
+    whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k not in ("parameters", "units")}
     meta = {
         "PARAMS": ",".join(names),
+        "MEDIUM": medium,
+        "FRAME": frame,
         "SEED": folder.plan["seed"],
         "EMULATOR": folder.plan["emulator"],
         "VERSION": __version__,
     }
-    table = table_of_parts(parts, names, dict(zip(names, units)), meta)
-    write_table(table, folder.path / TABLE, SamplingError, format="fits", remedy=GO_ON)
+    table = catalogue_of(whole, names, dict(zip(names, units)), meta)
+    write_catalogue(table, folder.path / TABLE, SamplingError, remedy=GO_ON)
     return table

@@ -65,7 +65,7 @@ def summaries(raw, base, index, survey) -> dict:
     for k in MEASURED:
         out[k] = np.full(n, np.nan)
     out["goodness"] = np.full(n, "", f"<U{max(map(len, VERDICTS))}")
-    out["repaired"] = np.zeros(n, bool)
+    out["repaired"], out["edges"] = np.zeros(n, bool), np.zeros((n, p), bool)
     out["divergences"], out["flag"] = np.zeros(n, int), np.full(n, FLAGS["bad_data"])
     out |= base
     if raw is None:
@@ -83,6 +83,7 @@ def summaries(raw, base, index, survey) -> dict:
     for k in ("chi2", "chi2_model", "down_weighted", "acceptance", "surrogate_error"):
         out[k][index] = raw[k]
     out["divergences"][index], out["repaired"][index] = raw["diverging"], raw["repaired"]
+    out["edges"][index] = _edges(draws, names, survey.model.label_space)
     failed = _verify(raw, out, index)
     judged = _judge(raw, out, index, survey.model.wavelength)
     inside, distance = _domain(draws, names, survey.model)
@@ -141,6 +142,23 @@ def _misfit_flags(judged, draws, names):
     )
 
 
+def _edges(draws, names, space):
+    """Whether a label's draws pile up at a bound of its prior, `(n_stars, n_parameters)`."""
+    at = lambda i, name: np.logical_or(*piles_up(draws[:, i], *space.bounds[name]))
+    return np.stack([at(i, n) if n in space.names else np.zeros(len(draws), bool) for i, n in enumerate(names)], -1)
+
+
+def parameter_flags(out) -> np.ndarray:
+    """Bits of `FLAGS` for each parameter of each star: its own R-hat, effective size and edge, and what spoils them all."""
+    all_of_them = sum(FLAGS[k] for k in ("bad_data", "not_finite", "verification"))
+    flags = np.zeros(out["r_hat"].shape, int) | (np.asarray(out["flag"]) & all_of_them)[:, None]
+    fitted = (np.asarray(out["flag"]) & FLAGS["bad_data"] == 0)[:, None]
+    flags[fitted & ~(np.nan_to_num(out["r_hat"], nan=np.inf) < R_HAT_LIMIT)] |= FLAGS["r_hat"]
+    flags[fitted & ~(np.nan_to_num(out["ess"]) >= ESS_LIMIT)] |= FLAGS["ess"]
+    flags[np.asarray(out.get("edges", np.zeros_like(fitted)), bool) & fitted] |= FLAGS["edge"]
+    return flags
+
+
 def _domain(draws, names, model):
     """Share of the draws inside the domain, and the least distance of the median from its bounds in half-widths of the
     labels (negative outside)."""
@@ -156,7 +174,7 @@ def _domain(draws, names, model):
 
 def flags_of(out, draws, names, survey, finite, failed, frame):
     """Bits of `FLAGS` for each star; `frame` `(n_stars,)`: the first guess of its velocity, km/s."""
-    space, count = survey.model.label_space, draws.shape[-1]
+    count = draws.shape[-1]
     flag = np.zeros(len(draws), int)
 
     def raise_where(name, condition):
@@ -169,9 +187,8 @@ def flags_of(out, draws, names, survey, finite, failed, frame):
     raise_where("verification", failed)
     raise_where("domain", out["in_domain"] < INSIDE)
     raise_where("poor_fit", out["chi2_model"] > POOR_FIT)
+    raise_where("edge", out["edges"].any(-1))
     for i, name in enumerate(names):
-        if name in space.names:
-            raise_where("edge", np.logical_or(*piles_up(draws[:, i], *space.bounds[name])))
         if name == "rv":
             far = RV_HALF_WIDTH - VELOCITY_MARGIN
             raise_where("velocity", np.abs(draws[:, i] - frame[:, None]).max(-1) > far)

@@ -6,6 +6,13 @@ nobody says. `meta["barycentric_correction"]` is the velocity in km/s that is ad
 
 # SPECSYS: FITS paper III (Greisen et al. 2006, A&A 446, 747), table 12. VEL_TYPE: PypeIt. HELIO: LAMOST, true if corrected.
 SPECSYS = {"TOPO": "topocentric", "GEOC": "geocentric", "BARY": "barycentric", "HELI": "heliocentric", "SOUR": "rest"}
+FITS_NAMES = {
+    "topocentric": "TOPOCENT",
+    "geocentric": "GEOCENTR",
+    "barycentric": "BARYCENT",
+    "heliocentric": "HELIOCEN",
+    "rest": "SOURCE",
+}
 CORRECTIONS = (
     "ESO QC VRAD BARYCOR",  # UVES, X-shooter, FLAMES
     "ESO QC BERV",  # ESPRESSO, and HARPS reduced by its pipeline

@@ -5,8 +5,17 @@ import warnings
 import numpy as np
 
 from ...errors import ObservationError
+from .frames import FITS_NAMES, frame_of, in_frame
 from .header import from_header
 from .units import standard_deviation
+
+KEPT = (
+    "frame",
+    "barycentric_correction",
+    "v_rad",
+    "file",
+    "credit",
+)  # of the meta of an `Observation`, beside its header
 
 
 def read_specutils(path, format) -> dict:
@@ -39,6 +48,15 @@ def from_specutils(spectrum) -> dict:
     meta = dict(spectrum.meta or {})
     header = meta.get("header", meta)
     fields = from_header(header if hasattr(header, "items") else {})
+    unit = str(spectrum.flux.unit)
+    fields["meta"] = {
+        **{k: v for k, v in meta.items() if k in KEPT},
+        **fields["meta"],
+        **({"flux_unit": unit} if unit else {}),
+    }
+    if fields["resolution"] is None and np.shape(meta.get("resolution", ()))[-1:] == np.shape(flux):  # none once sliced
+        fields["resolution"] = meta["resolution"]
+    fields = in_frame(fields, meta.get("frame") or frame_of(fields["meta"]), fields["meta"])
     fields.update(wavelength=u.Quantity(wavelength), flux=flux)
     if spectrum.uncertainty is not None:
         kind = {"var": "variance", "ivar": "ivar"}.get(spectrum.uncertainty.uncertainty_type, "std")
@@ -46,3 +64,33 @@ def from_specutils(spectrum) -> dict:
     if spectrum.mask is not None:
         fields["mask"] = np.squeeze(np.asarray(spectrum.mask)).astype(bool)
     return fields
+
+
+def to_specutils(observation):
+    """An `Observation` as `specutils.Spectrum`: `Observation.to_spectrum`."""
+    import astropy.units as u
+    from astropy.io import fits
+    from astropy.nddata import StdDevUncertainty
+    from specutils import Spectrum
+
+    try:
+        unit = u.Unit(observation.meta.get("flux_unit", ""))
+    except ValueError:
+        unit = u.dimensionless_unscaled
+    cards = {
+        "OBJECT": observation.name,
+        "MEDIUM": observation.medium,
+        "SPECSYS": FITS_NAMES.get(str(observation.meta.get("frame"))),
+        "SPEC_RES": observation.resolution if np.ndim(observation.resolution) == 0 else None,
+    }
+    meta = {**observation.meta, "header": fits.Header([(k, v) for k, v in cards.items() if v not in (None, "")])}
+    if observation.resolution is not None:
+        meta["resolution"] = observation.resolution
+    meta["notes"] = observation.notes
+    return Spectrum(
+        flux=observation.flux * unit,
+        spectral_axis=observation.wavelength * u.AA,
+        uncertainty=StdDevUncertainty(np.array(observation.uncertainty), unit=unit),
+        mask=~observation.good,
+        meta=meta,
+    )
