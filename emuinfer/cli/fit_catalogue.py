@@ -1,5 +1,7 @@
 """The table of one fit in the columns of `fit-many`, so that single fits and surveys make one catalogue."""
 
+import json
+
 import numpy as np
 
 
@@ -18,7 +20,10 @@ def catalogue_of_fit(posterior, model, summary, meta):
     good = posterior["constant_data"]["good"].values > 0
     numbers = {k: float(posterior.attrs.get(k, np.nan)) for k in ("k_hat", "in_domain", "edge_distance")}
     numbers["down_weighted"] = float(posterior.attrs.get("down_weighted_pixels", np.nan))
+    statistics = json.loads(posterior.attrs.get("goodness_statistics", "{}"))
+    numbers |= {f"misfit_{name}": float(statistic["value"]) for name, statistic in statistics.items()}
     whole |= {k: np.array([v]) for k, v in numbers.items()}
+    whole["goodness"] = np.array([posterior.attrs.get("goodness", "")])
     divergences = int(np.sum(posterior["sample_stats"]["diverging"].values)) if _has_divergences(posterior) else 0
     whole |= {"divergences": np.array([divergences]), "n_pixels": np.array([int(good.sum())])}
     whole["snr"] = np.array([float(np.median([o.snr for o in spectra]))])
@@ -51,6 +56,8 @@ def _flag(posterior, whole, draws) -> int:
         "divergent": whole["divergences"][0] > DIVERGENT * draws.shape[1],
         "verification": posterior.attrs.get("verification") == "fail",
         "domain": whole["in_domain"][0] < INSIDE,
+        "poor_fit": posterior.attrs.get("goodness") == "poor",
+        "doubtful_fit": posterior.attrs.get("goodness") == "doubtful",
     }
     flag = sum(FLAGS[name] for name, condition in true.items() if condition)
     return flag | int(np.bitwise_or.reduce(parameter_flags({**whole, "flag": np.array([flag])})[0]))

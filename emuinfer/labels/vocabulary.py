@@ -28,6 +28,7 @@ OTHERS = {  # columns beside the parameters
     "surrogate_error": ("stat.value", "largest error of the surrogate"),
     "in_domain": ("stat.probability", "share of the draws inside the emulator's domain"),
     "edge_distance": ("stat.value", "distance of the median from the domain's edge in half-widths, negative outside"),
+    "goodness": ("meta.code.qual", "verdict on the fit"),
     "divergences": ("meta.number", "divergent transitions"),
     "repaired": ("meta.code", "the sampler was started anew"),
     "n_pixels": ("meta.number", "pixels used"),
@@ -58,6 +59,8 @@ def column_facts(column: str, parameters) -> tuple[str, str]:
     """UCD and description of a column of results: of `parameters`, `parameter_statistic`, `e_parameter`, …; or empty."""
     if column in OTHERS:
         return OTHERS[column]
+    if column.startswith("misfit_"):
+        return "stat.fit.goodness", f"statistic '{column.removeprefix('misfit_')}' of the verdict on the fit"
     if column in parameters:
         return f"{ucd_of(column)};stat.median;meta.main", f"median of {description_of(column)}"
     for prefix, ucd, text in (
