@@ -6,6 +6,7 @@ import inspect
 
 FOLDERS = (
     "observations",
+    "observations.readers",
     "labels",
     "emulators",
     "emulators.training",
