@@ -9,6 +9,7 @@ from products import FLUX, RNG, SIGMA, WAVE, N, one_row, write
 from emuinfer.errors import ObservationError
 from emuinfer.observations import Observation
 from emuinfer.observations.cross_correlation import cross_correlation_rv
+from emuinfer.wavelengths.medium import convert_medium
 
 # ESO
 
@@ -25,7 +26,11 @@ def test_real_phase_3_product_of_harps(shared_data):
     path = shared_data / "archives" / "eso_adp_harps.fits"
     obs = Observation.read(path)
     assert obs.name == "IC4651No9122" and obs.resolution == 115_000 and obs.meta["frame"] == "barycentric"
-    assert 15 < obs.snr < 30 and "signal-to-noise ratio 23.35 that the file" in " ".join(obs.notes)
+    assert 15 < obs.snr < 30 and "(SNR: 23.35)" in " ".join(obs.notes)
+    for lo, hi in ((5400, 5410), (5900, 5910), (6700, 6705)):  # noise of second differences, where lines are few
+        piece = obs.cut(lo, hi)
+        noise = np.median(np.abs(2 * piece.flux[4:-4] - piece.flux[:-8] - piece.flux[8:])) / 0.6745 / np.sqrt(6)
+        assert np.median(piece.uncertainty) == pytest.approx(noise, rel=0.3)
     # Gaia DR3 and the header's ESO TEL TARG RADVEL: -30.6 km/s. In vacuum it would be -114.
     assert obs.medium == "air" and velocity(path) == pytest.approx(-30.5, abs=0.5)
 
@@ -194,3 +199,22 @@ def test_s1d_and_s2d_of_espresso(tmp_path):
     path = write(tmp_path / "S2D_A.fits", *images, **{**cards, "HIERARCH ESO INS MODE": "SINGLEUHR"})
     obs = Observation.read(path, order=1)
     assert obs.wavelength[0] == 5115 and obs.resolution == 190_000 and list(np.flatnonzero(~obs.good)) == [11]
+
+
+@pytest.mark.parametrize("kind", ["fits", "ascii.ecsv", "ascii.csv"])
+def test_wavelengths_in_both_media(tmp_path, kind):
+    """Two columns that differ as air and vacuum do are no riddle, whatever they are called; others are."""
+    air = convert_medium(WAVE, "vacuum", "air")
+    for names in (("wavelength", "wavelength_air"), ("wave", "lambda"), ("lambda_vac", "lambda_air")):
+        for columns in ((WAVE, air), (air, WAVE)):
+            table = Table([*columns, FLUX, SIGMA], names=(*names, "flux", "sigma"))
+            table.write(tmp_path / "x", format=kind, overwrite=True)
+            if names[1].endswith("_air") and columns[0] is air:
+                continue  # the names would lie
+            for medium in (None, "air", "vacuum"):
+                obs = Observation.read(tmp_path / "x", medium=medium)
+                assert obs.medium == (medium or ("vacuum" if columns[0] is WAVE else "air"))
+                np.testing.assert_allclose(obs.wavelength_in("vacuum"), WAVE, rtol=1e-7)
+    Table([WAVE, WAVE + 1, FLUX, SIGMA], names=("wave", "lambda", "flux", "sigma")).write(tmp_path / "y", format=kind)
+    with pytest.raises(ObservationError, match="Several columns could be the wavelength: wave, lambda"):
+        Observation.read(tmp_path / "y", medium="air")

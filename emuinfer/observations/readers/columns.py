@@ -6,6 +6,7 @@ import numpy as np
 
 from ...constants import FWHM_PER_SIGMA
 from ...errors import ObservationError, suggestion
+from ...wavelengths.medium import convert_medium
 from .choices import Choices
 from .header import from_header
 from .masks import mask_of
@@ -32,7 +33,8 @@ MEDIA = {"air": "air", "vac": "vacuum", "vacuum": "vacuum"}
 def from_table(table: dict, units: dict, header, choices: Choices, air=()) -> dict:
     """Fields from named columns. `table`: name to array; `units`: name to unit text; `air`: columns in air."""
     wavelengths = lambda n: _wavelength(table[n], n, units, choices).to_value("AA", equivalencies=_spectral())
-    wave = _pick(table, choices.wavelength_column, _is_wavelength, "wavelength", choices.medium, wavelengths)
+    wave, pair = _air_or_vacuum(table, choices, wavelengths)
+    wave = wave or _pick(table, choices.wavelength_column, _is_wavelength, "wavelength", choices.medium, wavelengths)
     flux = _pick(table, choices.flux_column, lambda n: n.lower() in FLUX, "flux")
     deviations = lambda n: standard_deviation(table[n], n.lower())
     is_sigma = lambda n: n.lower() in UNCERTAINTY
@@ -40,7 +42,7 @@ def from_table(table: dict, units: dict, header, choices: Choices, air=()) -> di
     fields = from_header(header)
     notes = list(fields["notes"])
     wavelength = _wavelength(table[wave], wave, units, choices)
-    medium = "air" if wave in air else _parts(wave)[1]
+    medium = "air" if wave in air else _parts(wave)[1] or pair
     if medium is not None:
         fields["medium"] = medium
     if wave.lower() == "loglam" and sigma is not None and sigma.lower() == "ivar":  # SDSS: always vacuum
@@ -77,6 +79,23 @@ def _wavelength(values, name, units, choices):
 
 def _is_wavelength(name) -> bool:
     return _parts(name)[0] in WAVELENGTH
+
+
+def _air_or_vacuum(table, choices: Choices, wavelengths) -> tuple[str | None, str | None]:
+    """Of two columns that are the same wavelengths in air and in vacuum, the one in `choices.medium`, or the first, and its medium."""
+    found = [name for name in table if _is_wavelength(name)]
+    if choices.wavelength_column is not None or len(found) != 2:
+        return None, None
+    values = [wavelengths(name) for name in found]
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(values).all(axis=0) & (
+            np.min(values, axis=0) > 2000
+        )  # in the ultraviolet air is not defined
+    for media in (("vacuum", "air"), ("air", "vacuum")):
+        same = lambda x, y: len(x) > 0 and np.allclose(convert_medium(x, media[0], media[1]), y, rtol=1e-5, atol=0)
+        if same(*(v[known] for v in values)):
+            return next(((n, m) for n, m in zip(found, media) if m == choices.medium), (found[0], media[0]))
+    return None, None
 
 
 def _parts(name) -> tuple[str, str | None, str | None]:

@@ -13,6 +13,7 @@ from ..header import from_header
 from ..orders import choose_order
 from .shared import published_resolution
 
+MIDDLE = 2048.0  # pixel in the middle of an order
 POWER_EGGS = 80_000.0  # HARPS' high-efficiency mode: ESO's HARPS User Manual 2.1, section 2.1
 
 
@@ -55,6 +56,24 @@ def _order_snr(header, n: int) -> np.ndarray:
     return np.array([float(header.get(f"{stem}{k}", np.nan)) for k in range(n)])
 
 
+def snr_of_orders(header, wavelength, step) -> np.ndarray | None:
+    """Signal-to-noise ratio at `wavelength` (Å) per pixel of `step` Å, from those of the orders in the header, if it has them.
+
+    In an order it is per pixel of the detector; the information per Å is kept where a spectrum was resampled.
+    """
+    if _prefix(header) is None or (coefficients := _coefficients(header)) is None:
+        return None
+    powers = np.arange(1, coefficients.shape[1])
+    centre = coefficients @ MIDDLE ** np.arange(coefficients.shape[1])
+    pixel = coefficients[:, 1:] @ (powers * MIDDLE ** (powers - 1))  # Å per pixel of the detector
+    ratio = _order_snr(header, len(centre)) * np.sqrt(step / pixel)
+    known = np.isfinite(ratio) & (ratio > 0)
+    if not known.any():
+        return None
+    rising = np.argsort(centre[known])
+    return np.interp(wavelength, centre[known][rising], ratio[known][rising])
+
+
 def _base(header, wavelength) -> dict:
     fields = from_header(header)
     if str(header.get("ESO INS MODE", "")).strip().upper() == "EGGS":
@@ -72,20 +91,9 @@ def _s1d(hdu, header) -> dict:
     wavelength = header["CRVAL1"] + step * (np.arange(1, len(flux) + 1) - header.get("CRPIX1", 1.0))
     fields = _base(header, wavelength)
     fields.update(wavelength=wavelength * u.AA, flux=flux)
-    coefficients = _coefficients(header)
-    if coefficients is not None:
-        middle = 2048.0 ** np.arange(coefficients.shape[1])
-        power = np.arange(1, coefficients.shape[1])
-        centre = coefficients @ middle
-        pixel = coefficients[:, 1:] @ (power * 2048.0 ** (power - 1))  # Å per pixel of the detector
-        ratio = _order_snr(header, len(centre)) * np.sqrt(step / pixel)
-        known = np.isfinite(ratio) & (ratio > 0)
-        if known.any():
-            order = np.argsort(centre[known])
-            fields["snr"] = np.interp(wavelength, centre[known][order], ratio[known][order])
-            fields["notes"] += (
-                f"signal-to-noise ratio per pixel of {step:g} Å from those of the orders in the header",
-            )
+    fields["snr"] = snr_of_orders(header, wavelength, step)
+    if fields["snr"] is not None:
+        fields["notes"] += (f"signal-to-noise ratio per pixel of {step:g} Å from those of the orders in the header",)
     return in_frame(fields, "barycentric")
 
 

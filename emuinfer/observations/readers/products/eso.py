@@ -11,6 +11,7 @@ from ..choices import Choices
 from ..frames import frame_of, in_frame
 from ..header import from_header
 from ..units import standard_deviation, with_unit
+from .drs import snr_of_orders
 
 # Instruments whose pipelines give wavelengths in air (their release descriptions, https://www.eso.org/rm/publicAccess).
 IN_AIR = ("HARPS", "FEROS", "UVES", "GIRAFFE", "FLAMES", "XSHOOTER")
@@ -56,11 +57,28 @@ def read(hdus, choices: Choices) -> dict:
     fields.update(wavelength=with_unit(values(wave).astype(float), unit), flux=values(flux).astype(float))
     if error is not None:
         fields["uncertainty"] = standard_deviation(values(error), error.lower())
+        if not np.isfinite(fields["uncertainty"]).any():
+            fields.update(_other_snr(header, names, values, fields))
     if quality is not None:
         fields["mask"] = values(quality) != 0
     fields["medium"], notes = _medium(ucd[wave], wave, waves, header, fields["medium"])
     fields["notes"] = (*fields.get("notes", ()), *notes)
     return in_frame(fields, frame_of(header), header)
+
+
+def _other_snr(header, names, values, fields) -> dict:
+    """The signal-to-noise ratio of each pixel where a product without errors has it: a column, or HARPS' orders."""
+    if "SNR" in names and (values("SNR") > 0).any():
+        ratio = values("SNR").astype(float)
+        return {"snr": np.where(ratio > 0, ratio, np.nanmedian(ratio[ratio > 0]))}
+    ratio = snr_of_orders(header, fields["wavelength"].to_value("AA"), 10 * float(header.get("SPEC_BIN", np.nan)))
+    if ratio is None or not np.isfinite(ratio).all():
+        return {}
+    note = "signal-to-noise ratio of each pixel from those of the orders in the header"
+    return {
+        "snr": ratio,
+        "notes": (*fields.get("notes", ()), note + (f" (SNR: {fields['snr']:g})" if fields["snr"] else "")),
+    }
 
 
 def _table(hdus):

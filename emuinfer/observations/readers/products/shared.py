@@ -17,7 +17,7 @@ def chosen_arm(choices: Choices, known, what: str) -> str:
     found = next((a for a in known if str(choices.arm).lower() == a.lower()), None)
     if found is None:
         raise ObservationError(
-            f'{what} has the arms {", ".join(known)}: give arm="{known[0]}", or read all with '
+            f'{what} has the arms {", ".join(known)}: give arm="{known[0]}" (on the command line --arm), or read all with '
             "Observation.read_arms(path)."
         )
     return found
