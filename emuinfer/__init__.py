@@ -1,6 +1,9 @@
 """Bayesian inference of stellar spectra with neural emulators."""
 
 import importlib
+import sys
+
+from .deprecation import OldModules, warn_old
 
 __version__ = "0.2.0.dev0"
 
@@ -36,11 +39,12 @@ _OLD = {"StellarSpectrum": "StellarModel", "JointSpectrum": "JointModel", "calib
 
 __all__ = ["__version__", *_LAZY]
 
+if not any(type(finder).__name__ == "OldModules" for finder in sys.meta_path):
+    sys.meta_path.append(OldModules())
+
 
 def __getattr__(name):
     if name in _OLD:
-        from .deprecation import warn_old
-
         warn_old(f"emuinfer.{name}", f"emuinfer.{_OLD[name]}")
         return __getattr__(_OLD[name])
     if name in _LAZY:

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from emuinfer.deprecation import renamed_arguments, renamed_names
+from emuinfer.deprecation import OLD_MODULES, renamed_arguments, renamed_names
 
 
 @renamed_arguments(sampling="pixels_per_fwhm")
@@ -42,3 +42,37 @@ def test_the_link_was_no_depth():
     with pytest.warns(DeprecationWarning, match="is now"):
         from emuinfer.emulators import flux_from_depth
     assert flux_from_depth is emulators.from_link
+
+
+def test_old_modules_are_found_with_a_warning_at_the_import():
+    with pytest.warns(
+        DeprecationWarning, match=r"module emuinfer\.posterior is now emuinfer\.posteriors\.pos"
+    ) as caught:
+        from emuinfer.posterior import draws_of
+    assert caught[0].filename == __file__
+    from emuinfer.posteriors import draws_of as today
+
+    assert draws_of is today
+    with pytest.warns(DeprecationWarning, match=r"emuinfer\.observations"):
+        from emuinfer.spectra.observation import Observation
+    with pytest.warns(DeprecationWarning, match=r"emuinfer\.observations\.stack"):
+        import emuinfer.survey_input as old
+    from emuinfer import observations
+
+    assert Observation is observations.Observation and old.as_stack.__module__ == "emuinfer.observations.stack"
+    with pytest.raises(ImportError, match="nothing"):
+        from emuinfer.posterior import nothing  # noqa: F401
+    with pytest.raises(ModuleNotFoundError, match="posteror"):
+        import emuinfer.posteror  # noqa: F401
+    with pytest.warns(DeprecationWarning, match=r"likelihoods\.StellarSpectrum is now"):
+        from emuinfer.likelihoods import StellarSpectrum
+    assert StellarSpectrum.__name__ == "StellarModel"
+
+
+@pytest.mark.filterwarnings("ignore:The module:DeprecationWarning")
+@pytest.mark.parametrize("name", OLD_MODULES)
+def test_every_old_module_leads_to_modules_that_there_are(name):
+    import importlib
+
+    module = importlib.import_module(f"emuinfer.{name}")
+    assert module.__doc__ == f"Now emuinfer.{OLD_MODULES[name].split()[0]}."

@@ -83,7 +83,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from astropy.table import Table
-from emuinfer import Grid, LabelSpace, Observation, files
+from emuinfer import EmuinferError, Grid, LabelSpace, Observation, files
 from emuinfer.observations.stack import stack_observations
 from emuinfer.plotting.corner import plot_corner
 from emuinfer.posteriors.posterior import build_posterior, save_posterior
@@ -111,7 +111,7 @@ for name, write in writers.items():
     (folder / name).write_bytes(before)
     try:
         write(folder / name)
-    except files.EmuinferError as error:
+    except EmuinferError as error:
         for word in (str(folder / name), "could not be written", "before it is untouched", "Free some space"):
             assert word in str(error), (name, word, error)
     else:
@@ -178,7 +178,7 @@ def test_permission_that_is_denied(tmp_path, monkeypatch):
     def denied(path, *_):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(files, "open", denied, raising=False)
+    monkeypatch.setattr(files.writing, "open", denied, raising=False)
     with pytest.raises(GridError, match=f"{tmp_path}/a could not be written .*Permission denied.*allow writing there"):
         files.write_bytes(tmp_path / "a", b"", GridError)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import EmulatorError
-from ..files import cache_directory, lock, written_whole
+from ..files import cache_directory, cache_folders, lock, written_whole
 from ..wavelengths.uniform import log_grid
 from .base import Emulator, from_link, to_link
 from .components import fit_coefficients, principal_components
@@ -78,7 +78,8 @@ def reduce_emulator(
 
 def _load_reduction(key) -> ReducedEmulator | None:
     name = f"reduced-{key}"
-    for stem in (*(folder / "reductions" / name for folder in weight_folders()), cache_directory() / name):
+    shipped = (folder / "reductions" / name for folder in weight_folders())
+    for stem in (*shipped, *(folder / name for folder in cache_folders())):
         if stem.with_name(stem.name + ".json").exists():
             with contextlib.suppress(EmulatorError):  # a damaged cache entry is built anew
                 return cast(ReducedEmulator, load_emulator(stem))

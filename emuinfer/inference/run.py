@@ -6,6 +6,7 @@ import numpy as np
 
 from ..files import use_compilation_cache
 from ..likelihoods import SpectrumModel
+from ..posteriors import import_arviz
 from ..samplers import get_sampler
 from .config import STAR, SamplingConfig
 from .fit import find_optimum, say
@@ -47,6 +48,7 @@ def sample(
     labels; negative outside), `warnings`, `versions`, `timings`. `arviz.loo`, `arviz.compare` and `arviz.plot_ppc` take it.
     """
     run = get_sampler(sampler)
+    import_arviz()  # what cannot be imported fails before the fit, not after
     use_compilation_cache()
     config = config.with_given(
         chains=chains, warmup=warmup, draws=draws, verify=verify, predictive=predictive, pointwise=pointwise

@@ -1,5 +1,6 @@
 """NumPyro models of observed spectra, and the likelihoods that they are made of."""
 
+from ..deprecation import renamed_names
 from .base import Likelihood as Likelihood
 from .base import SpectraLikelihood as SpectraLikelihood
 from .base import SpectrumModel as SpectrumModel
@@ -13,3 +14,5 @@ from .line_errors import LineErrors as LineErrors
 from .noise import Noise as Noise
 from .pixels import PixelLikelihood as PixelLikelihood
 from .stellar import StellarModel as StellarModel
+
+__getattr__ = renamed_names(__name__, {"StellarSpectrum": StellarModel, "JointSpectrum": JointModel})

@@ -4,7 +4,7 @@ import functools
 import io
 import re
 
-from ..files import require_folder_of, written_whole
+from ..files import require_folder_of, shelter_libraries, written_whole
 
 SYMBOLS = {
     "teff": r"$T_\mathrm{eff}$",
@@ -54,6 +54,7 @@ def new_figure(width: float, height: float):
 
     Notebooks show it as it is, whether or not pyplot has told them of figures.
     """
+    shelter_libraries()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -6,6 +6,7 @@ from .diagnose import ESS_LIMIT as ESS_LIMIT
 from .diagnose import R_HAT_LIMIT as R_HAT_LIMIT
 from .diagnose import diagnose as diagnose
 from .diagnose import piles_up as piles_up
+from .library import import_arviz as import_arviz
 from .pareto import pareto_smoothed_weights as pareto_smoothed_weights
 from .pareto import verify_flag as verify_flag
 from .posterior import build_posterior as build_posterior
