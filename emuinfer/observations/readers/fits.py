@@ -14,17 +14,13 @@ from .tables import read_tables
 
 def read_arms(path) -> list[str]:
     """The arms that `read` knows in a file; empty if it is no file of several arms."""
-    from astropy.io import fits
-
-    with warnings.catch_warnings(action="ignore"), fits.open(path, memmap=False) as hdus:
+    with warnings.catch_warnings(action="ignore"), _opened(path) as hdus:
         return arms_of(hdus)
 
 
 def read_fits(path, choices: Choices) -> dict:
     """Fields of the spectrum in a FITS file; the first of `PRODUCTS` that recognises the file reads it."""
-    from astropy.io import fits
-
-    with warnings.catch_warnings(action="ignore"), fits.open(path, memmap=False) as hdus:
+    with warnings.catch_warnings(action="ignore"), _opened(path) as hdus:
         for product in PRODUCTS:
             if product.recognises(hdus):
                 return product.read(hdus, choices)
@@ -45,6 +41,31 @@ def read_fits(path, choices: Choices) -> dict:
         raise ObservationError(" ".join(reasons))
     which = "This FITS file" if choices.hdu is None else f"HDU {choices.hdu} of this FITS file"
     raise ObservationError(f"{which} holds no spectrum that can be recognised; the file holds {listed}. {NEEDS}")
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """The open file, without cards and extensions that cannot be parsed: the spectrum may be in the others."""
+    from astropy.io import fits
+
+    with fits.open(path, memmap=False) as hdus:
+        try:
+            len(hdus)  # reads the headers of all
+        except Exception as error:  # of damaged headers, anything
+            raise ObservationError(f"This FITS file is damaged: {type(error).__name__}: {error}") from error
+        for i in reversed(range(len(hdus))):
+            if not (hasattr(hdus[i], "data") and hasattr(hdus[i], "is_image")):
+                if i == 0:
+                    raise ObservationError("This FITS file is damaged: its first header is none.")
+                del hdus[i]
+                continue
+            header = hdus[i].header
+            for k in reversed(range(len(header.cards))):
+                try:
+                    _ = header.cards[k].value
+                except fits.VerifyError:
+                    del header[k]
+        yield hdus
 
 
 def _require_hdu(hdus, hdu):

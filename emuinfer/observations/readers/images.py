@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import ObservationError
 from .choices import Choices, checked_row, number_or_name
 from .columns import from_table
+from .frames import frame_of, in_frame
 from .image_names import is_logarithm, labels_of, name_of, role_of_band
 from .orders import MERGE, choose_order
 from .spectral_axis import has_axis, spectral_axis, spectral_number
@@ -236,7 +237,7 @@ def _fields(layout: _Layout, choices: Choices) -> dict:
         notes += merged["notes"]
     if layout.medium is not None:
         first["medium"] = layout.medium
-    return {**first, "notes": tuple(notes)}
+    return in_frame({**first, "notes": tuple(notes)}, frame_of(layout.header), layout.header)
 
 
 def _is_echelle(wave, overlap: float = 0.8) -> bool:
