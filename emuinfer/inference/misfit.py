@@ -70,7 +70,7 @@ def smoothed(s: Spectrum) -> dict[str, float]:
     white = squared(np.where(s.used, s.noise2, 0.0)) / share**2
     white += s.jitter**2 * squared(s.used.astype(float)) / share**2
     coherent = (smooth(np.where(s.used, s.error, 0.0)) / share) ** 2
-    z = (mean / np.sqrt(white + coherent))[s.used]
+    z = mean[s.used] / np.sqrt((white + coherent)[s.used])
     above = (smooth(np.where(s.used, s.model - 1 - s.depth, 0.0)) / share)[s.used]
     return {
         "correlated": float(np.minimum(z**2, CUT**2).mean()),
@@ -113,17 +113,13 @@ def second_spectrum(s: Spectrum, single) -> dict[str, float]:
 
 
 def shape_of_lines(s: Spectrum) -> dict[str, float]:
-    """Whether lines are narrower than the model's, or those of a rotating star: amplitudes of both changes and significances."""
+    """`rotation`: how far the lines have a rotation profile in place of the fitted Gaussian, 0 to 1, and `rotation_z`, over its
+    standard deviation. The width and the depth of the lines are free."""
     r = s.residuals
+    rows = np.stack([np.asarray(a, float) for a in (r.rotation, r.broader, 1 - np.asarray(r.template))])
+    if not np.abs(rows[0]).max() > 1e-6:
+        return {"rotation": 0.0, "rotation_z": 0.0}
     ivar = np.where(s.used, s.weight * s.level**2 / np.asarray(r.variance, float), 0.0)
-    broader, rotation, depth = (np.asarray(a, float) for a in (r.broader, r.rotation, 1 - np.asarray(r.template)))
-    found = {}
-    for name, rows in (("broader", (broader, depth)), ("rotation", (rotation, broader, depth))):
-        a = np.stack(rows)
-        if not np.abs(a[0]).max() > 1e-6:
-            found |= {name: 0.0, f"{name}_z": 0.0}
-            continue
-        covariance = np.linalg.pinv((a * ivar) @ a.T)
-        best = covariance @ ((a * ivar) @ -s.depth)
-        found |= {name: float(best[0]), f"{name}_z": float(best[0] / np.sqrt(covariance[0, 0]))}
-    return found
+    covariance = np.linalg.pinv((rows * ivar) @ rows.T)
+    best = covariance @ ((rows * ivar) @ -s.depth)
+    return {"rotation": float(best[0]), "rotation_z": float(best[0] / np.sqrt(covariance[0, 0]))}

@@ -39,7 +39,7 @@ FLAGS = {
     "second_spectrum": 2048,  # the star's lines are there again at another velocity
     "emission": 4096,  # emission over a line's width
     "no_lines": 8192,  # lines are not significant
-    "resolution": 16384,  # lines narrower than the resolution stated, or a broadening of zero
+    "resolution": 16384,  # a broadening of zero: the resolution stated is probably too low
     "rotation": 32768,  # lines of a rotating star fitted with a Gaussian
 }
 SERIOUS = FLAGS["bad_data"] | FLAGS["not_finite"] | FLAGS["r_hat"] | FLAGS["verification"] | FLAGS["velocity"]
@@ -128,9 +128,7 @@ def _misfit_flags(judged, draws, names):
     raised = lambda name, where: np.where(where, FLAGS[name], 0)
     alarm = lambda name: np.array([name in one.alarms for one in judged])
     verdict = lambda name: np.array([one.verdict == name for one in judged])
-    narrow = np.array([one.narrow for one in judged])
-    if "vbroad" in names:
-        narrow |= at_zero(draws[:, names.index("vbroad")]) & ~alarm("lines")
+    narrow = at_zero(draws[:, names.index("vbroad")]) & ~alarm("lines") if "vbroad" in names else False
     return (
         raised("poor_fit", verdict("poor"))
         | raised("doubtful_fit", verdict("doubtful"))
