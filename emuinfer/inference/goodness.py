@@ -12,7 +12,7 @@ POOR = 2.0  # times its threshold, a statistic makes a fit poor
 # and on the real stars there, so that none of these alarms; its results quote the rates of the second half.
 THRESHOLDS = {
     "jitter": 0.5,  # fitted jitter over noise and the model's errors of a typical pixel
-    "outliers": 0.05,  # share of the pixels that count less than half
+    "outliers": 0.04,  # share of the pixels that count less than half
     "correlated": 5.5,  # chi² of residuals averaged over a line's width
     "second_spectrum": 4.5,  # correlation with the star's lines at other velocities, over its scatter
     "emission": 0.02,  # share of the pixels that stand above the continuum over a line's width
@@ -146,7 +146,7 @@ def _alarms(one: Goodness, found: dict) -> list[str]:
     alarms = one.alarms
     if not alarms:
         return []
-    if "lines" in alarms:
+    if "lines" in alarms and "emission" not in alarms:
         return [
             f"{one.sentence} It shows no lines: lines gain {found['lines']:.0f} in chi² over a continuum without any "
             f"(at least {THRESHOLDS['lines']:.0f} are to be expected). Neither labels nor velocity mean anything."

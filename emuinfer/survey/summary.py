@@ -133,7 +133,7 @@ def _misfit_flags(judged, draws, names):
         raised("poor_fit", verdict("poor"))
         | raised("doubtful_fit", verdict("doubtful"))
         | raised("second_spectrum", alarm("second_spectrum") & ~alarm("lines"))
-        | raised("emission", alarm("emission") & ~alarm("lines"))
+        | raised("emission", alarm("emission"))
         | raised("no_lines", alarm("lines"))
         | raised("resolution", narrow)
         | raised("rotation", [one.rotating for one in judged])

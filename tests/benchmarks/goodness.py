@@ -9,6 +9,7 @@ to choose the thresholds, the second to measure the rates.
 
 import argparse
 import json
+import platform
 from pathlib import Path
 
 import equinox as eqx
@@ -20,8 +21,8 @@ import emuinfer as ei
 from emuinfer.constants import SPEED_OF_LIGHT
 from emuinfer.files import use_compilation_cache
 from emuinfer.forward.operator import SpectrumOperator
-from emuinfer.inference import steps
-from emuinfer.inference.residuals import Residuals, residuals_of
+from emuinfer.inference import Residuals, judge, residuals_of, steps
+from emuinfer.inference.goodness import VERDICTS
 from emuinfer.survey.batch import Stars, with_star
 from emuinfer.survey.model import Survey
 from emuinfer.wavelengths.uniform import log_pixels
@@ -43,6 +44,7 @@ STARS = {
     "WASP-120 vsini": ("wasp120_uves.fits", 80_000, 50, {"broadening": "vsini"}),
     "WASP-120 vbroad": ("wasp120_uves.fits", 80_000, 50, {}),
     "Sun R/2": ("sun_uves.fits", 55_000, 100, {}),
+    "Sun R 40,000": ("sun_uves.fits", 40_000, 100, {}),
 }
 
 
@@ -212,6 +214,42 @@ def load(path):
     ]
 
 
+def report(folder):
+    """Verdicts and alarms of the second half of each kind, which no threshold was chosen with, and of the real stars."""
+    kinds, stars = {}, {}
+    for path in sorted(folder.glob("*.npz")):
+        kind = path.stem.split("-")[0]
+        for number, (wavelength, residuals, truth, values) in enumerate(load(path)):
+            if kind == "star":
+                stars[truth["name"]] = told(judge(wavelength, residuals)) | {"values": values}
+            elif number % 2:
+                kinds.setdefault(kind, []).append((judge(wavelength, residuals), truth))
+    summary = {kind: rates(rows) for kind, rows in kinds.items()}
+    facts = {"machine": platform.machine(), "jax": jax.__version__, "powers": POWERS}
+    text = json.dumps({**facts, "held_out": summary, "stars": stars}, indent=1)
+    (RESULTS / "goodness.json").write_text(text + "\n")
+    print(json.dumps(summary, indent=1))
+
+
+def told(one):
+    numbers = {k: float(s.value) for k, s in one.statistics.items()}
+    return {"verdict": one.verdict, "rotating": one.rotating, "statistics": numbers, "messages": one.messages}
+
+
+def rates(rows):
+    """Of mock stars `[(Goodness, truth)]`: counts of verdicts and alarms, quantiles of the statistics, and what was missed."""
+    values = {k: np.array([float(one.statistics[k].value) for one, _ in rows]) for k in rows[0][0].statistics}
+    return {
+        "n": len(rows),
+        "snr": [float(f([t["snr"] for _, t in rows])) for f in (min, max)],
+        "verdicts": {v: sum(one.verdict == v for one, _ in rows) for v in VERDICTS},
+        "alarms": {k: sum(k in one.alarms for one, _ in rows) for k in values},
+        "rotating": sum(one.rotating for one, _ in rows),
+        "quantiles_0_5_50_95_100": {k: np.quantile(x, [0, 0.05, 0.5, 0.95, 1]).tolist() for k, x in values.items()},
+        "good": [truth for one, truth in rows if one.verdict == "good"][:8] if rows[0][1].get("ratio") else [],
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -223,6 +261,7 @@ def main():
     use_compilation_cache()
     run_stars(args.directory)
     run_mocks(args.directory, args.kinds)
+    report(args.directory)
 
 
 if __name__ == "__main__":
