@@ -73,7 +73,7 @@ def test_simulated_residuals_have_p_values_that_are_uniform(wavelength):
     for seed in range(20):
         spectrum = Spectrum(wavelength, residuals_with(wavelength, lines(wavelength)))
         simulated = spectrum.simulated(np.random.default_rng(seed)).depth
-        data = residuals_with(wavelength, lines(wavelength), flux=lines(wavelength) - simulated)
+        data = residuals_with(wavelength, lines(wavelength))._replace(flux=lines(wavelength) - simulated)
         p.append(judge(wavelength, data, simulate=19, seed=seed).statistics["correlated"].p)
     assert 0.3 < np.mean(p) < 0.7 and min(p) >= 0.05 and max(p) > 0.6
 

@@ -16,7 +16,7 @@ THRESHOLDS = {
     "correlated": 5.5,  # chi² of residuals averaged over a line's width
     "second_spectrum": 4.5,  # correlation with the star's lines at other velocities, over its scatter
     "emission": 0.02,  # share of the pixels that stand above the continuum over a line's width
-    "lines": 100.0,  # the least gain in chi² by lines over none
+    "lines": 50.0,  # the least gain in chi² by lines over none
 }
 LEAST = ("lines",)  # these are to be above their thresholds
 ROTATION, SIGNIFICANT = 0.2, 3.0  # amplitude of a rotation profile in place of the Gaussian, and standard deviations
