@@ -28,6 +28,9 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 RESULTS = Path(__file__).parent / "results"
+WITHOUT_RIGHTS = (
+    ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override") if os.getuid() == 0 else ()
+)  # else an administrator writes everywhere
 STAR = ("--chains", "2", "--warmup", "60", "--draws", "60")
 
 
@@ -261,7 +264,7 @@ def kill_often(job, kills, rng, log):
     return found
 
 
-def small_disk(job, rng, log, sizes=(200, 3_000, 30_000)):
+def small_disk(job, log, sizes=(200, 3_000, 30_000)):
     """Runs in which no file may be longer than so many bytes; each must end in words, or succeed."""
 
     def limited(size):
@@ -289,6 +292,40 @@ def small_disk(job, rng, log, sizes=(200, 3_000, 30_000)):
         job.wipe()
     print(job.name, "small disk", found, file=log, flush=True)
     return found
+
+
+def read_only(job, log):
+    """A run into a folder that forbids writing, without the rights of an administrator."""
+    job.run()
+    result = job.content(job.output)
+    for path in [p for p in job.output.parent.rglob("*") if not p.is_dir()]:
+        path.chmod(0o444)
+    folders = [job.output.parent, *(p for p in job.output.parent.rglob("*") if p.is_dir())]
+    for path in folders:
+        path.chmod(0o555)
+    obeying = Job(
+        job.name, [*WITHOUT_RIGHTS, *job.command], job.output, job.check, job.content, job.environment.items()
+    )
+    status, error = obeying.run()
+    said = [line for line in error.strip().splitlines() if line][-1:] or [""]
+    same = job.content(job.output) == result
+    for path in folders:
+        path.chmod(0o755)
+    job.wipe()
+    status_empty, error_empty = _into_empty(obeying)
+    found = {"status": status, "in_words": "Traceback" not in error, "results_as_before": same, "said": said[0][-300:]}
+    found |= {"status_empty": status_empty, "in_words_empty": "Traceback" not in error_empty}
+    print(job.name, "read-only", found, file=log, flush=True)
+    return found
+
+
+def _into_empty(job):
+    job.output.parent.chmod(0o555)
+    try:
+        return job.run()
+    finally:
+        job.output.parent.chmod(0o755)
+        job.wipe()
 
 
 def main():
