@@ -86,6 +86,30 @@ def test_a_blaze_that_is_not_given_is_estimated_only_where_there_is_one():
     assert len(corrected["notes"]) == 1
 
 
+def test_levels_of_neighbours_are_matched_only_where_they_differ():
+    wavelength, flux, error, blaze = echelle()
+    levels = (1 + 0.04 * (np.arange(ORDERS) % 2))[:, None]
+    got = choose_order(wavelength, flux * levels, error * levels, None, Choices(order="merge"), blaze)
+    assert any("scaled to agree" in note for note in got["notes"])
+    ratio = np.convolve(got["flux"] / star(got["wavelength"]), np.full(50, 0.02), "valid")
+    assert ratio.max() / ratio.min() < 1.025  # noise of 0.4 % in each overlap adds up
+    assert len(choose_order(wavelength, flux, error, None, Choices(order="merge"), blaze)["notes"]) == 1
+
+
+def test_slices_keep_all_their_light():
+    wavelength, flux, error, blaze = echelle()
+    second, noisy, sigma, _ = echelle(seed=1)
+    for shift in (0.0, 1e-4):
+        slices = [np.concatenate(pair) for pair in ((wavelength, second + shift), (flux, noisy), (error, sigma))]
+        got = choose_order(*slices, None, Choices(order="merge"), np.concatenate([blaze, blaze]))
+        assert (np.diff(got["wavelength"]) > 0).all() and "9 ranges" in got["notes"][1]
+        one = choose_order(wavelength, flux, error, None, Choices(order="merge"), blaze)
+        information = lambda x: np.sum((x["flux"] / x["uncertainty"]) ** 2)
+        np.testing.assert_allclose(information(got) / information(one), 2.0, rtol=0.02)
+        residual = (got["flux"] / 1e4 - star(got["wavelength"])) / (got["uncertainty"] / 1e4)
+        assert abs(residual.mean()) < 0.1 and 0.9 < residual.std() < 1.1
+
+
 def test_orders_that_do_not_overlap_and_orders_without_errors():
     wavelength, flux, _, blaze = echelle()
     apart = wavelength + 100 * np.arange(ORDERS)[:, None]

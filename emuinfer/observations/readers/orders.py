@@ -19,8 +19,9 @@ def choose_order(wavelength, flux, error, mask, choices: Choices, blaze=None) ->
 
     Merged orders are cut and joined, never resampled, so that noise stays independent: two neighbours are cut where the
     sum of S/N² over what is kept is largest, which is where their blazes cross; without errors in the middle of their
-    overlap. Where fluxes of neighbours disagree as uncorrected blazes do and none is given, the blaze is estimated
-    (`_without_blaze`) and a note says so.
+    overlap. Slices, orders of the same range, keep all their pixels. Where fluxes of neighbours disagree as uncorrected
+    blazes do and none is given, the blaze is estimated (`_without_blaze`); where their levels do, they are scaled. Notes
+    say so.
 
     Raises `ObservationError` where there are several orders and no choice, or not the one that is chosen.
     """
@@ -96,9 +97,16 @@ def _merged(orders, corrected: bool):
     if not orders:
         raise ObservationError("No order has wavelengths.")
     notes = [f"{len(orders)} orders merged, cut where their S/N cross and not resampled"]
+    count = len(orders)
+    orders = _slices_together(orders)
+    if len(orders) < count:
+        notes.append(f"of orders with the same range (slices) the pixels are combined: {len(orders)} ranges are left")
     if not corrected and _blaze_remains(orders):
-        orders = _same_level(_without_blaze(orders))
+        orders = _without_blaze(orders)
         notes.append("the blaze of the orders was estimated from their continua and divided out")
+    orders, matched = _same_level(orders)
+    if matched:
+        notes.append(f"fluxes of the orders scaled to agree in {matched} of their overlaps")
     cuts = np.maximum.accumulate([_cut(a, b) for a, b in zip(orders, orders[1:])]) if len(orders) > 1 else np.zeros(0)
     edges = [-np.inf, *cuts, np.inf]
     kept = [o[:, (o[WAVE] >= lo) & (o[WAVE] < hi)] for o, lo, hi in zip(orders, edges, edges[1:])]
@@ -109,23 +117,24 @@ def _good(order):
     return (order[BAD] == 0) & np.isfinite(order[FLUX])
 
 
-def _cut(a, b, points: int = 400) -> float:
-    """Where order `a` ends and `b`, the redder one, begins: Å."""
+def _cut(a, b) -> float:
+    """Where order `a` ends and `b`, the redder one, begins, Å: what both keep has the largest sum of (S/N)²."""
     lo, hi = b[WAVE, 0], a[WAVE, -1]
+    middle = 0.5 * (lo + hi)
     if hi <= lo:
-        return 0.5 * (lo + hi)
-    grid = np.linspace(lo, hi, points)
-    gain = np.cumsum(_information(a, grid) - _information(b, grid))
-    if not np.any(gain):
-        return 0.5 * (lo + hi)
-    return float(grid[np.argmax(gain)]) if gain.max() > 0 else float(lo)
+        return middle
+    grid = np.unique([lo, middle, hi, *a[WAVE, a[WAVE] >= lo], *b[WAVE, b[WAVE] <= hi]])
+    gain = _information_below(a, grid) - _information_below(b, grid)
+    gain -= gain[0]
+    return float(grid[np.argmax(gain)]) if np.any(gain) else middle
 
 
-def _information(order, grid):
-    """(S/N)² per Å at the wavelengths `grid`; 0 where a pixel is bad or has no error."""
+def _information_below(order, grid):
+    """The sum of (S/N)² of the pixels below each of the wavelengths `grid`; nothing where one is bad or has no error."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        squared = (order[FLUX] / order[ERROR]) ** 2 / np.gradient(order[WAVE])
-    return np.interp(grid, order[WAVE], np.where(_good(order) & np.isfinite(squared), squared, 0.0))
+        squared = (order[FLUX] / order[ERROR]) ** 2
+    total = np.cumsum(np.where(_good(order) & np.isfinite(squared), squared, 0.0))
+    return np.concatenate([[0.0], total])[np.searchsorted(order[WAVE], grid, side="left")]
 
 
 # Blaze
@@ -134,15 +143,18 @@ NODES = 64
 
 
 def _overlap_levels(a, b, parts: int = 4):
-    """Median of log(flux of `a` / flux of `b`) in `parts` of their overlap, blue to red; `None` where there is too little."""
+    """log(flux of `a` / flux of `b`) in `parts` of their overlap, blue to red; `None` where there is too little."""
+    good = _good(b)
+    if good.sum() < 5:
+        return None
     lo, hi = b[WAVE, 0], a[WAVE, -1]
+    wave, flux = a[WAVE, _good(a)], a[FLUX, _good(a)]
+    other = np.interp(wave, b[WAVE, good], b[FLUX, good])
     edges, levels = np.linspace(lo, hi, parts + 1), []
     for begin, end in zip(edges, edges[1:]):
-        medians = []
-        for order in (a, b):
-            flux = order[FLUX, _good(order) & (order[WAVE] >= begin) & (order[WAVE] < end)]
-            medians.append(np.median(flux) if len(flux) > 4 else np.nan)
-        levels.append(np.log(medians[0] / medians[1]) if min(medians) > 0 else np.nan)
+        inside = (wave >= begin) & (wave <= end)
+        sums = flux[inside].sum(), other[inside].sum()
+        levels.append(np.log(sums[0] / sums[1]) if inside.sum() > 4 and min(sums) > 0 else np.nan)
     return np.array(levels) if np.isfinite(levels).all() else None
 
 
@@ -178,12 +190,61 @@ def _without_blaze(orders, neighbours: int = 3):
     return result
 
 
+def _level(a, b, least: float = 0.01) -> float:
+    """What makes the flux of `b` that of `a` in their overlap; 1 where that is not sure, or within 1 %."""
+    levels = _overlap_levels(a, b)
+    if levels is None:
+        return 1.0
+    middle = float(np.median(levels))
+    return float(np.exp(middle)) if abs(middle) > max(least, 2.5 * float(np.std(levels))) else 1.0
+
+
 def _same_level(orders):
-    """Orders scaled so that the fluxes of neighbours agree in their overlaps."""
+    """Orders scaled so that the fluxes of neighbours agree in their overlaps, and in how many overlaps they did not."""
+    scale, result, matched = 1.0, [orders[0]], 0
+    for before, order in zip(orders, orders[1:]):
+        level = _level(before, order)
+        matched += level != 1.0
+        scale *= level
+        result.append(_scaled(order, scale))
+    return result, matched
+
+
+def _scaled(order, factor):
+    order = order.copy()
+    order[[FLUX, ERROR]] *= factor
+    return order
+
+
+# Slices
+
+
+def _slices_together(orders, common: float = 0.8):
+    """Neighbours that have 80 % of their ranges in common, as the slices of an image slicer, made into one order each."""
     result = [orders[0]]
     for order in orders[1:]:
-        levels = _overlap_levels(result[-1], order)
-        order = order.copy()
-        order[[FLUX, ERROR]] *= 1.0 if levels is None else np.exp(np.median(levels))
-        result.append(order)
+        last = result[-1]
+        shorter = min(order[WAVE, -1] - order[WAVE, 0], last[WAVE, -1] - last[WAVE, 0])
+        shared = min(order[WAVE, -1], last[WAVE, -1]) - max(order[WAVE, 0], last[WAVE, 0])
+        if shared > common * shorter:
+            result[-1] = _together(last, _scaled(order, _level(last, order)))
+        else:
+            result.append(order)
     return result
+
+
+def _together(a, b):
+    """All pixels of two orders, by wavelength; on the same pixels their mean, weighted by the inverse variances."""
+    if a.shape != b.shape or not np.allclose(a[WAVE], b[WAVE], rtol=1e-9, atol=0):
+        both = np.concatenate([a, b], axis=1)
+        return both[:, np.argsort(both[WAVE], kind="stable")]
+    has_errors = np.isfinite(a[ERROR]).any() and np.isfinite(b[ERROR]).any()
+    errors = [np.where(np.isfinite(o[ERROR]) & (o[ERROR] > 0), o[ERROR], np.nan) if has_errors else 1.0 for o in (a, b)]
+    weights = np.array(
+        [np.where(_good(o), np.nan_to_num(e * np.ones(o.shape[1])), 0.0) for o, e in zip((a, b), errors)]
+    )
+    weights = np.where(weights > 0, np.where(weights > 0, weights, 1.0) ** -2, 0.0)
+    total = weights.sum(axis=0)
+    known = np.where(total > 0, total, np.nan)
+    flux = sum(w * np.where(w > 0, o[FLUX], 0.0) for w, o in zip(weights, (a, b))) / known
+    return np.stack([a[WAVE], flux, known**-0.5 if has_errors else a[ERROR], (total == 0).astype(float)])
