@@ -87,6 +87,9 @@ def test_units_as_ctype_and_in_wat(tmp_path):
         np.testing.assert_allclose(read(tmp_path, {**cards, **more}, snr=50).wavelength, AXIS)
     np.testing.assert_allclose(read(tmp_path, {**LINEAR, "CTYPE1": "Angstrom"}, snr=50).wavelength, AXIS)
     np.testing.assert_allclose(read(tmp_path, cards, snr=50, wavelength_unit="nm").wavelength, AXIS)
+    named = {**LINEAR, "CTYPE1": "PIXEL"}  # as MIDAS wrote it
+    np.testing.assert_allclose(read(tmp_path, {**named, "CUNIT1": "Angstrom"}, snr=50).wavelength, AXIS)
+    np.testing.assert_allclose(read(tmp_path, named, snr=50, wavelength_unit="Angstrom").wavelength, AXIS)
 
 
 @pytest.mark.comparison
@@ -145,6 +148,10 @@ def test_rows_of_wavelength_flux_and_uncertainty(tmp_path):
     np.testing.assert_allclose(observation.wavelength, AXIS)
     np.testing.assert_allclose(observation.uncertainty, SIGMA)
     refused(tmp_path, image(np.stack([np.arange(N) + 1.0, FLUX]), kind=fits.PrimaryHDU), words=["(2, 400)"])
+    refused(
+        tmp_path, image(FLUX, "FLUX"), image(np.arange(1.0, N + 1), "WAVE", BUNIT="Angstrom"), words=["pixel numbers"]
+    )
+    refused(tmp_path, image(np.ones((3, 4, N)), kind=fits.PrimaryHDU, **LINEAR), words=["(3, 4, 400)"])
 
 
 # Images beside
@@ -207,6 +214,7 @@ def test_any_hdu(tmp_path):
         np.testing.assert_allclose(observation.uncertainty, SIGMA)
     np.testing.assert_allclose(read(tmp_path, *hdus, hdu=3, snr=50).flux, 3 * FLUX)
     refused(tmp_path, *hdus, words=["no HDU 9"], hdu=9)
+    refused(tmp_path, *hdus, words=["one spectrum", "order='3'"], hdu=2, order="3")
     refused(tmp_path, *hdus, words=["hdu=0 is no image"], hdu=0)
     np.testing.assert_allclose(read(tmp_path, image(FLUX, **LINEAR), snr=50).flux, FLUX)
     stars = (

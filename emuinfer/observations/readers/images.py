@@ -13,7 +13,7 @@ from .columns import from_table
 from .frames import frame_of, in_frame
 from .image_names import is_logarithm, labels_of, name_of, role_of_band
 from .orders import MERGE, choose_order
-from .spectral_axis import has_axis, spectral_axis, spectral_number
+from .spectral_axis import has_axis, refuse_pixel_numbers, spectral_axis, spectral_number
 
 ROLES = ("wavelength", "flux", "uncertainty", "ivar", "variance", "mask", "good", "blaze")
 BY_HAND = ("wavelength", "flux", "uncertainty", "mask")  # roles for which a caller may name an image or a band
@@ -48,7 +48,7 @@ def read_image(hdus, choices: Choices) -> dict | None:
     data = _add_bands(layout, data, own, choices)
     n, rows = data.shape[-1], data.shape[0] if data.ndim == 2 else 1
     if data.ndim > 2:
-        raise ObservationError(f"The image has shape {np.shape(hdu.data)}: of more than one row per band and order.")
+        raise ObservationError(f"The image has shape {np.shape(hdu.data)}: more than one spectrum per row.")
     if "wavelength" not in layout.arrays:
         axis = spectral_axis(own, n, number, rows, hdus, choices.wavelength_unit)
         layout.arrays["wavelength"] = axis.values[0] if axis.values.shape[0] == rows == 1 else axis.values
@@ -139,6 +139,7 @@ def _add_siblings(layout: _Layout, hdus, index: int, number: int, shape, choices
         if role == "uncertainty" or unit != hdus[index].header.get("BUNIT"):
             layout.units[role] = unit
         if role == "wavelength":
+            refuse_pixel_numbers(np.atleast_2d(layout.arrays[role])[0], unit)
             layout.medium = name.medium
 
 
@@ -152,16 +153,16 @@ def _add_bands(layout: _Layout, data, header, choices: Choices) -> np.ndarray:
     """Puts the bands of an image into the layout; returns the flux."""
     if data.ndim == 1:
         return data
-    labels = labels_of(header, len(data))
+    labels, has_iraf = labels_of(header, len(data)), "WAT0_001" in header
     chosen = {role: getattr(choices, f"{role}_column") for role in BY_HAND}
     bands = {role: _band(name, labels, len(data)) for role, name in chosen.items() if name is not None}
     by_hand = {role: i for role, i in bands.items() if i is not None}
     roles: list[str | None]
     if labels:
         roles = [role_of_band(label) for label in labels]
-    elif data.ndim == 3 and len(data) == 4:  # as apall writes them
+    elif data.ndim == 3 and len(data) == 4 and has_iraf:  # as apall writes them
         roles = ["flux", "other", "other", "uncertainty"]
-    elif data.ndim == 3:
+    elif data.ndim == 3 and has_iraf:
         roles = ["flux", *["other"] * (len(data) - 1)]
     elif not has_axis(header) and "wavelength" not in layout.arrays and len(data) <= 3 and _rises(data[0]):
         roles = list(("wavelength", "flux", "uncertainty")[: len(data)])
@@ -213,6 +214,9 @@ def _add_sdss(layout: _Layout, data) -> np.ndarray:
 def _fields(layout: _Layout, choices: Choices) -> dict:
     flux, wave = layout.arrays["flux"], layout.arrays["wavelength"]
     if flux.ndim == 1:
+        for name in ("order", "row"):
+            if str(getattr(choices, name) or 0).strip().lower() not in ("0", *MERGE):
+                raise ObservationError(f"The image holds one spectrum; leave {name}={getattr(choices, name)!r} out.")
         orders = [0]
     elif wave.ndim == 2 and _is_echelle(wave):
         orders = list(range(len(flux)))

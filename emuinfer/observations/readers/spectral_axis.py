@@ -83,8 +83,12 @@ def _unit(header, axis, kind, attributes) -> str | None:
 def _refuse(header, kind, unit, attributes, axis):
     label = attributes.get("label", "")
     unit_counts = str(unit).lower() in ("pix", "pixel", "pixels", "channel", "channels")
-    if kind.startswith(PIXELS) or "pixel" in label or unit_counts or str(header.get("DC-FLAG")).strip() == "-1":
-        raise ObservationError(f"Axis {axis} (CTYPE{axis} = '{kind}') counts pixels and is not wavelength. {NEEDS}")
+    says_pixels = kind.startswith(PIXELS) and not unit  # with a unit, MIDAS wrote "PIXEL" for wavelengths too
+    if says_pixels or "pixel" in label or unit_counts or str(header.get("DC-FLAG")).strip() == "-1":
+        raise ObservationError(
+            f"Axis {axis} (CTYPE{axis} = '{kind}') counts pixels and is not wavelength. {NEEDS} "
+            'If its numbers are wavelengths all the same, say so by wavelength_unit="Angstrom".'
+        )
     if kind[:4] in VELOCITIES or "velocity" in label or re.fullmatch(r"k?m\s*(/\s*s|\s*s\s*(\^|\*\*)?-1)", str(unit)):
         raise ObservationError(
             f"Axis {axis} (CTYPE{axis} = '{kind}', unit {unit or 'not given'}) is one of velocities; convert it to wavelengths first."
@@ -130,9 +134,10 @@ def _by_keywords(header, n, axis, kind, unit, notes):
 
 def _number(value) -> float | None:
     try:
-        return None if value is None or isinstance(value, bool) else float(value)
+        number = None if value is None or isinstance(value, bool) else float(value)
     except ValueError:
         return None
+    return number if number is not None and np.isfinite(number) else None
 
 
 def _step(header, axis, notes) -> float | None:
@@ -179,10 +184,11 @@ def _by_astropy(header, n, axis, hdus):
 def refuse_pixel_numbers(values, unit):
     """Refuse axes that no spectrum has: from zero or below, over a factor of 100, or in steps of 1 from a small number."""
     known = values[np.isfinite(values)]
+    known = known[known != 0] if np.count_nonzero(known == 0) > 1 else known  # zeros where there is nothing
     low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
     counts = low % 1 == 0 and low < (1000 if unit is None else 2) and np.allclose(np.abs(np.diff(known)), 1)
     if low <= 0 or high > 100 * low or counts:
         raise ObservationError(
-            f"The header's axis runs from {low:g} to {high:g}{f' {unit}' if unit else ' without a unit'}: these are pixel "
-            f"numbers and no wavelengths. {NEEDS}"
+            f"The axis runs from {low:g} to {high:g}{f' {unit}' if unit else ' without a unit'}: such are pixel numbers and "
+            f"no wavelengths. {NEEDS}"
         )
