@@ -5,7 +5,7 @@ import numpy as np
 from ..errors import ObservationError
 from ..forward.lsf import matrix_from_sparse, matrix_rows
 from . import quality
-from .readers.units import in_flux_unit, standard_deviation
+from .readers.units import in_flux_unit, of_nddata, refuse_pixel_numbers
 
 
 def to_angstrom(wavelength) -> np.ndarray:
@@ -21,14 +21,10 @@ def to_angstrom(wavelength) -> np.ndarray:
         raise ObservationError(
             f"The wavelengths must be a one-dimensional array of 3 or more; got shape {wavelength.shape}."
         )
+    refuse_pixel_numbers(wavelength)
     if not (np.isfinite(wavelength) & (wavelength > 0)).all():
         i = int(np.flatnonzero(~(np.isfinite(wavelength) & (wavelength > 0)))[0])
         raise ObservationError(f"Wavelengths must be finite and positive; number {i} is {wavelength[i]}.")
-    if wavelength[0] in (0.0, 1.0) and np.array_equal(np.diff(wavelength), np.ones(len(wavelength) - 1)):
-        raise ObservationError(
-            f"The wavelengths are {wavelength[0]:g}, {wavelength[1]:g}, {wavelength[2]:g}, …: these are pixel numbers. The "
-            "wavelengths must be in another column, or the spectrum is not calibrated."
-        )
     return wavelength
 
 
@@ -86,16 +82,13 @@ def _deviations(uncertainty, flux_unit, wavelength):
     """Standard deviations in the unit of the flux, of an array, a quantity, or an uncertainty of `astropy.nddata`."""
     import astropy.units as u
 
-    kind = {"var": "variance", "ivar": "ivar"}.get(getattr(uncertainty, "uncertainty_type", "std"), "std")
     unit = getattr(uncertainty, "unit", None)
     if hasattr(uncertainty, "uncertainty_type"):
-        uncertainty = uncertainty.array
-    values = getattr(uncertainty, "value", uncertainty)
-    if kind != "std":
-        values = standard_deviation(values, kind)
-    if unit is None or not isinstance(unit, u.UnitBase):
+        values, unit = of_nddata(uncertainty)
+    else:
+        values = getattr(uncertainty, "value", uncertainty)
+    if not isinstance(unit, u.UnitBase):
         return values
-    unit = unit ** {"variance": 0.5, "ivar": -0.5, "std": 1}[kind]
     if flux_unit is None and unit != u.dimensionless_unscaled:
         raise ObservationError(
             f"The uncertainty has the unit '{unit}' and the flux has none: give both, or neither, with units."

@@ -34,7 +34,7 @@ def from_table(table: dict, units: dict, header, choices: Choices, air=()) -> di
     """Fields from named columns. `table`: name to array; `units`: name to unit text; `air`: columns in air."""
     wavelengths = lambda n: _wavelength(table[n], n, units, choices).to_value("AA", equivalencies=_spectral())
     wave, pair = _air_or_vacuum(table, choices, wavelengths)
-    wave = wave or _pick(table, choices.wavelength_column, _is_wavelength, "wavelength", choices.medium, wavelengths)
+    wave = wave or _pick(table, choices.wavelength_column, is_wavelength, "wavelength", choices.medium, wavelengths)
     flux = _pick(table, choices.flux_column, lambda n: n.lower() in FLUX, "flux")
     deviations = lambda n: standard_deviation(table[n], n.lower())
     is_sigma = lambda n: n.lower() in UNCERTAINTY
@@ -77,13 +77,14 @@ def _wavelength(values, name, units, choices):
     return with_unit(values, choices.wavelength_unit or units.get(name) or _parts(name)[2], name)
 
 
-def _is_wavelength(name) -> bool:
+def is_wavelength(name) -> bool:
+    """Whether a column of that name holds wavelengths."""
     return _parts(name)[0] in WAVELENGTH
 
 
 def _air_or_vacuum(table, choices: Choices, wavelengths) -> tuple[str | None, str | None]:
     """Of two columns that are the same wavelengths in air and in vacuum, the one in `choices.medium`, or the first, and its medium."""
-    found = [name for name in table if _is_wavelength(name)]
+    found = [name for name in table if is_wavelength(name)]
     if choices.wavelength_column is not None or len(found) != 2:
         return None, None
     values = [wavelengths(name) for name in found]
@@ -100,7 +101,7 @@ def _air_or_vacuum(table, choices: Choices, wavelengths) -> tuple[str | None, st
 
 def _parts(name) -> tuple[str, str | None, str | None]:
     """Of a name such as "log_wave_vac", "wavelength_nm": what is left without logarithm, medium and unit; medium; unit."""
-    core = re.sub(r"[\s\-./]+", "_", name.strip().lower())
+    core = re.sub(r"[\s\-./,]+", "_", name.strip().lower())
     if core in ("nm", "angstrom", "angstroms"):
         return core, None, core
     core = re.sub(r"^(log10|log|ln)_?(?=lam|wave|wl|wvl)", "", core)

@@ -21,15 +21,18 @@ def plausible(fields: dict) -> dict:
     notes = list(fields.get("notes", ()))
     fields = _without_padding(fields, notes)
     if fields.get("uncertainty") is not None:
-        reason = _no_uncertainties(np.ma.filled(np.ma.asarray(fields["uncertainty"], dtype=float), np.nan), fields)
+        reason = _no_uncertainties(_floats(fields["uncertainty"]), _floats(fields["flux"]))
         if reason:
             notes.append(f"the uncertainties of the file are {reason}: they count as absent")
             fields = {**fields, "uncertainty": None}
     return {**fields, "notes": tuple(notes)}
 
 
-def _no_uncertainties(sigma, fields) -> str | None:
-    flux = np.ma.filled(np.ma.asarray(getattr(fields["flux"], "value", fields["flux"]), dtype=float), np.nan)
+def _floats(values) -> np.ndarray:
+    return np.ma.filled(np.ma.asarray(getattr(values, "value", values), dtype=float), np.nan)
+
+
+def _no_uncertainties(sigma, flux) -> str | None:
     if sigma.shape != flux.shape or not sigma.size:
         return None
     if not (np.isfinite(sigma) & (sigma > 0)).any():
@@ -51,7 +54,7 @@ def _without_padding(fields, notes) -> dict:
     empty = ~np.isfinite(flux) | (flux == 0)
     sigma = fields.get("uncertainty")
     if sigma is not None and np.shape(sigma) == flux.shape:
-        sigma = np.ma.filled(np.ma.asarray(sigma, dtype=float), np.nan)
+        sigma = _floats(sigma)
         empty |= (~np.isfinite(sigma) | (sigma <= 0)) & np.isfinite(sigma[np.isfinite(wave)]).any()
     if fields.get("mask") is not None and np.shape(fields["mask"]) == flux.shape:
         empty |= np.asarray(fields["mask"], dtype=bool)

@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 from ...errors import ObservationError
+from .astropy_tables import format_of, read_astropy
 from .choices import NEEDS, Choices, open_file
 from .fits import read_fits
 from .frames import frame_of, in_frame
 from .products import read_text_product
 from .spectrum import read_specutils
-from .text import read_ecsv, read_text
+from .text import read_text
 from .votable import is_votable, read_votable
 
 
@@ -69,10 +70,10 @@ def read(
             fields = read_specutils(path, format)
         elif _head(path).startswith(b"SIMPLE  ="):
             fields = read_fits(path, choices)
-        elif _head(path).startswith(b"# %ECSV"):
-            fields = read_ecsv(path, choices)
         elif is_votable(_head(path)):
             fields = read_votable(path, choices)
+        elif (kind := format_of(_head(path))) is not None:
+            fields = read_astropy(path, kind, choices)
         else:
             fields = read_text_product(path, choices) or read_text(path, choices)
     except ObservationError as error:
@@ -97,4 +98,4 @@ def read(
 
 def _head(path) -> bytes:
     with open_file(path) as file:
-        return file.read(64)
+        return file.read(1000)

@@ -32,7 +32,7 @@ def read_tables(hdus, choices: Choices) -> tuple[dict | None, list[str]]:
         return None, reasons
     ranges = {i: _range(fields) for i, fields in found.items()}
     whole = min(lo for lo, _ in ranges.values()), max(hi for _, hi in ranges.values())
-    slack = 0.02 * (whole[1] - whole[0])
+    slack = 0.1 * (whole[1] - whole[0])
     chosen = next((i for i, (lo, hi) in ranges.items() if lo - slack <= whole[0] and hi + slack >= whole[1]), None)
     listed = {i: f"{i}: {hdus[i].name or 'no name'} ({lo:.0f} to {hi:.0f} Å)" for i, (lo, hi) in ranges.items()}
     if chosen is None:
@@ -100,5 +100,5 @@ def _one_spectrum(data, n_rows, choices: Choices) -> dict:
     if choices.row is None and n_rows > 1:
         raise ObservationError(f"The table holds {n_rows} spectra, one per row: give row=0 to {n_rows - 1}.")
     row = checked_row(choices.row or 0, n_rows, "The table")
-    rows = {n: np.ma.asarray(data[n][row]).reshape(-1) for n in data}
+    rows = {n: np.ma.asarray(a[row]).reshape(-1) for n, a in data.items()}
     return {n: a for n, a in rows.items() if a.size > 1}  # the others say something of the whole spectrum

@@ -63,6 +63,10 @@ def parse_unit(text):
     import astropy.units as u
 
     text = str(text).strip()
+    power = re.fullmatch(r"(\(.*\))\s*(?:\*\*|\^)?\s*\(?([-+]?\d)\)?", text)
+    if power and _is_wrapped(power[1]):  # astropy knows no power of a number with a unit
+        inner = parse_unit(power[1])
+        return None if inner is None else inner ** int(power[2])
     text = re.sub(r"^[A-Za-z ]*[(\[](.*)[)\]]$", r"\1", text) if _is_wrapped(text) else text
     text = re.sub(r"\be-(?!\d)", "electron", text)
     text = re.sub(r"(?<![\d.])10\s*(?:\*\*|\^)?\s*\(?\s*([-+]\s*\d+)\s*\)?[\s*.]*", r"1e\1 ", text).replace("e ", "e")
@@ -101,6 +105,19 @@ def _word(match) -> str:
     return "" if word.lower() in _NO_UNIT else WORDS.get(word.lower(), word)
 
 
+def refuse_pixel_numbers(wavelength) -> None:
+    """`ObservationError` for 0, 1, 2, … or 1, 2, 3, …"""
+    if (
+        len(wavelength) > 2
+        and wavelength[0] in (0, 1)
+        and np.array_equal(np.diff(wavelength), np.ones(len(wavelength) - 1))
+    ):
+        raise ObservationError(
+            f"The wavelengths are {wavelength[0]:g}, {wavelength[1]:g}, {wavelength[2]:g}, …: these are pixel numbers. The "
+            "wavelengths must be in another column, or the spectrum is not calibrated."
+        )
+
+
 def with_unit(wavelength, unit, name: str = ""):
     """Wavelengths as a quantity. `unit`: a file's text or `None`; a logarithm is undone if it or the column's `name` says so."""
     import astropy.units as u
@@ -113,6 +130,7 @@ def with_unit(wavelength, unit, name: str = ""):
         raise ObservationError(f"The wavelength unit '{unit}' is not known. Give wavelength_unit=, as \"nm\".")
     if known == u.pix:
         raise ObservationError(f"The axis has the unit '{unit}': these are pixel numbers, not wavelengths.")
+    refuse_pixel_numbers(np.asarray(wavelength))
     if kind is not None:
         wavelength = _without_logarithm(wavelength, kind, known in (None, u.AA, u.nm))
     if known is None and np.nanmedian(wavelength) < 1000:
@@ -145,6 +163,25 @@ def standard_deviation(values, name: str):
     if name in INVERSE_VARIANCE:
         return np.where(values > 0, np.where(values > 0, values, 1.0) ** -0.5, np.nan)
     return values
+
+
+POWERS = {"std": 1.0, "variance": 0.5, "ivar": -0.5}  # of an uncertainty, to be a standard deviation
+NDDATA = {"std": "std", "var": "variance", "ivar": "ivar"}  # astropy.nddata's names of types of uncertainty
+
+
+def of_nddata(uncertainty):
+    """`(values, unit)`: standard deviations, NaN where there is none, and their unit or `None`, of an uncertainty of
+    `astropy.nddata`. Raises `ObservationError` for a type that is none of standard deviation, variance, inverse variance."""
+    import astropy.units as u
+
+    kind = NDDATA.get(uncertainty.uncertainty_type)
+    if kind is None:
+        raise ObservationError(
+            f"The uncertainty is of type '{uncertainty.uncertainty_type}'; it must be a standard deviation, a variance or "
+            "an inverse variance (StdDevUncertainty, VarianceUncertainty, InverseVariance of astropy.nddata)."
+        )
+    values = standard_deviation(np.squeeze(uncertainty.array), kind)
+    return values, None if uncertainty.unit is None else u.Unit(uncertainty.unit) ** POWERS[kind]
 
 
 def in_flux_unit(sigma, unit, flux_unit, wavelength=None):

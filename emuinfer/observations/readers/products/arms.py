@@ -43,5 +43,6 @@ def read(hdus, choices: Choices) -> dict:
 
 def _range(hdu):
     """The lowest and the highest wavelength of a table, as it stands there."""
-    values = flat(hdu, next(iter(columns_of(hdu) & set(WAVELENGTH)))).astype(float)
+    values = flat(hdu, next(iter(columns_of(hdu) & set(WAVELENGTH))))
+    values = np.concatenate(values).astype(float) if values.dtype == object and values.size else values.astype(float)
     return (float(np.nanmin(values)), float(np.nanmax(values))) if values.size else (np.nan, np.nan)
