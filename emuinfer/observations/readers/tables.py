@@ -32,7 +32,7 @@ def read_tables(hdus, choices: Choices) -> tuple[dict | None, list[str]]:
         return None, reasons
     ranges = {i: _range(fields) for i, fields in found.items()}
     whole = min(lo for lo, _ in ranges.values()), max(hi for _, hi in ranges.values())
-    slack = 0.1 * (whole[1] - whole[0])
+    slack = 0.02 * (whole[1] - whole[0])
     chosen = next((i for i, (lo, hi) in ranges.items() if lo - slack <= whole[0] and hi + slack >= whole[1]), None)
     listed = {i: f"{i}: {hdus[i].name or 'no name'} ({lo:.0f} to {hi:.0f} Å)" for i, (lo, hi) in ranges.items()}
     if chosen is None:
