@@ -45,10 +45,7 @@ def _no_uncertainties(sigma, flux) -> str | None:
 
 def _without_padding(fields, notes) -> dict:
     """Without pixels that have neither a wavelength (0, negative or not finite) nor a flux."""
-    wave = np.ma.filled(
-        np.ma.asarray(getattr(fields["wavelength"], "value", fields["wavelength"]), dtype=float), np.nan
-    )
-    flux = np.ma.filled(np.ma.asarray(getattr(fields["flux"], "value", fields["flux"]), dtype=float), np.nan)
+    wave, flux = _floats(fields["wavelength"]), _floats(fields["flux"])
     if wave.ndim != 1 or wave.shape != flux.shape:
         return fields
     empty = ~np.isfinite(flux) | (flux == 0)
