@@ -69,7 +69,9 @@ class Layout:
         low = word.lower()
         if low in TRUTH:
             return TRUTH[low]
-        if low in MISSING or set(word) == {"*"}:  # Fortran fills numbers that do not fit with stars
+        if (
+            low in MISSING or low.lstrip("+-") in ("nan", "inf") or set(word) == {"*"}
+        ):  # Fortran fills numbers that do not fit with stars
             return np.nan
         raise ValueError(f"'{word}'")
 
@@ -165,7 +167,11 @@ def _names(head, comments, n, layout, choices: Choices, notes):
         used = []
         known = [words for words in map(split, comments) if len(words) == n and _known(words, choices)]
         last = split(comments[-1]) if comments else []
-        used = known[-1:] or ([last] if len(last) == n and not _is_title(last) else [])
+        used = known[-1:] or ([last] if len(last) == n > 3 and not _is_title(last) else [])
+        if not used and len(last) == n:
+            notes.append(
+                f"the comment '{comments[-1][:60]}' names no columns that are known: taken in their usual order"
+            )
     titles = [line for line, words in lines if words not in used and not all(ruler.match(w) for w in words)]
     if titles:
         more = f" and {len(titles) - 1} more" if len(titles) > 1 else ""
