@@ -64,6 +64,29 @@ def test_is_numpyros(tiny_emulator, tiny_observation, priors):
     compare(StellarModel(tiny_emulator, tiny_observation, rv_range=(-50, 50), priors=priors, progress=False))
 
 
+def test_numbers_of_priors_are_arguments_of_a_program(tiny_emulator, tiny_observation):
+    """And what else a density depends on tells programs apart."""
+    model = lambda kind=StellarModel, **priors: kind(
+        tiny_emulator, tiny_observation, rv_range=(-50, 50), priors=priors, progress=False
+    )
+    structure = lambda *arguments, **priors: jax.tree.structure(Unconstrained(model(*arguments, **priors)))
+    one, other = (
+        model(teff=dist.Normal(mean, sd), mg_fe=fixed) for mean, sd, fixed in ((5700, 80, 0.1), (5200, 9, 0.3))
+    )
+    density = jax.jit(lambda density, z, likelihood: density.log_density(z, likelihood))
+    z = jnp.asarray(np.random.default_rng(0).normal(size=5), jnp.float32)
+    for each in (one, other):
+        found = Unconstrained(each)
+        assert float(density(found, z, each.likelihood)) == pytest.approx(
+            float(found.log_density(z, each.likelihood)), rel=1e-5, abs=0.02
+        )
+    assert density._cache_size() == 1
+    assert structure() == structure()
+    different = [structure(), structure(teff=dist.Normal(5700, 80)), structure(mg_fe=0.1), structure(fe_h=0.1)]
+    different += [structure(WithParallax), structure(WithParallax), structure(teff=dist.StudentT(5, 5500.0, 90.0))]
+    assert all(a != b for i, a in enumerate(different) for b in different[:i])
+
+
 def test_several_arms(tiny_emulator, tiny_observation):
     other = tiny.observe(tiny_emulator, seed=2, grid=tiny_emulator.config.wavelength)
     compare(JointModel.of(tiny_emulator, [tiny_observation, other], rv_range=(-50, 50), progress=False))

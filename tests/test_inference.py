@@ -3,6 +3,7 @@
 import json
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -13,7 +14,7 @@ from emuinfer import Observation, StellarModel, sample
 from emuinfer.emulators import emulator_hash
 from emuinfer.errors import LabelError, SamplingError
 from emuinfer.forecast.cramer_rao import cramer_rao
-from emuinfer.inference import SamplingConfig, find_optimum, fit, importance_check
+from emuinfer.inference import SamplingConfig, find_optimum, importance_check
 from emuinfer.likelihoods import Unconstrained
 from emuinfer.posteriors import draws_of, load_posterior, save_posterior, summary_table
 
@@ -27,34 +28,40 @@ def full():
 
 
 @pytest.fixture(scope="module")
-def model(full):
-    """A reduced emulator that needs a local surrogate, a fake line, a stretch of masked pixels."""
-    clean = observe(full, seed=5)
-    fake = 1 - 0.4 * np.exp(-0.5 * ((clean.wavelength - FAKE) / 0.12) ** 2)
-    mask = (clean.wavelength > 6190) & (clean.wavelength < 6190.5)
-    observation = Observation(
-        clean.wavelength,
-        np.where(mask, np.nan, clean.flux * fake),
-        clean.uncertainty,
-        mask=mask,
-        resolution=clean.resolution,
-        medium="air",
-        name="synthetic",
-        clip=None,
-    )
+def star(full):
+    """`star(seed, **options)`: a model with a reduced emulator that needs a local surrogate, a fake line, masked pixels."""
     reduced = reduced_lines(full, n_train=200, components=10)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("emuinfer.likelihoods.stellar.reduce_emulator", lambda emulator, progress: reduced)
-        return StellarModel(full, observation, progress=False, rv_range=(-60, 60))
+
+    def make(seed, rv=RV, **options):
+        clean = observe(full, seed=seed, rv=rv)
+        fake = 1 - 0.4 * np.exp(-0.5 * ((clean.wavelength - FAKE) / 0.12) ** 2)
+        mask = (clean.wavelength > 6190) & (clean.wavelength < 6190.5)
+        observation = Observation(
+            clean.wavelength,
+            np.where(mask, np.nan, clean.flux * fake),
+            clean.uncertainty,
+            mask=mask,
+            resolution=clean.resolution,
+            medium="air",
+            name="synthetic",
+            clip=None,
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("emuinfer.likelihoods.stellar.reduce_emulator", lambda emulator, progress: reduced)
+            return StellarModel(full, observation, progress=False, rv_range=(-60, 60), **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def model(star):
+    return star(5)
 
 
 @pytest.fixture(scope="module")
 def run(model):
-    """`run(...)` samples the model; what has been compiled for it once is used again."""
-    density = Unconstrained(model)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "Unconstrained", lambda m: density if m is model else Unconstrained(m))
-        yield lambda **options: sample(model, **{**SHORT, **options})
+    """`run(...)` samples the model."""
+    return lambda **options: sample(model, **{**SHORT, **options})
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +128,21 @@ def test_same_seed_same_draws(run):
         np.testing.assert_array_equal(draws_of(one, name), draws_of(two, name))
         assert (draws_of(one, name) != draws_of(other, name)).any()
     assert one.attrs["verification"] == "skipped" and "k_hat" not in one.attrs
+
+
+def test_a_second_star_compiles_nothing(run, star, model):
+    """Of equal shapes and kinds of priors; what differs, a velocity and priors here, are arguments and no constants."""
+    settings = dict(seed=7, warmup=30, draws=20, verify=0)
+    run(**settings)
+    other = star(6, rv=5.0)
+    assert len(other.wavelength) == len(model.wavelength)
+    compiled = []
+    count = lambda event, seconds, **about: compiled.append((event, about)) if "/compile/" in event else None
+    jax.monitoring.register_event_duration_secs_listener(count)
+    posterior = sample(other, **{**SHORT, **settings})
+    jax.monitoring.unregister_event_duration_listener(count)
+    assert not compiled
+    assert draws_of(posterior, "rv").mean() == pytest.approx(5.0, abs=4 * draws_of(posterior, "rv").std())
 
 
 def gaussian_draws(model, n=300, seed=0):

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from ..files import use_compilation_cache
-from ..likelihoods import SpectrumModel
+from ..likelihoods import SpectrumModel, log_posterior
 from ..posteriors import import_arviz
 from ..samplers import get_sampler
 from .config import STAR, SamplingConfig
@@ -58,9 +58,9 @@ def sample(
     optimum_s = time.perf_counter() - clock
     for attempt in range(2):
         result = run(
-            fit.density.log_density,
+            log_posterior,
             fit.z,
-            fit.compressed,
+            (fit.density, fit.compressed),
             seed=seed,
             chains=config.chains,
             warmup=config.warmup,

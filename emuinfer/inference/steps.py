@@ -1,6 +1,6 @@
 """The steps of a fit in pure JAX, the same for one star and for thousands: optimum, local surrogate, compression.
 
-`density` is an `Unconstrained` (static), `likelihood` a pytree of the star's pixels, `full` the full emulator on the grid
+`density` is an `Unconstrained`, `likelihood` a pytree of the star's pixels, `full` the full emulator on the grid
 (`full_on_grid`). Nothing here decides anything that depends on the star, so that one program serves all.
 """
 

@@ -6,6 +6,7 @@ from .base import SpectraLikelihood as SpectraLikelihood
 from .base import SpectrumModel as SpectrumModel
 from .compressed import CompressedLikelihood as CompressedLikelihood
 from .density import Unconstrained as Unconstrained
+from .density import log_posterior as log_posterior
 from .forward_model import GridModel as GridModel
 from .forward_model import LocalModel as LocalModel
 from .joint import JointLikelihood as JointLikelihood

@@ -1,17 +1,30 @@
 """A model as a log density on the whole real space, with its Fisher information: what optimisers and samplers take."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..errors import LabelError
 from .base import Likelihood, SpectrumModel
+from .forward_model import scaled_labels
+from .priors import domain_penalty
 
 MARGIN = 0.02  # of a bounded parameter's range: starts keep this far from its ends
 SMALLEST = 0.05  # start of a parameter that must be positive
 LN_2_PI = float(np.log(2 * np.pi))
+CALLED = (
+    "__call__",
+    "complete",
+    "domain_wall",
+    "scaled_labels",
+    "fixed",
+    "all_priors",
+)  # what a density takes from a model
 
 
+@jax.tree_util.register_pytree_node_class
 class Unconstrained:
     """A `StellarModel` or `JointModel` as a log density of a flat vector on the whole real space.
 
@@ -23,20 +36,42 @@ class Unconstrained:
     priors of 15 parameters take ten times as many operations as the likelihood of a compressed star, and most of the
     compilation.
 
+    It is a pytree: the numbers of the priors (ends, means, scales) and the fixed values are its leaves, so that a program
+    compiled for one star serves others whose priors are of the same kinds. Priors of other kinds, and models of which a
+    subclass changes `CALLED`, are compared by identity.
+
     **Raises:** `LabelError` where a subclass' `__call__` samples something that is not among its `names`.
     """
 
     def __init__(self, model: SpectrumModel):
-        self._model = model
-        self.names = model.names
-        self.dim = len(self.names)
+        self.names, self.label_space = model.names, model.label_space
         self._groups = _grouped({n: model.all_priors[n] for n in self.names})
-        self._extended = type(model).__call__ is not SpectrumModel.__call__
+        self._fixed = {n: np.float32(v) for n, v in model.fixed.items()}
+        self._model = model if _own(model, CALLED) else None
+        self._extended = _own(model, CALLED[:1])
         if self._extended:
             _check_sites(model)
-        slope = np.concatenate([np.log(10.0) * g.unit for g in self._groups])
+        slope = np.concatenate([np.log(10.0) * np.asarray(g.unit, float) for g in self._groups])
         jitter = np.array([n.startswith("log10_jitter") for g in self._groups for n in g.names])
         self._prior_curvature = np.where(jitter, 2 * slope**2, 0.5).astype(np.float32)
+
+    def tree_flatten(self):
+        """Numbers, and what is static."""
+        static = self.names, self.label_space, self._model, self._extended
+        return (self._groups, self._fixed, self._prior_curvature), static
+
+    @classmethod
+    def tree_unflatten(cls, static, numbers):
+        """The reverse."""
+        density = object.__new__(cls)
+        density.names, density.label_space, density._model, density._extended = static
+        density._groups, density._fixed, density._prior_curvature = numbers
+        return density
+
+    @property
+    def dim(self) -> int:
+        """Number of sampled parameters."""
+        return len(self.names)
 
     def log_density(self, z, likelihood: Likelihood):
         """Log posterior density at a position `(dim,)`."""
@@ -45,8 +80,13 @@ class Unconstrained:
             from numpyro.infer.util import log_density
 
             return log_density(self._model, (_Undeclared(likelihood),), {}, values)[0] + jacobian
-        values = self._model.complete(values)
-        return prior + jacobian + self._model.domain_wall(values) + likelihood.log_likelihood(values)
+        values = self.complete(values)
+        return prior + jacobian + self._wall(values) + likelihood.log_likelihood(values)
+
+    def _wall(self, values):
+        if self._model is not None:
+            return self._model.domain_wall(values)
+        return domain_penalty(self.label_space, scaled_labels(self.label_space, values))
 
     def _unpacked(self, z):
         """Parameters by name, the log of their prior, and the log of the transforms' Jacobian determinant."""
@@ -74,12 +114,7 @@ class Unconstrained:
 
     def complete(self, values: dict) -> dict:
         """`values` of the sampled parameters with the fixed ones added."""
-        return self._model.complete(values)
-
-    @property
-    def label_space(self):
-        """The labels of the model."""
-        return self._model.label_space
+        return {**self._fixed, **values} if self._model is None else self._model.complete(values)
 
     def constrain(self, z) -> dict:
         """Parameters in their own units at one position `(dim,)`."""
@@ -91,6 +126,17 @@ class Unconstrained:
         return np.concatenate(
             [g.inverse(np.stack([np.asarray(values[n], float) for n in g.names], -1)) for g in self._groups], -1
         )
+
+
+def log_posterior(z, data):
+    """`density.log_density(z, likelihood)` of `data`, `(density, likelihood)`: one function for samplers, whichever the star."""
+    density, likelihood = data
+    return density.log_density(z, likelihood)
+
+
+def _own(model, names) -> bool:
+    """Whether a subclass, or the object itself, has other `names` than a `SpectrumModel`."""
+    return any(n in vars(model) or getattr(type(model), n) is not getattr(SpectrumModel, n) for n in names)
 
 
 class _Undeclared(Likelihood):
@@ -130,77 +176,127 @@ def _check_sites(model):
         )
 
 
-# Parameters with one kind of prior. `forward(z)`, both `(n,)`: values, log prior, log of the Jacobian; `inverse(x)` of NumPy
-# arrays `(…, n)`; `unit` `(n,)`: change of the value with z in a linear transform, 1 in others.
+# Parameters with one kind of prior; their numbers are arrays of float32 `(n,)`. `forward(z)`, `(n,)`: values, log prior, log of
+# the Jacobian; `inverse(x)` of NumPy arrays `(…, n)`; `unit` `(n,)`: change of the value with z in a linear transform, 1 in others.
 
 
-class _Bounded:
+class _Group(eqx.Module):
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def unit(self):
+        return np.ones(len(self.names), np.float32)
+
+
+class _Bounded(_Group):
     """Flat priors between bounds."""
 
+    low: Float[Array, " n"]
+    width: Float[Array, " n"]
+    log_width: Float[Array, ""]
+
     def __init__(self, names, priors):
-        self.names, self.unit = names, np.ones(len(names))
-        self.low, self.width = (np.array(v, float) for v in zip(*((p.low, p.high - p.low) for p in priors)))
-        self.log_width = np.float32(np.log(self.width).sum())
+        low, width = (np.array(v, float) for v in zip(*((p.low, p.high - p.low) for p in priors)))
+        self.names, self.low, self.width = names, low.astype(np.float32), width.astype(np.float32)
+        self.log_width = np.float32(np.log(width).sum())
 
     def forward(self, z):
-        low, width = self.low.astype(np.float32), self.width.astype(np.float32)
         away = jnp.abs(z)
         slope = -away - 2 * jnp.log1p(jnp.exp(-away))  # log of the logistic function's slope
-        return low + width * jax.nn.sigmoid(z), -self.log_width, jnp.sum(slope) + self.log_width
+        return self.low + self.width * jax.nn.sigmoid(z), -self.log_width, jnp.sum(slope) + self.log_width
 
     def inverse(self, x):
         p = np.clip((x - self.low) / self.width, MARGIN, 1 - MARGIN)
         return np.log(p / (1 - p))
 
 
-class _Positive:
+class _Positive(_Group):
     """Half-normal priors."""
 
+    scale: Float[Array, " n"]
+    constant: Float[Array, ""]
+
     def __init__(self, names, priors):
-        self.names, self.unit = names, np.ones(len(names))
-        self.scale = np.array([float(p.scale) for p in priors])
+        scale = np.array([float(p.scale) for p in priors])
+        self.names, self.scale = names, scale.astype(np.float32)
+        self.constant = np.float32(np.sum(0.5 * np.log(2 / np.pi) - np.log(scale)))
 
     def forward(self, z):
         x = jnp.exp(z)
-        constant = np.float32(np.sum(0.5 * np.log(2 / np.pi) - np.log(self.scale)))
-        return x, constant - 0.5 * jnp.sum((x / self.scale.astype(np.float32)) ** 2), jnp.sum(z)
+        return x, self.constant - 0.5 * jnp.sum((x / self.scale) ** 2), jnp.sum(z)
 
     def inverse(self, x):
         return np.log(np.maximum(x, SMALLEST))
 
 
-class _Gaussian:
+class _Gaussian(_Group):
     """Normal priors."""
 
+    mean: Float[Array, " n"]
+    sd: Float[Array, " n"]
+    log_sd: Float[Array, ""]
+
     def __init__(self, names, priors):
-        self.names = names
-        self.mean, self.unit = (np.array([float(getattr(p, k)) for p in priors]) for k in ("loc", "scale"))
+        mean, sd = (np.array([float(getattr(p, k)) for p in priors]) for k in ("loc", "scale"))
+        self.names, self.mean, self.sd = names, mean.astype(np.float32), sd.astype(np.float32)
+        self.log_sd = np.float32(np.log(sd).sum())
+
+    @property
+    def unit(self):
+        return self.sd
 
     def forward(self, z):
-        x = self.mean.astype(np.float32) + self.unit.astype(np.float32) * z
-        log_unit = np.float32(np.log(self.unit).sum())
-        return x, -0.5 * jnp.sum(z**2) - np.float32(0.5 * len(self.names) * LN_2_PI) - log_unit, log_unit
+        constant = np.float32(0.5 * len(self.names) * LN_2_PI)
+        return self.mean + self.sd * z, -0.5 * jnp.sum(z**2) - constant - self.log_sd, self.log_sd
 
     def inverse(self, x):
-        return (x - self.mean) / self.unit
+        return (x - self.mean) / self.sd
 
 
-class _Other:
+class _Itself:
+    """Something that is static, and compared by identity."""
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def __eq__(self, other):
+        return isinstance(other, _Itself) and self.thing is other.thing
+
+    def __hash__(self):
+        return id(self.thing)
+
+
+class _Other(_Group):
     """One parameter with any other prior, by NumPyro's transform of its support."""
 
+    held: _Itself = eqx.field(static=True)
+    shift: Float[Array, ""]
+    sd: Float[Array, ""]
+    log_sd: Float[Array, ""]
+
     def __init__(self, names, priors):
+        self.names, self.held = names, _Itself(*priors)
+        shift, sd = _location_scale(self.prior)
+        self.shift, self.sd, self.log_sd = np.float32(shift), np.float32(sd), np.float32(np.log(sd))
+
+    @property
+    def prior(self):
+        return self.held.thing
+
+    @property
+    def unit(self):
+        return self.sd[None]
+
+    @property
+    def transform(self):
         from numpyro.distributions import biject_to
 
-        self.names, (self.prior,) = names, priors
-        self.transform = biject_to(self.prior.support)
-        self.shift, unit = _location_scale(self.prior)
-        self.unit = np.array([unit])
+        return biject_to(self.prior.support)
 
     def forward(self, z):
-        y = jnp.float32(self.shift) + jnp.float32(self.unit[0]) * z[0]
+        y = self.shift + self.sd * z[0]
         x = self.transform(y)
-        jacobian = self.transform.log_abs_det_jacobian(y, x) + np.float32(np.log(self.unit[0]))
-        return x[None], self.prior.log_prob(x), jacobian
+        return x[None], self.prior.log_prob(x), self.transform.log_abs_det_jacobian(y, x) + self.log_sd
 
     def inverse(self, x):
         low, high = (getattr(self.prior.support, k, None) for k in ("lower_bound", "upper_bound"))
@@ -209,7 +305,7 @@ class _Other:
         elif low is not None:
             x = np.maximum(x, low + SMALLEST)
         y = np.asarray(self.transform.inv(jnp.asarray(x, jnp.float32)), float)
-        return (y - self.shift) / self.unit
+        return (y - self.shift) / self.sd
 
 
 def _grouped(priors: dict) -> list:

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 from ..emulators.uncertainty import EmulatorUncertainty, UncertaintyQuery, correlation_integral
@@ -31,8 +32,8 @@ class ModelErrors(eqx.Module):
     query: UncertaintyQuery | None
     damping: jax.Array | None  # at RATIOS
     instrument_kms: jax.Array
-    pixel_kms: float = eqx.field(static=True)
-    wavelength: float = eqx.field(static=True)
+    pixel_kms: Float[Array, ""]
+    wavelength: Float[Array, ""]
 
     def __init__(self, grid_wavelength, wavelength, resolution, *, lines=None, reduction=None, uncertainty=None):
         """`grid_wavelength` `(n_grid,)` at rest, `wavelength` `(n_pix,)` observed, both Å; `lines` a `LineErrors`."""
@@ -46,8 +47,9 @@ class ModelErrors(eqx.Module):
             rho = np.asarray(uncertainty.correlation)
             self.damping = jnp.asarray([correlation_integral(rho, 1.0, r) for r in RATIOS], jnp.float32)
         self.instrument_kms = jnp.float32(SPEED_OF_LIGHT / np.median(resolution) / FWHM_PER_SIGMA)
-        self.wavelength = float(np.median(wavelength))
-        self.pixel_kms = float(SPEED_OF_LIGHT * np.median(np.diff(wavelength)) / self.wavelength)
+        middle = float(np.median(wavelength))
+        self.wavelength = jnp.float32(middle)
+        self.pixel_kms = jnp.float32(SPEED_OF_LIGHT * np.median(np.diff(wavelength)) / middle)
 
     @property
     def rank(self) -> int:

@@ -1,5 +1,6 @@
 """Default priors of a stellar fit, and the soft walls of an emulator's domain."""
 
+import functools
 import numbers
 
 import jax
@@ -19,6 +20,7 @@ NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_
 WALL = 0.01  # standard deviation of the soft wall outside the domain, in units of a label's half-width
 
 
+@functools.cache  # one object for all models, whose programs are then the same
 def jitter_prior(scale: float):
     """Prior of log10 of a jitter that is half-normal with standard deviation `scale`.
 

@@ -35,7 +35,7 @@ class Stars(eqx.Module):
 def fit_batch(density, base, full, stars: Stars, starts, normals, key, config: SamplingConfig):
     """Results of a batch as a dict of arrays with the stars along the first axis, and what the next functions need of them.
 
-    `density`: the shared model's `Unconstrained` (static); `base`: its `PixelLikelihood`; `full`: the full emulator on the
+    `density`: the shared model's `Unconstrained`; `base`: its `PixelLikelihood`; `full`: the full emulator on the
     grid (`full_on_grid`); `starts` `(n_stars, dim)`; `normals` `(local, dim)`.
     """
 
