@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from ..errors import LabelError
 from .base import Likelihood, SpectrumModel
@@ -191,9 +191,9 @@ class _Group(eqx.Module):
 class _Bounded(_Group):
     """Flat priors between bounds."""
 
-    low: Float[Array, " n"]
-    width: Float[Array, " n"]
-    log_width: Float[Array, ""]
+    low: Float[np.ndarray, " n"]
+    width: Float[np.ndarray, " n"]
+    log_width: np.float32
 
     def __init__(self, names, priors):
         low, width = (np.array(v, float) for v in zip(*((p.low, p.high - p.low) for p in priors)))
@@ -213,8 +213,8 @@ class _Bounded(_Group):
 class _Positive(_Group):
     """Half-normal priors."""
 
-    scale: Float[Array, " n"]
-    constant: Float[Array, ""]
+    scale: Float[np.ndarray, " n"]
+    constant: np.float32
 
     def __init__(self, names, priors):
         scale = np.array([float(p.scale) for p in priors])
@@ -232,9 +232,9 @@ class _Positive(_Group):
 class _Gaussian(_Group):
     """Normal priors."""
 
-    mean: Float[Array, " n"]
-    sd: Float[Array, " n"]
-    log_sd: Float[Array, ""]
+    mean: Float[np.ndarray, " n"]
+    sd: Float[np.ndarray, " n"]
+    log_sd: np.float32
 
     def __init__(self, names, priors):
         mean, sd = (np.array([float(getattr(p, k)) for p in priors]) for k in ("loc", "scale"))
@@ -270,9 +270,9 @@ class _Other(_Group):
     """One parameter with any other prior, by NumPyro's transform of its support."""
 
     held: _Itself = eqx.field(static=True)
-    shift: Float[Array, ""]
-    sd: Float[Array, ""]
-    log_sd: Float[Array, ""]
+    shift: np.float32
+    sd: np.float32
+    log_sd: np.float32
 
     def __init__(self, names, priors):
         self.names, self.held = names, _Itself(*priors)
@@ -285,7 +285,7 @@ class _Other(_Group):
 
     @property
     def unit(self):
-        return self.sd[None]
+        return np.full(1, self.sd)
 
     @property
     def transform(self):
