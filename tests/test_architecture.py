@@ -19,7 +19,7 @@ README = PACKAGE / "README.md"
 # From the ground to the roof. A room (a folder, or a loose file of the ground) imports from lower floors only.
 FLOORS = [
     ["errors", "constants", "deprecation", "processes"],
-    ["files", "wavelengths"],
+    ["entry", "files", "wavelengths"],
     ["labels", "forward", "posteriors", "training"],
     ["emulators", "observations", "plotting", "samplers", "synthesis"],
     ["emulators.baselines", "grids", "likelihoods"],
@@ -36,8 +36,8 @@ BY_NAME = {("emulators", "emulators.baselines"), ("training", "emulators.trainin
 
 # Rooms that must not know what they are used for import nothing but these.
 ONLY = {
-    "samplers": {"constants", "errors", "files", "posteriors"},  # log densities and pytrees, no spectra
-    "training": {"constants", "errors", "files", "processes", "deprecation"},  # losses and batches, no spectra
+    "samplers": {"constants", "entry", "errors", "files", "posteriors"},  # log densities and pytrees, no spectra
+    "training": {"constants", "entry", "errors", "files", "processes", "deprecation"},  # losses and batches, no spectra
     "posteriors": {"constants", "errors", "files"},
 }
 NEVER_IMPORTED = {"recipes", "cli"}  # how the data were made, and the door of the command line

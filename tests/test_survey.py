@@ -153,10 +153,50 @@ def test_a_folder_of_spectra_is_a_stack(stack, tmp_path, tiny_emulator, spectrum
     with h5py.File(path, "r+") as file:
         file["flux"][1, 5] *= 1.01
     assert SpectrumStack(path).fingerprint != before
-    (folder / "other.ecsv").write_text("not a spectrum")
-    with pytest.raises(ObservationError, match="other.ecsv"):
-        as_stack(folder, tmp_path / "out", medium="air", resolution=30000)
     assert not list(tmp_path.glob("*.tmp*"))
+
+
+def test_what_is_no_spectrum_gets_a_row_that_says_why(tmp_path, tiny_emulator, spectrum_file):
+    folder = tmp_path / "night"
+    folder.mkdir()
+    star = tiny.observe(tiny_emulator, grid=tiny_emulator.config.wavelength)
+    spectrum_file(folder / "b.ecsv", star.wavelength, star.flux, star.uncertainty)
+    spectrum_file(folder / "c.ecsv", star.wavelength, star.flux, star.uncertainty)
+    spectrum_file(folder / "d.ecsv", star.wavelength[:-5], star.flux[:-5], star.uncertainty[:-5])
+    (folder / "a.ecsv").write_bytes((folder / "b.ecsv").read_bytes()[:400])
+    (folder / "README.txt").write_text("notes of the night")
+    (folder / "z.fits").write_bytes(b"")
+    (folder / "nowhere.fits").symlink_to(tmp_path / "none")
+    (folder / "sub").mkdir()
+    stack = SpectrumStack(as_stack(folder, tmp_path / "out", medium="air", resolution=30000))
+    found = dict(stack.observations(slice(0, len(stack))))
+    assert list(found) == ["README", "a", "b", "c", "d", "nowhere", "z"]
+    assert [n for n, one in found.items() if not isinstance(one, Exception)] == ["b", "c"]
+    for name in ("README.txt", "a.ecsv", "nowhere.fits", "z.fits"):
+        assert name in str(found[name.partition(".")[0]])
+    assert "other wavelengths" in str(found["d"])
+    assert stack.note().startswith("5 of 7 spectra cannot be used and are flagged bad_data: ")
+    assert len(stack.fingerprint) == 16
+    for name in "bcd":
+        (folder / f"{name}.ecsv").unlink()
+    with pytest.raises(ObservationError, match=r"None of 4 spectra can be used: .*README.txt"):
+        as_stack(folder, tmp_path / "out", medium="air", resolution=30000)
+
+
+def test_a_damaged_row_of_a_stack_harms_no_other(stack, tmp_path):
+    path = tmp_path / "damaged.h5"
+    with h5py.File(stack) as old, h5py.File(path, "w") as new:
+        new["wavelength"], new["name"] = old["wavelength"][:], old["name"][:]
+        new.attrs.update(old.attrs)
+        for name in ("flux", "uncertainty"):
+            new.create_dataset(name, data=old[name][:], chunks=(1, old[name].shape[1]), fletcher32=True)
+        at = new["flux"].id.get_chunk_info(1).byte_offset
+    with open(path, "r+b") as file:
+        file.seek(at + 40)
+        file.write(b"damage")
+    found = [one for _, one in SpectrumStack(path).observations(slice(0, 6))]
+    assert [isinstance(one, OSError) for one in found] == [False, True, False, False, False, False]
+    assert len(SpectrumStack(path).fingerprint) == 16
 
 
 def test_a_full_disk_leaves_no_half_part(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..deprecation import renamed_arguments, renamed_names
+from ..entry import public
 from ..errors import SamplingError
 from ..files import RunFolder, write_table
 from ..inference.config import SURVEY
@@ -34,6 +35,7 @@ class Calibration(NamedTuple):
     path: Path
 
 
+@public
 @renamed_arguments(sampling="pixels_per_fwhm", settings="config")
 def check_coverage(
     emulator,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..entry import public
 from ..errors import EmulatorError
 from ..labels.space import LabelSpace
 
@@ -66,6 +67,7 @@ class Emulator(eqx.Module):
             raise EmulatorError(f"The emulator covers {lo:.3f}–{hi:.3f} Å ({self.medium}); asked for {found}.")
         return wavelength
 
+    @public
     def __call__(self, labels, wavelength, *, extrapolate: bool = False) -> Float[Array, "*batch n_wave"]:
         """Continuum-normalised flux.
 

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..errors import EmulatorError
 from ..labels.space import LabelSpace
 from ..wavelengths.interpolation import four_points
 from ..wavelengths.uniform import log_uniform
 from .base import Emulator, from_link
 from .network import Layers, apply_layers, dense_layers
+from .strangers import check_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,18 @@ class ReductionConfig:
     steps: int = 3000
     epsilon: float = 0.003
     seed: int = 0
+
+    def __post_init__(self):
+        most = 100_000_000
+        check_counts(
+            "A reduction", self, n_wave=(4, most), n_train=(1, most), n_test=(0, most), components=(1, most), hidden=(1, 65_536),
+            steps=(0, most),
+        )  # fmt: skip
+        if not (0 < self.lo < self.hi < np.inf and 0 < self.epsilon < 1):
+            raise EmulatorError(
+                "A reduction: wavelengths must rise from above 0, and epsilon lie between 0 and 1; got "
+                f"{self.lo} to {self.hi} Å and {self.epsilon}."
+            )
 
     @property
     def wavelength(self) -> np.ndarray:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..entry import public
 from ..errors import EmulatorError
 from ..files import cache_directory, cache_folders, lock, written_whole
 from ..wavelengths.uniform import log_grid
@@ -28,6 +29,7 @@ def reduction_key(emulator: Emulator, config: ReductionConfig) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@public
 def reduce_emulator(
     emulator: Emulator,
     wavelength_range: tuple[float, float] | None = None,
@@ -110,16 +112,28 @@ def _evaluate(emulator, config, directory, progress):
     parts = []
     for start in starts:
         file = directory / f"{start:06d}.npy" if directory is not None else None
-        if file is not None and file.exists():
-            parts.append(np.load(file))
-            continue
         rows = scaled[start : start + CHUNK]
+        kept = _kept(file, (len(rows), config.n_wave))
+        if kept is not None:
+            parts.append(kept)
+            continue
         part = np.stack([np.asarray(evaluate(emulator, jnp.asarray(s), query)) for s in rows]).astype(np.float16)
         if file is not None:
             with written_whole(file, EmulatorError) as temporary:
                 np.save(temporary, part)
         parts.append(part)
     return scaled, np.concatenate(parts).astype(np.float32)
+
+
+def _kept(file, shape):
+    """A part that was kept, unless it is damaged."""
+    if file is None or not file.exists():
+        return None
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        part = np.load(file, mmap_mode="r", allow_pickle=False)
+        if part.shape == shape and part.dtype == np.float16:
+            return np.array(part)
+    return None
 
 
 def _fit(emulator, config, scaled, x, progress) -> ReducedEmulator:

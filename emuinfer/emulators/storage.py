@@ -10,12 +10,14 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from ..entry import public
 from ..errors import EmulatorError, suggestion
-from ..files import write_bytes
+from ..files import parse_json, refuse_more_than_memory, write_bytes
 from ..labels import data_files
 from ..labels.space import LabelSpace
 from ..labels.windows import WINDOWS, default_window, window_of_emulator
 from .base import Emulator
+from .strangers import check_card, hash_of
 
 FORMAT = "emuinfer-emulator"
 VERSION = 1
@@ -45,13 +47,10 @@ def named_leaves(emulator: Emulator) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+@public
 def emulator_hash(emulator: Emulator) -> str:
     """SHA-256 over the weights and the description of an emulator; 16 hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps(_describe(emulator), sort_keys=True).encode())
-    for name, array in sorted(named_leaves(emulator).items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    return hash_of(_describe(emulator), named_leaves(emulator))
 
 
 def _describe(emulator):
@@ -96,6 +95,7 @@ def save_emulator(emulator: Emulator, path, card: dict | None = None, **writing)
     return path.with_name(path.name + ".json")
 
 
+@public
 def half_precision(emulator: Emulator, smallest: int = 100_000) -> Emulator:
     """`emulator` with the arrays of `smallest` entries or more rounded to float16, which halves its file.
 
@@ -181,20 +181,21 @@ def load_card(name_or_path=None) -> dict:
     file = find_stem(name_or_path, card_only=True)
     file = file.with_name(file.name + ".json")
     try:
-        card = json.loads(file.read_text())
+        card = parse_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise EmulatorError(
             f"{file} is not a readable emulator card ({error}). Fetch or save the emulator again."
         ) from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise EmulatorError(f"{file} is not an emuinfer emulator card (its format is not '{FORMAT}').")
-    if card.get("format_version", 0) > VERSION:
+    if not isinstance(card.get("format_version"), int) or card["format_version"] > VERSION:
         raise EmulatorError(
-            f"{file} has card version {card['format_version']}; this emuinfer reads up to {VERSION}. Update emuinfer."
+            f"{file} has card version {card.get('format_version')}; this emuinfer reads up to {VERSION}. Update emuinfer."
         )
     return card
 
 
+@public
 def load_emulator(name_or_path=None) -> Emulator:
     """An emulator by a name of `list_emulators`, or one saved by `save_emulator` by path; without either, the first window's.
 
@@ -209,6 +210,7 @@ def load_emulator(name_or_path=None) -> Emulator:
     file = stem.with_name(stem.name + ".safetensors")
     if not file.exists():
         raise EmulatorError(f"The weights {file} are missing beside their card. Fetch or save the emulator again.")
+    refuse_more_than_memory(3 * file.stat().st_size, file, error=EmulatorError)
     blob = file.read_bytes()
     if hashlib.sha256(blob).hexdigest() != card.get("weights_sha256"):
         raise EmulatorError(
@@ -219,17 +221,24 @@ def load_emulator(name_or_path=None) -> Emulator:
     if kind not in KINDS:
         raise EmulatorError(f"{stem.name}.json names the unknown kind of emulator '{kind}'; known: {', '.join(KINDS)}.")
     try:
+        arrays = {name: _single(array) for name, array in load(blob).items()}
+        check_card(card, arrays, file)
         space = LabelSpace.from_json(card["labels"])
         make = lambda: class_of(kind).from_config(
             card["config"], space, tuple(card["wavelength_range"]), card["medium"]
         )
-        return _fill(eqx.filter_eval_shape(make), load(blob), file)
+        return _fill(eqx.filter_eval_shape(make), arrays, file)
     except EmulatorError:
         raise
     except Exception as error:
         raise EmulatorError(
             f"{file} cannot be read as a '{kind}' emulator ({type(error).__name__}: {error})."
         ) from error
+
+
+def _single(array):
+    """In single precision, if it was stored in half."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _fill(skeleton, tensors, file):
@@ -245,8 +254,6 @@ def _fill(skeleton, tensors, file):
         if name not in tensors:
             raise EmulatorError(f"{file} lacks the array {name}. It belongs to another card or version.")
         array = tensors.pop(name)
-        if array.dtype == np.float16:
-            array = array.astype(np.float32)
         if array.shape != leaf.shape or array.dtype != leaf.dtype:
             raise EmulatorError(
                 f"{file}: {name} has shape {array.shape} and type {array.dtype}, expected {leaf.shape}, {leaf.dtype}."

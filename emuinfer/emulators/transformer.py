@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..entry import public
 from ..errors import EmulatorError
 from ..labels.features import gp_features
 from ..labels.space import LabelSpace
 from .base import AtWavelengths, Emulator, from_link
 from .network import Layers, apply_layers, dense_layers
+from .strangers import check_counts
 from .wavelength_encoding import WavelengthQuery, interpolate, log_periods, prepare_query, shift_query
 
 
@@ -43,6 +45,29 @@ class TransformerConfig:
     branch_layers: int = 2
     branch_theta: bool = False
     epsilon: float = 0.003
+
+    def __post_init__(self):
+        check_counts(
+            "A TransformerPayne",
+            self,
+            width=(1, 16_384),
+            depth=(0, 256),
+            heads=(1, 1024),
+            tokens=(1, 4096),
+            label_hidden=(1, 65_536),
+            feedforward=(1, 64),
+            frequencies=(1, 65_536),
+            table_nodes=(0, 100_000_000),
+            rank=(0, 65_536),
+            branch_layers=(0, 64),
+        )
+        if self.width % self.heads:
+            raise EmulatorError(f"A TransformerPayne: width ({self.width}) must be a multiple of heads ({self.heads}).")
+        if not (0 < self.shortest_period < self.longest_period < np.inf and 0 < self.epsilon < 1):
+            raise EmulatorError(
+                "A TransformerPayne: periods must be positive, the shortest below the longest, and epsilon between 0 and 1; got "
+                f"{self.shortest_period}, {self.longest_period} and {self.epsilon}."
+            )
 
 
 def _dense(key, n_in, n_out, scale=1.0):
@@ -146,6 +171,7 @@ class TransformerPayne(Emulator):
 
     kind = "transformer"
 
+    @public
     def __init__(self, label_space: LabelSpace, wavelength_range, medium: str, config=None, *, key):
         c = config or TransformerConfig()
         if not c.depth and not c.rank:
@@ -244,6 +270,7 @@ class TransformerPayne(Emulator):
             out = out + features[1][:, 0] + features[2] @ apply_layers(self.branch, self.branch_inputs(scaled_labels))
         return out
 
+    @public
     def attention(self, labels, wavelength) -> list[np.ndarray]:
         """For each block, the share of each token in what each wavelength attends to, `(n_wave, heads, n_tokens)`.
 

@@ -22,13 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..entry import public
 from ..errors import EmulatorError
-from ..files import write_bytes
+from ..files import parse_json, write_bytes
 from ..labels.features import label_terms
 from ..labels.space import LabelSpace
 from ..wavelengths.pixels import PixelGrid
 from .base import Emulator
 from .storage import emulator_hash, find_stem, weight_folders
+from .strangers import check_medium_and_range
 
 FORMAT = "emuinfer-uncertainty"
 VERSION = 1
@@ -217,6 +219,7 @@ def save_uncertainty(uncertainty, stem, *, emulator: Emulator | None, card: dict
     return uncertainty_files(stem)[1]
 
 
+@public
 def load_uncertainty(name_or_path, *, emulator: Emulator | None = None) -> EmulatorUncertainty:
     """The uncertainty saved beside an emulator, found by the emulator's name or path.
 
@@ -234,10 +237,10 @@ def load_uncertainty(name_or_path, *, emulator: Emulator | None = None) -> Emula
 
 def _read_card(file) -> dict:
     try:
-        card = json.loads(file.read_text())
-    except ValueError as error:
+        card = parse_json(file.read_bytes())
+    except (OSError, ValueError) as error:
         raise EmulatorError(f"{file} is not readable ({error}). Fetch or save it again.") from error
-    if card.get("format") != FORMAT or card.get("format_version", 0) > VERSION:
+    if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("format_version", 0) > VERSION:
         raise EmulatorError(f"{file} is no card of an uncertainty up to version {VERSION}. Update emuinfer.")
     return card
 
@@ -256,12 +259,33 @@ def _read(file, card_file) -> tuple[EmulatorUncertainty, str | None]:
             k: card[k] for k in ("medium", "epsilon", "degrees_of_freedom", "factor_degrees_of_freedom")
         }
         space, grid = LabelSpace.from_json(card["labels"]), PixelGrid(**card["grid"])
+        _check(arrays, space, grid, numbers, file)
         uncertainty = EmulatorUncertainty(**{n: arrays[n] for n in ARRAYS}, label_space=space, grid=grid, **numbers)
         return uncertainty, card.get("emulator_hash")
-    except (KeyError, TypeError) as error:
+    except EmulatorError:
+        raise
+    except Exception as error:  # of what strangers write
         raise EmulatorError(f"{card_file} or {file.name} lacks {error}. Fetch or save them again.") from error
 
 
+@public
+def _check(arrays, space, grid, numbers, file):
+    """Raise `EmulatorError` where arrays and card do not fit together, or hold numbers that cannot be."""
+    shapes = {name: arrays[name].shape for name in ARRAYS}
+    terms = label_terms(space, np.zeros(len(space)), np).shape[-1]
+    wrong = [n for n in ("scale", "factor_scale", "stretch") if shapes[n] != (terms,)]
+    wrong += [] if shapes["diagonal"] == (grid.n,) else ["diagonal"]
+    wrong += [] if len(shapes["factors"]) == 2 and shapes["factors"][1] == grid.n else ["factors"]
+    wrong += [n for n in ARRAYS if not np.isfinite(arrays[n]).all()]
+    wrong += [n for n, v in numbers.items() if n != "medium" and not 0 < float(v) < np.inf]
+    if wrong:
+        raise EmulatorError(
+            f"{file}: {', '.join(dict.fromkeys(wrong))} do not fit the card or are not finite. Fetch or save it again."
+        )
+    check_medium_and_range(numbers["medium"], (grid.start, grid.start + grid.step * (grid.n - 1)), str(file))
+
+
+@public
 def shipped_uncertainty(emulator: Emulator) -> EmulatorUncertainty | None:
     """The uncertainty that was learned on this very emulator, among those of `weight_folders`; or None."""
     cards = [card for folder in weight_folders() for card in sorted(folder.glob("*-uncertainty.card.json"))]

@@ -1,7 +1,7 @@
 """Files written whole or not at all, files read with care, the cache folder, locks, and the cache of compiled programs."""
 
-from .cache import cache_directory, cache_folders, lock, shelter_libraries, use_compilation_cache
-from .hdf5 import written_hdf5
+from .cache import PATIENCE, cache_directory, cache_folders, lock, shelter_libraries, use_compilation_cache
+from .hdf5 import check_dataset, written_hdf5
 from .reading import parse_json, read_arrays, read_json, refuse_more_than_memory, size_text
 from .runs import Difference, RunFolder, differences
 from .writing import (
@@ -16,11 +16,13 @@ from .writing import (
 )
 
 __all__ = [
+    "PATIENCE",
     "Difference",
     "RunFolder",
     "cache_directory",
     "cache_folders",
     "cannot_write",
+    "check_dataset",
     "differences",
     "lock",
     "parse_json",

@@ -1,11 +1,15 @@
-"""HDF5 files: written whole or not at all, even on a full disk."""
+"""HDF5 files: written whole or not at all, even on a full disk; and what a dataset claims, compared with what there is of it."""
 
 import contextlib
 import io
+import math
 import os
 
 from ..errors import EmuinferError
+from .reading import DEFLATED, size_text
 from .writing import written_whole
+
+_FEWEST = 8  # bytes of the file for each chunk of a dataset, whatever it holds
 
 
 @contextlib.contextmanager
@@ -72,3 +76,32 @@ class _Patient(io.FileIO):
         except OSError as error:
             self.failure = self.failure or error
             return size
+
+
+def check_dataset(dataset, path, error: type[Exception] = EmuinferError, *, whole: bool = True) -> None:
+    """Raise `error` where a dataset claims more than the file at `path` stores of it, or is stored in another file.
+
+    HDF5 gives whatever size a header claims, and fills in what is not there. With `whole` all of it must be there, otherwise as
+    much as compression can explain.
+    """
+    remedy = "Restore the file from a copy, or ask for it again."
+    name = dataset.name
+    if dataset.file.filename != os.fspath(path) and not os.path.samefile(dataset.file.filename, path):
+        raise error(f"{path}: {name} is a link to another file, {dataset.file.filename}. Copy it into one file.")
+    if dataset.is_virtual or dataset.external:
+        raise error(f"{path}: {name} is stored in other files. Copy it into one file.")
+    claimed, stored = math.prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if not claimed:
+        return
+    if dataset.chunks is None or not whole:
+        stored *= 1 if whole else DEFLATED
+        there = claimed <= stored and dataset.id.get_storage_size() <= os.path.getsize(path)
+    else:
+        chunks = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks))
+        there = chunks * _FEWEST <= os.path.getsize(path) and dataset.id.get_num_chunks() == chunks
+        there = there and (bool(dataset.compression) or claimed <= stored)
+    if not there:
+        raise error(
+            f"{path} is damaged: {name} claims the shape {dataset.shape}, {size_text(claimed)}, and the file of "
+            f"{size_text(os.path.getsize(path))} has less of it. {remedy}"
+        )

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..deprecation import renamed_arguments
 from ..emulators import Emulator, emulator_hash, reduce_emulator, shipped_uncertainty
+from ..entry import public
 from ..errors import EmuinferError
 from ..likelihoods import SpectrumModel
 from .bounds import Bounds
@@ -20,6 +21,7 @@ from .instruments import Instrument, load_instrument
 from .observed import instrument_model, model_bounds
 
 
+@public
 def cramer_rao(model_or_emulator, labels, instrument=None, snr=None, **options) -> Bounds:
     """Cramér–Rao bounds for a star with these labels.
 
@@ -46,6 +48,7 @@ def cramer_rao(model_or_emulator, labels, instrument=None, snr=None, **options) 
     return forecast_bounds(model_or_emulator, labels, instrument, snr, **options)
 
 
+@public
 @renamed_arguments(uncertainty="emulator_error")
 def forecast_bounds(
     emulator,

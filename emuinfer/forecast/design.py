@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
+from ..entry import public
 from ..errors import EmuinferError
 from ..forward.continuum import default_terms
 from ..forward.operator import SpectrumOperator
@@ -72,6 +73,7 @@ class Design:
     notes: tuple[str, ...] = ()
 
 
+@public
 def optimal_design(
     emulator,
     labels,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..deprecation import renamed_arguments
+from ..entry import public
 from ..errors import EmuinferError
 from ..likelihoods.stellar import emulator_errors
 from ..wavelengths.doppler import rest_wavelength
@@ -44,6 +45,7 @@ class Forecast:
     **Raises:** `LabelError` on labels outside the domain, `EmuinferError` on bad arguments and where nothing is covered.
     """
 
+    @public
     def __init__(
         self,
         emulator,
@@ -119,11 +121,13 @@ class Forecast:
         ]
         return (*self.shared, *terms)
 
+    @public
     def fisher(self, snr_factor: float = 1.0) -> np.ndarray:
         """Information of data and priors, `(n, n)`, with every S/N multiplied by `snr_factor`."""
         return information([(*s.whitened(snr_factor), s.terms_sd) for s in self.spectra], self.prior)
 
     @renamed_arguments(uncertainty="emulator_error")
+    @public
     def bounds(self, snr_factor: float = 1.0, *, emulator_error="shipped") -> Bounds:
         """Cramér–Rao bounds, with every S/N multiplied by `snr_factor`.
 
@@ -144,6 +148,7 @@ class Forecast:
         units = {n: units.get(n, "") for n in self.names}
         return Bounds(self.names, values, fisher, covariance, units, emulator_covariance, notes)
 
+    @public
     def information(self, name: str, *, marginal: bool = True) -> list[np.ndarray]:
         """How much each pixel tells about one parameter: one array `(n_pix,)` per spectrum, in 1/unit².
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..deprecation import renamed_arguments
+from ..entry import public
 from ..errors import EmuinferError
 from ..forward.continuum import chebyshev_basis, default_terms
 from .derivatives import KERNELS, grid_derivatives, pixel_derivatives
@@ -43,6 +44,7 @@ class BoundsMap:
         return self.marginal[:, self.names.index(name)]
 
 
+@public
 def bounds_map(emulator, labels, exposures, *, batch: int = BATCH, **options) -> BoundsMap:
     """Cramér–Rao bounds of many stars seen by the same exposures, in one compiled program.
 
@@ -114,6 +116,7 @@ def teff_logg_grid(label_space, teff, logg, **others):
     return grid
 
 
+@public
 def map_teff_logg(emulator, teff, logg, exposures, *, others=None, **kwargs) -> tuple[BoundsMap, np.ndarray]:
     """`bounds_map` over a grid of Teff `(n_teff,)` and log g `(n_logg,)`; and where the grid's nodes are in it.
 
@@ -130,6 +133,7 @@ def map_teff_logg(emulator, teff, logg, exposures, *, others=None, **kwargs) -> 
 # Scans for one star
 
 
+@public
 @renamed_arguments(uncertainty="emulator_error")
 def against_snr(forecast: Forecast, factors, *, emulator_error=None) -> dict[str, np.ndarray]:
     """Bounds by name, `(n,)`, with every S/N of the forecast multiplied by `factors` `(n,)`; with an `emulator_error` (as
@@ -139,6 +143,7 @@ def against_snr(forecast: Forecast, factors, *, emulator_error=None) -> dict[str
     return {n: np.array([r[n] for r in rows]) for n in forecast.shared}
 
 
+@public
 @renamed_arguments(uncertainty="emulator_error")
 def snr_needed(
     forecast: Forecast, name: str, precision: float = 0.1, *, emulator_error=None, most: float = 1e5
@@ -169,6 +174,7 @@ def snr_needed(
     return float(np.exp(brentq(excess, low, high, xtol=1e-4)))
 
 
+@public
 def against_resolution(
     emulator, labels, resolutions, window, snr, *, snr_per="angstrom", pixels_per_fwhm=3.0, **options
 ):
@@ -200,6 +206,7 @@ class Windows:
         return c - 0.5 * self.width, c + 0.5 * self.width
 
 
+@public
 def best_window(forecast: Forecast, name: str, width: float, *, n: int = 80) -> Windows:
     """Bounds on `name` if only a window of `width` Å of the forecast's pixels were used, at `n` places.
 

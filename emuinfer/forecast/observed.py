@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from ..deprecation import renamed_arguments
 from ..emulators import reduce_emulator
+from ..entry import public
 from ..errors import EmuinferError
 from ..forward.operator import SpectrumOperator
 from ..labels import solar_labels, star_labels
@@ -23,6 +24,7 @@ from .star import read_star
 NO_JITTER = -10.0  # log10
 
 
+@public
 def model_bounds(
     model: SpectrumModel,
     labels,
@@ -152,6 +154,7 @@ def _with_model_variance(likelihood, values):
     return likelihood.with_model_variance(values)
 
 
+@public
 @renamed_arguments(sampling="pixels_per_fwhm")
 def instrument_model(
     emulator,

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from ..errors import GridError
+from ..files import refuse_more_than_memory
 from ..labels.check import first_problem, row_list
 from ..labels.space import LabelSpace
 from . import hdf5
@@ -110,6 +111,8 @@ class Grid:
         if lazy:
             self._hash = stored
             return self
+        needed = 3 * sum(4 * a.shape[0] * a.shape[1] for a in (self.flux, self.continuum) if a is not None)
+        refuse_more_than_memory(needed, path, "Load it with lazy=True.", GridError)
         self.flux = self.flux[:]
         self.continuum = None if self.continuum is None else self.continuum[:]
         if self.hash != stored:

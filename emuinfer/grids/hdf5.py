@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GridError
-from ..files import written_hdf5
+from ..files import check_dataset, written_hdf5
 from ..labels.space import LabelSpace
 
 FORMAT = "emuinfer-grid"
@@ -167,6 +167,8 @@ def _check_layout(path, file):
     missing += [name for name in ("label_space", "provenance", "content_hash") if name not in file.attrs]
     if missing:
         raise GridError(f"{path} is a damaged grid file: it lacks {', '.join(missing)}. Generate it again.")
+    for name in (*_REQUIRED, *(n for n in ("continuum", "continuum_wavelength") if n in file)):
+        check_dataset(file[name], path, GridError)
     names = tuple(str(name) for name in file["labels"].attrs["names"])
     space = LabelSpace.from_json(json.loads(file.attrs["label_space"]))
     if names != space.names:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EmuinferError, GridError
+from ..files import check_dataset, refuse_more_than_memory, size_text
 from . import hdf5
 from .import_fields import Raw, check_same_medium, in_angstrom, label_columns, pick
 
@@ -18,7 +19,7 @@ def _reading(path, kind):
         yield
     except EmuinferError:
         raise
-    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise GridError(f"{path} cannot be read as {kind}: {type(error).__name__}: {error}.") from error
 
 
@@ -50,6 +51,9 @@ def read_hdf5(path, medium, names, wavelength_unit) -> Raw:
             raise GridError(f"{path} is a grid of emuinfer already. Use it as it is.")
         datasets = {}
         file.visititems(lambda name, item: datasets.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        for dataset in datasets.values():
+            check_dataset(dataset, path, GridError, whole=False)
+        refuse_more_than_memory(2 * sum(d.size * d.dtype.itemsize for d in datasets.values()), path, error=GridError)
         tables = {name: d for name, d in datasets.items() if d.dtype.names}
         plain = {name: d for name, d in datasets.items() if not d.dtype.names}
         wave, flux = plain[pick("wavelength", plain, names)], pick("flux", plain, names)
@@ -108,6 +112,7 @@ def read_fits(path, medium, names, wavelength_unit) -> Raw:
     with _reading(path, "FITS"), warnings.catch_warnings(action="ignore"), fits.open(path, memmap=False) as hdus:
         for k, hdu in enumerate(hdus):
             check_same_medium(hdu.header, medium)
+            _check_size(path, hdu)
             if isinstance(hdu, fits.BinTableHDU) and hdu.data is not None:
                 for name, unit in zip(hdu.columns.names, hdu.columns.units):
                     columns[name], units[name] = hdu.data[name], unit
@@ -128,6 +133,18 @@ def read_fits(path, medium, names, wavelength_unit) -> Raw:
         None if continuum is None else _native(everything[continuum]),
         None if at is None else in_angstrom(np.ravel(_native(everything[at])), unit),
     )
+
+
+def _check_size(path, hdu):
+    """Raise `GridError` where an HDU claims more than the file or the memory holds: astropy would ask for the memory first."""
+    claimed, found = hdu.size, hdu.fileinfo()
+    there = path.stat().st_size
+    plain = path.suffix.lower() in (".fits", ".fit")  # nothing is known of what is compressed
+    if claimed < 0 or (plain and found is not None and found["datLoc"] + claimed > there):
+        raise GridError(
+            f"{path} is damaged: '{hdu.name}' claims {size_text(claimed)}, and the file has {size_text(there)}."
+        )
+    refuse_more_than_memory(3 * claimed, path, error=GridError)
 
 
 def _is_label(values, n):
@@ -151,7 +168,7 @@ def read_directory(path, medium, names, label_table, wavelength_unit) -> Raw:
             row = int(np.flatnonzero(np.ma.getmaskarray(values))[0])
             raise GridError(f"{table_path}: label '{name}' is missing in row {row} ({table[column][row]}). Fill it in.")
         labels[name] = np.asarray(values)
-    files = [path / str(name).strip() for name in table[column]]
+    files = [_inside(path, str(name).strip(), table_path) for name in table[column]]
     if not files:
         raise GridError(f"{table_path} lists no spectra.")
     missing = [file for file in files if not file.is_file()]
@@ -159,6 +176,20 @@ def read_directory(path, medium, names, label_table, wavelength_unit) -> Raw:
         raise GridError(f"{table_path} lists {len(missing)} files that do not exist, the first: {missing[0]}.")
     spectra = [_read_spectrum(file, medium, wavelength_unit) for file in files]
     return Raw([w for w, _ in spectra], [f for _, f in spectra], labels, [str(file) for file in files])
+
+
+def _inside(folder, name, table):
+    """The path of a file that a table of labels names; raises `GridError` where it is not in the folder."""
+    file = folder / name
+    try:
+        inside = name and file.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # names that no file can have, links in a circle
+        inside = False
+    if not inside:
+        raise GridError(
+            f"{table} names the file {name!r}, which does not lie in {folder}. Put the spectra into that folder."
+        )
+    return file
 
 
 def _find_table(path):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..entry import public
 from ..errors import LabelError, SamplingError
 from ..labels import sobol_design
 from ..likelihoods import Likelihood, SpectraLikelihood, SpectrumModel, Unconstrained
@@ -53,6 +54,7 @@ class Fit:
         return self.likelihood.with_emulators(self.model.full_on_grid())
 
     @classmethod
+    @public
     def screened(cls, model, *, seed=0, config=STAR) -> tuple["Fit", np.ndarray]:
         """The likeliest of points that fill the domain, and the `STARTS` best of them `(STARTS, dim)`."""
         density = Unconstrained(model)
@@ -71,6 +73,7 @@ class Fit:
         return cls(model, density, model.likelihood, best[0], config), best
 
     @classmethod
+    @public
     def given(cls, model, start: dict, *, config=STAR) -> "Fit":
         """At `start`, which must name every sampled parameter, with the model's errors and outlier weights there."""
         density = Unconstrained(model)
@@ -82,17 +85,20 @@ class Fit:
         z = density.unconstrain(values)[0].astype(np.float32)
         return cls(model, density, _settled(density, model.likelihood, z), z, config)
 
+    @public
     def optimised(self, starts) -> "Fit":
         """At the optimum from `starts` `(n, dim)`, the likeliest first."""
         z, likelihood = _optimum(self.density, self.likelihood, jnp.asarray(starts))
         return dataclasses.replace(self, z=np.asarray(z), likelihood=likelihood)
 
+    @public
     def localised(self, seed=0) -> "Fit":
         """With a surrogate of the full emulator from draws of the Laplace approximation, compressed, at its optimum."""
         normals = np.random.default_rng([seed, 3]).standard_normal((self.config.local, self.density.dim))
         points = _spread(self.density, self.likelihood, jnp.asarray(self.z), jnp.asarray(normals, jnp.float32))
         return self._around(self.z, points)
 
+    @public
     def localised_again(self, positions, seed=0) -> "Fit":
         """With a surrogate from draws `(chains, draws, dim)` of the posterior itself, which the Laplace approximation may
         miss; the covariance is that of the draws."""
@@ -119,12 +125,14 @@ class Fit:
             notes=notes,
         )
 
+    @public
     def constrained(self, positions) -> dict[str, np.ndarray]:
         """Parameters at `positions` `(…, dim)`, each `(n,)` float64 with the leading axes as one."""
         flat = jnp.asarray(positions.reshape(-1, positions.shape[-1]), jnp.float32)
         return {k: np.asarray(v, np.float64) for k, v in _constrain_rows(self.density, flat).items()}
 
 
+@public
 def find_optimum(
     model: SpectrumModel,
     *,

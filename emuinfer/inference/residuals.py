@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..entry import public
 from .goodness import SIMULATED, Goodness, judge, together
 
 NARROW = 2.0  # km/s, the most broadening of the template for a second star
@@ -34,6 +35,7 @@ class Residuals(NamedTuple):
     gain: jax.Array  # scalar, twice the log likelihood gained by the lines over none
 
 
+@public
 def residuals_of(likelihood, values: dict) -> Residuals:
     """Of a `PixelLikelihood` at `values` of all its parameters."""
     noise, forward = likelihood.noise, likelihood.forward

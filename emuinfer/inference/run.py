@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from ..entry import public
 from ..files import use_compilation_cache
 from ..likelihoods import SpectrumModel, log_posterior
 from ..posteriors import import_arviz
@@ -14,6 +15,7 @@ from .record import posterior_of
 from .verify import importance_check
 
 
+@public
 def sample(
     model: SpectrumModel,
     *,

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from ..entry import public
 from ..likelihoods import Likelihood
 from ..posteriors.pareto import pareto_smoothed_weights, verify_flag
 
@@ -23,6 +24,7 @@ class ImportanceCheck:
     message: str
 
 
+@public
 def importance_check(
     full: Likelihood, sampled: Likelihood, values: dict, *, n: int = 200, seed: int = 0, progress: bool = True
 ) -> ImportanceCheck:

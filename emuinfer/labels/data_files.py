@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 
 from ..errors import EmulatorError
-from ..files import cache_directory, lock
+from ..files import cache_directory, cache_folders, lock
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SHIPPED = tuple(DATA / folder for folder in ("weights", "lines", "line_errors"))
@@ -86,9 +86,10 @@ def _fetched(name, sha256, url, owner) -> Path:
     )
     import pooch
 
-    path = fetched_folder() / name
-    if path.is_file() and pooch.file_hash(path) == sha256:
-        return path
+    for folder in cache_folders():
+        path = folder / "weights" / name
+        if path.is_file() and pooch.file_hash(path) == sha256:
+            return path
     if not url:
         raise EmulatorError(
             f"The file {name} of {owner} is not in this installation, and no URL is known for it. Give that of its folder "

@@ -41,13 +41,21 @@ class LabelSpace:
                 f"A label space needs one name, lower bound, upper bound and unit per label; got {len(self.names)} names, "
                 f"{len(self.lower)} lower bounds, {len(self.upper)} upper bounds and {len(self.units)} units."
             )
+        if not self.names or not all(isinstance(name, str) for name in (*self.names, *self.units)):
+            raise LabelError(
+                f"Names and units of labels must be texts, at least one; got {list(self.names)}, {list(units)}."
+            )
         if len(set(self.names)) != len(self.names):
             raise LabelError(f"Label names must differ from each other; got {list(self.names)}.")
         for name, lo, hi in zip(self.names, self.lower, self.upper):
-            if not lo < hi:
-                raise LabelError(f"The lower bound of label '{name}' ({lo}) must be below its upper bound ({hi}).")
-        for c, _ in constraints:
+            if not lo < hi or not np.isfinite((lo, hi)).all():
+                raise LabelError(
+                    f"The lower bound of label '{name}' ({lo}) must be below its upper bound ({hi}), both finite."
+                )
+        for c, b in constraints:
             self.require_names([n for n, _ in c])
+            if not (np.isfinite(b) and np.isfinite([x for _, x in c]).all()):
+                raise LabelError(f"The constraint {dict(c)} <= {b} of a label space must have finite numbers.")
 
     def __len__(self):
         return len(self.names)
@@ -178,7 +186,9 @@ class LabelSpace:
     def from_json(cls, data: dict) -> "LabelSpace":
         try:
             return cls(data["names"], data["lower"], data["upper"], data["units"], tuple(data["constraints"]))
-        except (KeyError, TypeError) as error:
+        except LabelError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise LabelError(f"Not a description of a label space: {error!r}.") from error
 
 

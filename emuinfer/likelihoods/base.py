@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..entry import public
 from ..labels import LabelSpace
 from ..observations.velocity_peaks import VelocityPeaks
 from .forward_model import scaled_labels
@@ -124,6 +125,7 @@ class SpectrumModel(abc.ABC):
         """Sampled parameters, labels first."""
         return tuple(n for n in self.all_priors if n not in self.fixed)
 
+    @public
     def complete(self, values: dict) -> dict:
         """`values` of the sampled parameters with the fixed ones added."""
         return {**{k: jnp.float32(v) for k, v in self.fixed.items()}, **values}

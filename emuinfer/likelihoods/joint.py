@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..constants import RV_RANGE
+from ..entry import public
 from ..errors import LabelError, ObservationError
 from ..observations.velocity_peaks import common_peaks
 from ..wavelengths.doppler import rest_wavelength
@@ -112,6 +113,7 @@ class JointModel(SpectrumModel):
 
     likelihood: JointLikelihood
 
+    @public
     def __init__(self, arms, *, priors=None):
         self.arms = self.spectra = tuple(arms)
         _check_arms(self.arms)
@@ -197,6 +199,7 @@ class JointModel(SpectrumModel):
         }
         return {**dict(zip(self.label_space.names, self.label_space.units)), **nuisance}
 
+    @public
     def full_on_grid(self) -> tuple:
         """The full emulator on each arm's grid."""
         return tuple(arm.full_on_grid()[0] for arm in self.arms)

@@ -7,6 +7,7 @@ import numpy as np
 from ..constants import FWHM_PER_SIGMA, RV_RANGE, SPEED_OF_LIGHT
 from ..deprecation import warn_old
 from ..emulators import EmulatorUncertainty, ReducedEmulator, reduce_emulator, shipped_uncertainty
+from ..entry import public
 from ..errors import EmulatorError, LabelError, ObservationError
 from ..forward.continuum import Continuum, log_likelihood_constant
 from ..forward.lsf import cut_resolution, resolving_power
@@ -86,6 +87,7 @@ class StellarModel(SpectrumModel):
 
     likelihood: PixelLikelihood
 
+    @public
     def __init__(
         self,
         emulator,
@@ -169,6 +171,7 @@ class StellarModel(SpectrumModel):
         """The observation, and wavelengths and flux of a spectrum from the middle of the domain, in the same medium."""
         return self._in_medium(), self.reduced.config.wavelength, self.template()
 
+    @public
     def template(self) -> np.ndarray:
         """Normalised flux on the reduced emulator's grid of a spectrum with strong and weak lines, for cross-correlations."""
         scaled = jnp.asarray(self.label_space.scale(_template_labels(self.label_space)), jnp.float32)
@@ -257,6 +260,7 @@ class StellarModel(SpectrumModel):
         """Values of a nuisance parameter that a search may start from; 1, 2 or 4 of them."""
         return (self.rv_guess,) if name == "rv" else GUESSES[name]
 
+    @public
     def full_on_grid(self) -> tuple:
         """The full emulator, to be evaluated on the reduced one's grid; a tuple of one."""
         if isinstance(self.full, ReducedEmulator):

@@ -1,11 +1,13 @@
 """`fit_many`: posteriors of thousands to millions of stars observed with one instrument."""
 
 import os
+import sys
 from pathlib import Path
 
 from ..constants import RV_RANGE
 from ..deprecation import renamed_arguments
 from ..emulators import ReducedEmulator, load_emulator, reduce_emulator
+from ..entry import public
 from ..errors import SamplingError
 from ..files import use_compilation_cache
 from ..inference import SURVEY, SamplingConfig
@@ -15,6 +17,7 @@ from .files import Folder
 from .workers import run_on_cluster, run_processes
 
 
+@public
 @renamed_arguments(settings="config")
 def fit_many(
     emulator,
@@ -50,7 +53,8 @@ def fit_many(
 
     - `emulator`: an `Emulator`, or the name or path of one.
     - `spectra`: path of an HDF5 stack (`SpectrumStack`); or a folder, a list of files (`Observation.read`) or a list of
-      `Observation`s, all with the same wavelengths.
+      `Observation`s, all with the same wavelengths. A file that cannot be read, and a spectrum with other wavelengths than
+      most, gets a row with the flag `bad_data` and the reason in `problem`.
     - `output`: folder of the results (`survey/files.py`).
     - `resolution`, `medium`: where the file does not say.
     - `config`: numbers of draws, chains and so on (`SamplingConfig`).
@@ -79,6 +83,8 @@ def fit_many(
     output = Path(output)
     spectra = as_stack(spectra, output, medium=medium, resolution=resolution)
     stack = SpectrumStack(spectra, medium=medium, resolution=resolution)
+    if progress and stack.errors:
+        print(stack.note(), file=sys.stderr, flush=True)
     named = emulator if isinstance(emulator, str | os.PathLike) else None
     emulator = load_emulator(emulator) if named is not None else emulator
     parts = _count(workers, worker, cluster)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import __version__
 from ..emulators import emulator_hash, list_emulators, load_emulator
+from ..entry import public
 from ..errors import SamplingError
 from ..inference import SamplingConfig
 from ..likelihoods.priors import described_prior
@@ -87,6 +88,7 @@ def default_batch(config: SamplingConfig, stars: int, workers: int = 1) -> int:
     return int(max(1, min(most, -(-stars // max(workers, 1)), memory / (4 * floats))))
 
 
+@public
 def do_share(place: Place, run: Run, worker: tuple[int, int]) -> None:
     """The batches of worker `(k, n)`, in a process of its own."""
     emulator = load_emulator(place.emulator)
@@ -118,8 +120,8 @@ def do_batches(emulator, stack, folder, run: Run, worker, progress: bool) -> Non
         for number in mine:
             rows = slice(number * run.batch, min((number + 1) * run.batch, len(stack)))
             clock = time.perf_counter()
-            names, *arrays = stack.read(rows)
-            results = survey.fit([_observe(stack, *one) for one in zip(names, *arrays)], number, run.batch)
+            names, stars = zip(*stack.observations(rows))
+            results = survey.fit(list(stars), number, run.batch)
             results["row"], results["name"] = np.arange(rows.start, rows.stop), np.array(names)
             results["parameters"] = np.array(survey.density.names)
             results["units"] = np.array([survey.model.units[n] for n in survey.density.names])
@@ -128,13 +130,6 @@ def do_batches(emulator, stack, folder, run: Run, worker, progress: bool) -> Non
                 folder.save_draws(number, _draws(survey, results))
             folder.save(number, results)
             bar.update(run.batch)
-
-
-def _observe(stack, name, flux, uncertainty, mask):
-    try:
-        return stack.observation(name, flux, uncertainty, mask)
-    except Exception as error:  # whatever is wrong with one star must not stop the others
-        return error
 
 
 def _draws(survey, results):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..entry import public
 from ..errors import EmuinferError, suggestion
 
 
@@ -19,6 +20,7 @@ class LTEBackend:
     on a GPU use as many as memory allows (about 25 MB each), on a CPU a few.
     """
 
+    @public
     def __init__(self, batch: int = 1, **options):
         import equinox as eqx
         import jax
@@ -37,6 +39,7 @@ class LTEBackend:
     def __reduce__(self):
         return _rebuild, (self.options,)
 
+    @public
     def __call__(self, labels):
         labels = np.asarray(self.labels.to_array(labels), dtype=np.float32).reshape(-1, len(self.labels))
         flux = np.empty((len(labels), len(self.wavelength)), np.float32)

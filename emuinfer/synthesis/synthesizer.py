@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..constants import LN_10
+from ..entry import public
 from ..errors import EmuinferError, suggestion
 from ..labels.space import LabelSpace
 from ..wavelengths.interpolation import lagrange_weights
@@ -52,6 +53,7 @@ class LTESynthesizer(eqx.Module):
     labels: LabelSpace = eqx.field(static=True)
     temperature_structure: str = eqx.field(static=True)
 
+    @public
     def __init__(self, labels: LabelSpace | None = None, wavelength=None, temperature_structure="c3k",
                  line_list: LineList | None = None, n_depth: int = 56,
                  solar_composition="mixed", stark: bool = False, window=None, medium=None):  # fmt: skip
@@ -126,6 +128,7 @@ class LTESynthesizer(eqx.Module):
         return line_opacity(self.constants, t, ln_population.reshape(len(t), -1), perturbers,
                             atmosphere["electron_density"], jnp.log(atmosphere["alpha_5000"]), vmic, self.line_wavelength)  # fmt: skip
 
+    @public
     def __call__(self, labels) -> tuple[Float[Array, " n_wave"], Float[Array, " n_wave"]]:
         labels = self.labels.to_array(labels, jnp).astype(jnp.float32)
         layers = self.atmosphere(labels)

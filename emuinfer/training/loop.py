@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..entry import public
 from ..errors import TrainingError
 from .batches import BatchSource
 from .checkpoint import RunFolder, describe_weights, save_weights
@@ -38,6 +39,7 @@ class Best(eqx.Module):
         return Best(self.params, self.figure, self.since + 1)
 
 
+@public
 def train_network(
     model,
     loss,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...entry import public
 from ...errors import TrainingError
 from ...grids.split import split_rows
 from ...labels.features import monomial_values
@@ -21,6 +22,7 @@ from ..network import apply_layers
 RIDGES = 10.0 ** np.arange(-6, 3.5, 0.5)
 
 
+@public
 def fit_polynomial(
     label_space, labels, flux, wavelength, *, medium, degree=2, saturating=False, epsilon=0.003, seed=0
 ) -> PixelPolynomial:
@@ -60,6 +62,7 @@ def leading_components(x, most: int):
     return mean, basis[there], coefficients[:, there]
 
 
+@public
 def fit_mlp(
     label_space,
     labels,
@@ -100,6 +103,7 @@ def fit_mlp(
     return replace_leaves(emulator, layers=layers)
 
 
+@public
 def fit_logit_pca(
     label_space,
     labels,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ...entry import public
 from ...errors import TrainingError
 from ...labels.check import require_same_labels
 from ...labels.design import sobol_design
@@ -75,6 +76,7 @@ def _gather(flux: Float[Array, "ring n_wave"], rows: Int[Array, " n"], pixels: I
     return flux[rows[:, None], pixels]
 
 
+@public
 def pretrain(emulator, synthesizer, wavelength, *, config, ring=2048, renew=4, chunk=16, held_out=None, directory=None,
              resume=True, progress=True):  # fmt: skip
     """Train `emulator` on endless spectra of `synthesizer`, and return it with averaged weights.
@@ -97,6 +99,7 @@ def pretrain(emulator, synthesizer, wavelength, *, config, ring=2048, renew=4, c
     )  # fmt: skip
 
 
+@public
 def pretrain_on_window(
     window=None,
     init=None,

@@ -6,6 +6,7 @@ Any `Emulator` will do. A slow one is called once: `predict` it and hand the res
 import numpy as np
 
 from ...constants import FWHM_PER_SIGMA
+from ...entry import public
 from ...errors import TrainingError
 from ...files import read_arrays, write_arrays
 from ..components import principal_components
@@ -14,6 +15,7 @@ from ..components import principal_components
 REGIONS = {"teff": (5000.0, 6000.0), "fe_h": (-2.0, -1.0), "logg": (2.0, 3.5)}
 
 
+@public
 def predict(emulator, labels, wavelength) -> np.ndarray:
     """Flux `(n, n_wave)` of `emulator` at labels `(n, n_labels)`, float32. Labels may lie outside the domain."""
     return np.asarray(emulator(np.asarray(labels), wavelength, extrapolate=True))

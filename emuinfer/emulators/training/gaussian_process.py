@@ -6,6 +6,7 @@ Everything is float64 NumPy and SciPy; the likelihoods and their gradients are i
 import jax.numpy as jnp
 import numpy as np
 
+from ...entry import public
 from ...labels.features import gp_features
 from ...wavelengths.pixels import PixelGrid
 from ..base import to_link
@@ -17,6 +18,7 @@ from .gp_likelihood import fit_difference, fit_lengths, kernel_matrix
 GROUPS = (6,)
 
 
+@public
 def fit_logit_gp(
     label_space,
     labels,

@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import __version__
 from ...constants import FWHM_PER_SIGMA
+from ...entry import public
 from ...grids.grid import Grid
 from ...grids.split import split_rows
 from ..base import Emulator
@@ -18,6 +19,7 @@ from .start import starting_emulator
 from .train import train
 
 
+@public
 def train_on_grid(
     grid: Grid | str | Path,
     init: Emulator | str | Path | None = None,

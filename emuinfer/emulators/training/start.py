@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ...entry import public
 from ...errors import TrainingError
 from ...labels.design import sobol_design
 from ...labels.features import gp_features
@@ -109,6 +110,7 @@ def starting_emulator(init, grid, rows, sizes: dict, seed: int, directory=None, 
     return emulator, parent
 
 
+@public
 def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, *, steps=4000, seed=0, progress=True):
     """Set the bilinear part of `emulator` from principal components of spectra, and silence its blocks' head.
 
@@ -131,6 +133,7 @@ def start_from_components(emulator: TransformerPayne, labels, flux, wavelength, 
     return _with_components(emulator, mean, basis, layers)
 
 
+@public
 def start_from_teacher(emulator: TransformerPayne, teacher: LogitGP, *, n=65536, steps=8000, seed=0, progress=True):
     """As `start_from_components`, with components and their coefficients from `teacher` at `n` labels that fill the domain.
 

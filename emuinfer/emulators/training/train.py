@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ...entry import public
 from ...errors import TrainingError
 from ...training.batches import BatchSource, Replay
 from ...training.loop import train_network
@@ -64,6 +65,7 @@ def validate(emulator, query, scaled, flux, max_spectra: int = 64) -> dict:
     }
 
 
+@public
 def train(
     emulator,
     labels,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...constants import FWHM_PER_SIGMA
+from ...entry import public
 from ...errors import TrainingError
 from ...files import read_arrays, write_arrays
 from ...labels.features import label_terms
@@ -58,6 +59,7 @@ def cross_validated_flux(fit, labels, flux, wavelength, *, folds=8, seed=5, path
 # Fit
 
 
+@public
 def fit_uncertainty(
     label_space, labels, residuals, flux, wavelength, *, rank=20, medium="air", epsilon=0.003, folds=4, seed=0
 ) -> EmulatorUncertainty:
