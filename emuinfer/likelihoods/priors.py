@@ -38,6 +38,9 @@ def jitter_prior(scale: float):
             jitter = 10.0**value / scale
             return 0.5 * np.log(2 / np.pi) - 0.5 * jitter**2 + jnp.log(jitter) + np.log(np.log(10.0))
 
+        def __reduce__(self):  # pickle does not find classes made in functions
+            return jitter_prior, (scale,)
+
         # Moments of log10 |N(0, scale²)|, from those of the log of a chi-square variable with one degree of freedom.
         mean = np.log10(scale) - 0.5 * (np.euler_gamma + np.log(2)) / np.log(10)
         variance = np.pi**2 / 8 / np.log(10) ** 2

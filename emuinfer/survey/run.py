@@ -81,10 +81,7 @@ def fit_many(
         "degrees_of_freedom": degrees_of_freedom,
     }
     output = Path(output)
-    spectra = as_stack(spectra, output, medium=medium, resolution=resolution)
-    stack = SpectrumStack(spectra, medium=medium, resolution=resolution)
-    if progress and stack.errors:
-        print(stack.note(), file=sys.stderr, flush=True)
+    spectra, stack = _stacked(spectra, output, medium, resolution, progress)
     named = emulator if isinstance(emulator, str | os.PathLike) else None
     emulator = load_emulator(emulator) if named is not None else emulator
     parts = _count(workers, worker, cluster)
@@ -101,6 +98,15 @@ def fit_many(
     if not all(folder.done(i) for i in numbers):
         return None
     return share.finish(folder, numbers, stack.medium, stack.frame)
+
+
+def _stacked(spectra, output, medium, resolution, progress):
+    """The path of the stack and the stack, with a note on what is not in it."""
+    path = as_stack(spectra, output, medium=medium, resolution=resolution)
+    stack = SpectrumStack(path, medium=medium, resolution=resolution)
+    if progress and stack.errors:
+        print(stack.note(), file=sys.stderr, flush=True)
+    return path, stack
 
 
 def _hand_out(emulator, place, run, folder, numbers, workers, cluster, progress):
