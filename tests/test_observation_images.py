@@ -9,6 +9,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from fits_images import AXIS, FLUX, LINEAR, SIGMA, N, header_of, image, read, refused
 
+from emuinfer.errors import ObservationError
 from emuinfer.observations import Observation
 from emuinfer.observations.readers.spectral_axis import spectral_axis
 
@@ -242,6 +243,17 @@ def test_compressed_files(tmp_path):
     with gzip.open(tmp_path / "b.fits.gz", "wb") as file:
         file.write(path.read_bytes())
     np.testing.assert_allclose(Observation.read(tmp_path / "b.fits.gz", medium="air").flux, FLUX, rtol=1e-6)
+
+
+def test_damaged_headers(tmp_path):
+    path = tmp_path / "a.fits"
+    fits.PrimaryHDU(FLUX, header_of(SPARE="x", **LINEAR)).writeto(path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"SPARE   = 'x", b"SPARE   = x'"))  # no value at all
+    np.testing.assert_allclose(Observation.read(path, medium="air", snr=50).wavelength, AXIS)
+    path.write_bytes(content.replace(b"NAXIS   =                    1", b"NAXIS   =         999999999999"))
+    with pytest.raises(ObservationError, match="NAXIS"):
+        Observation.read(path, medium="air", snr=50)
 
 
 def test_the_spectral_axis_need_not_be_the_first(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from astropy.io import fits
 from fits_images import AXIS, FLUX, LINEAR, SIGMA, N, header_of, image, read, refused
 
+from emuinfer.errors import ObservationError
 from emuinfer.observations.readers.iraf import multispec
 
 
@@ -89,6 +90,12 @@ def test_multispec_files(tmp_path):
     array = image(data[:1], kind=fits.PrimaryHDU, **multispec_header(f"1 1 2 0 0 {N} 0. 1. 2. 1. 0. 5 2 1. 2."))
     refused(tmp_path, array, words=["pixel array"])
     refused(tmp_path, image(data, kind=fits.PrimaryHDU, **multispec_header(*SPECS[:3])), words=["spec4 is missing"])
+
+
+@pytest.mark.parametrize("terms", ["-3 1. 400.", "0 1. 400.", "4 1. 1.", "4 1. 400. 5240."])
+def test_functions_that_are_none(terms):
+    with pytest.raises(ObservationError, match="spec1"):
+        multispec(header_of(**multispec_header(f"1 1 2 0 0 {N} 0. 1. 2. 1. 0. 1 {terms}")), N, 1)
 
 
 BANDIDS = {

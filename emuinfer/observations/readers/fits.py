@@ -1,10 +1,11 @@
 """Spectra in FITS files: products of archives that are known, tables, images, what specutils knows. Host only."""
 
 import contextlib
+import re
 import warnings
 
 from ...errors import ObservationError
-from .choices import NEEDS, Choices, number_or_name
+from .choices import NEEDS, Choices, number_or_name, open_file
 from .images import read_image
 from .products import PRODUCTS, arms_of
 from .spectral_axis import refuse_pixel_numbers
@@ -48,6 +49,10 @@ def _opened(path):
     """The open file, without cards and extensions that cannot be parsed: the spectrum may be in the others."""
     from astropy.io import fits
 
+    with open_file(path) as file:
+        axes = re.search(rb"NAXIS   = *(\d+)", file.read(2880))
+    if axes and int(axes[1]) > 999:  # the most that FITS knows; astropy would count them all
+        raise ObservationError(f"This FITS file is damaged: NAXIS = {int(axes[1])}.")
     with fits.open(path, memmap=False) as hdus:
         try:
             len(hdus)  # reads the headers of all

@@ -85,6 +85,10 @@ def _functions(k: int, words, p):
                 "Make the wavelengths linear first (dispcor in IRAF), or write a table of wavelength and flux."
             )
         count, low, high, *words = words
+        if not (count >= 1 and high > low):
+            raise ObservationError(
+                f"spec{k} of WAT2_nnn has a dispersion function of {count:g} terms from {low:g} to {high:g}."
+            )
         used = int(count) + {CUBIC_SPLINE: 3, LINEAR_SPLINE: 1}.get(int(kind), 0)
         coefficients, words = np.array(words[:used]), words[used:]
         if len(coefficients) < used:
