@@ -14,9 +14,12 @@ from .tables import read_tables
 
 
 def read_arms(path) -> list[str]:
-    """The arms that `read` knows in a file; empty if it is no file of several arms."""
-    with warnings.catch_warnings(action="ignore"), _opened(path) as hdus:
-        return arms_of(hdus)
+    """The arms that `read` knows in a file; empty if it is no file of several arms, or none that can be read."""
+    try:
+        with warnings.catch_warnings(action="ignore"), _opened(path) as hdus:
+            return arms_of(hdus)
+    except Exception:  # no FITS file, or a damaged one: `read` says so
+        return []
 
 
 def read_fits(path, choices: Choices) -> dict:

@@ -78,7 +78,7 @@ def read(
             fields = read_text_product(path, choices) or read_text(path, choices)
     except ObservationError as error:
         raise ObservationError(f"{path}: {error}") from error
-    except (OSError, EOFError, TypeError, KeyError, IndexError, ValueError) as error:
+    except Exception as error:  # of damaged files astropy raises anything
         raise ObservationError(
             f"{path} cannot be read as a spectrum: {type(error).__name__}: {error}. {NEEDS}"
         ) from error

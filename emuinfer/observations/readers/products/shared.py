@@ -24,14 +24,17 @@ def chosen_arm(choices: Choices, known, what: str) -> str:
 
 
 def chosen_hdu(hdus, choices: Choices):
-    """The HDU that `choices.hdu`, a number or a name, names; None where it is not given."""
+    """The table that `choices.hdu`, a number or a name, names; None where it is not given."""
     if choices.hdu is None:
         return None
+    listed = ", ".join(f"{i}: {h.name or 'no name'}" for i, h in enumerate(hdus))
     try:
-        return hdus[number_or_name(choices.hdu)]
+        hdu = hdus[number_or_name(choices.hdu)]
     except (KeyError, IndexError) as error:
-        listed = ", ".join(f"{i}: {h.name or 'no name'}" for i, h in enumerate(hdus))
         raise ObservationError(f"There is no HDU {choices.hdu!r}. The HDUs are {listed}.") from error
+    if not columns_of(hdu):
+        raise ObservationError(f"HDU {choices.hdu!r} is no table. The HDUs are {listed}.")
+    return hdu
 
 
 def published_resolution(instrument: str, wavelength):
