@@ -106,6 +106,14 @@ def test_masks(tmp_path):
         np.testing.assert_array_equal(~same(read(tmp_path, joined(",", rows, head), **options)).good, bad)
 
 
+def test_arms_of_a_text_are_its_spectrum(tmp_path):
+    read(tmp_path, joined())
+    (only,) = Observation.read_arms(tmp_path / "a.txt", medium="air")
+    same(only)
+    with pytest.raises(ObservationError, match="no file"):
+        Observation.read_arms(tmp_path / "b.txt")
+
+
 def test_facts_in_comments(tmp_path):
     head = "# medium: vacuum\n# SPEC_RES = 47000\n# OBJECT: HD 1\n# resolution of the eye: 1\n"
     obs = same(read(tmp_path, joined(head=head), medium=None))

@@ -9,28 +9,11 @@ import numpy as np
 from ...errors import ObservationError
 from .choices import NEEDS, Choices, open_file
 from .columns import FLUX, UNCERTAINTY, from_table, is_wavelength
-from .units import parse_unit
+from .units import parse_unit, words
 
 COMMENT = ("#", "!", "%", "//")
 SEPARATORS = ("\t", ";", ",", "|", "&", None)  # None: blanks
-MISSING = {
-    "",
-    "nan",
-    "indef",
-    "null",
-    "none",
-    "na",
-    "n/a",
-    "-",
-    "--",
-    "---",
-    "inf",
-    "-inf",
-    "+inf",
-    "...",
-    "undef",
-    "masked",
-}
+MISSING = {"", *words("indef null none na n/a - -- --- ... undef masked")}
 TRUTH = {"true": 1.0, "false": 0.0}
 FACTS = {"MEDIUM", "AIRORVAC", "VACUUM", "SPEC_RES", "RESOLUTION", "RESOLVE", "SNR", "OBJECT"}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdDqQ][+-]?\d+)?$")
