@@ -9,7 +9,7 @@ from ..deprecation import renamed_arguments
 from ..emulators import reduce_emulator
 from ..entry import public
 from ..errors import EmuinferError
-from ..forward.operator import SpectrumOperator
+from ..forward.operator import SpectrumOperator, usable_range
 from ..labels import solar_labels, star_labels
 from ..likelihoods import JointModel, Noise, PixelLikelihood, SpectrumModel, StellarModel
 from ..observations import Observation
@@ -17,7 +17,7 @@ from ..wavelengths.doppler import rest_wavelength
 from .bounds import Bounds
 from .derivatives import KERNELS, grid_derivatives, pixel_derivatives_jit
 from .fisher import covariance_of, information, prior_information, step_sizes
-from .instruments import Arm
+from .instruments import FEWEST, Arm
 from .parameters import BROADENING_KMS
 from .star import read_star
 
@@ -76,7 +76,8 @@ def model_bounds(
     arms: list = []
     found: dict[str, float] = {}
     for k, (spectrum, own) in enumerate(parts, start=1):
-        shared, terms, used = _arm(spectrum, own, free, k, coefficients[k - 1])
+        usable = _usable(model.spectra[k - 1], own)
+        shared, terms, used = _arm(spectrum, own, free, k, coefficients[k - 1], usable)
         arms.append((shared, terms, np.asarray(spectrum.continuum.sd, float)))
         found |= {f"continuum{f'_{k}' * several}[{i}]": float(c) for i, c in enumerate(used)}
     names = (*free, *found)
@@ -108,10 +109,27 @@ def _values(model, star, given) -> dict[str, float]:
     return values
 
 
-def _arm(spectrum: PixelLikelihood, values, free, k, coefficients):
+def _usable(arm: StellarModel, values) -> np.ndarray:
+    """The pixels of a spectrum that the emulator determines at the velocity of `values`, `(n_pix,)` bool.
+
+    Raises `EmuinferError` where too few are left.
+    """
+    lo, hi = usable_range(arm.reduced.config.wavelength, (values["rv"],) * 2, arm.reach, arm.full.medium)
+    inside = (arm.wavelength >= lo) & (arm.wavelength <= hi)
+    if inside.sum() < FEWEST:
+        raise EmuinferError(
+            f"rv = {values['rv']:g} km/s leaves {inside.sum()} of the {len(inside)} pixels, which were chosen for a star at "
+            f"{arm.rv_guess:.0f} km/s. Make the model with rv_range about the star's velocity."
+        )
+    return inside
+
+
+def _arm(spectrum: PixelLikelihood, values, free, k, coefficients, usable=None):
     """Of the k-th spectrum, the whitened derivatives by the parameters of `free` `(n_free, n_pix)` and by the coefficients
-    of the continuum `(n_terms, n_pix)`, and the coefficients."""
+    of the continuum `(n_terms, n_pix)`, and the coefficients. `usable` `(n_pix,)`: pixels that count, by default all."""
     forward, continuum, noise = spectrum.forward.grid, spectrum.continuum, spectrum.noise
+    if usable is not None:  # at another velocity than the model's own the emulator covers other pixels
+        noise = noise.with_weight(noise.weight * jnp.asarray(usable, jnp.float32))
     space = forward.label_space
     if coefficients is None:
         coefficients = _coefficients(spectrum, _on_device(values))

@@ -168,14 +168,15 @@ class StellarModel(SpectrumModel):
         return velocity_peaks(observation, wavelength, flux, rv_range)
 
     def correlation_pair(self):
-        """The observation, and wavelengths and flux of a spectrum from the middle of the domain, in the same medium."""
-        return self._in_medium(), self.reduced.config.wavelength, self.template()
+        """The observation, and wavelengths `(n,)` and fluxes `(n_templates, n)` to correlate it with, in the same medium."""
+        return self._in_medium(), self.reduced.config.wavelength, self.templates()
 
     @public
-    def template(self) -> np.ndarray:
-        """Normalised flux on the reduced emulator's grid of a spectrum with strong and weak lines, for cross-correlations."""
-        scaled = jnp.asarray(self.label_space.scale(_template_labels(self.label_space)), jnp.float32)
-        return np.asarray(_grid_flux(self.reduced, scaled), float)
+    def templates(self) -> np.ndarray:
+        """Normalised fluxes `(n_templates, n_grid)` on the reduced emulator's grid, for cross-correlations: one with strong and
+        weak lines, and one in which only the strongest are left, as in hot and metal-poor stars."""
+        rows = [self.label_space.scale(row) for row in _template_labels(self.label_space)]
+        return np.array([_grid_flux(self.reduced, jnp.asarray(row, jnp.float32)) for row in rows], float)
 
     def _in_medium(self):
         """The observation with wavelengths in the emulator's medium."""
@@ -295,10 +296,14 @@ def _grid_flux(emulator, scaled):
 
 
 def _template_labels(space):
-    """Labels with strong and weak lines at once: a good template for stars of all kinds."""
+    """Labels of the spectra of `StellarModel.templates`."""
     centre = dict(zip(space.names, space.centre))
-    template = {"teff": 5300.0, "logg": 3.5, "fe_h": -0.5, "vmic": 1.5}
-    return space.to_array({**centre, **{k: v for k, v in template.items() if k in centre}})
+    templates = (
+        {"teff": 5300.0, "logg": 3.5, "fe_h": -0.5, "vmic": 1.5},
+        {"teff": 6500.0, "logg": 4.0, "fe_h": -2.0, "vmic": 1.5},
+    )
+    rows = [space.to_array({**centre, **{k: v for k, v in t.items() if k in centre}}) for t in templates]
+    return [row for row in rows if space.contains(row)] or [space.centre]
 
 
 def _check_overlap(emulator, observation, rv_range):

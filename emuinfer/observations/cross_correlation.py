@@ -22,7 +22,7 @@ def cross_correlation_rv(observation, template_wavelength, template_flux, rv_ran
     """A first radial velocity in km/s: the shift at which the template's lines correlate best with the observed ones.
 
     `template_wavelength` (Å, `(n,)`, increasing, in the medium of the observation) and `template_flux` (`(n,)`) are a
-    spectrum in the star's rest frame, broadened or not. Both spectra are normalised by a rough continuum and resampled
+    spectrum in the star's rest frame, broadened or not; or several of them, `(n_templates, n)`, of which the best counts. Both spectra are normalised by a rough continuum and resampled
     to a grid uniform in velocity; the gain in chi² over a flat spectrum is maximised over `rv_range` and over the rotation of the
     template, then its peak refined with a parabola. Tens of m/s to 1 km/s of error are usual, enough to start a fit.
 
@@ -136,8 +136,8 @@ class Correlation:
         spread = SPEED_OF_LIGHT * np.log(np.array([first, last]) / grid.wavelength[0]) / grid.step
         self.first, stop = int(np.ceil(spread[0])), int(np.floor(spread[1])) + 1
         at = grid.wavelength[0] * np.exp(np.arange(self.first, stop) * grid.step / SPEED_OF_LIGHT)
-        model = 1.0 - template_flux / rough_continuum(template_flux, np.isfinite(template_flux))
-        self.lines = _lines_only(np.interp(at, template_wavelength, model), np.ones(len(at)), window)
+        models = [1.0 - f / rough_continuum(f, np.isfinite(f)) for f in np.atleast_2d(template_flux)]
+        self.templates = [_lines_only(np.interp(at, template_wavelength, m), np.ones(len(at)), window) for m in models]
         power = observation.resolution
         self.sigma = 0.0 if power is None or np.ndim(power) > 1 else SPEED_OF_LIGHT / FWHM_PER_SIGMA / np.median(power)
         self._set_shifts()
@@ -153,18 +153,21 @@ class Correlation:
         if not self.searched.any():
             self.searched = self.shifts == round(float(steps[2:].mean()))
         self.velocity = SPEED_OF_LIGHT * np.expm1(self.shifts * self.step / SPEED_OF_LIGHT / self.factor)
-        self.n = next_fast_len(len(self.depth) + len(self.lines), real=True)
+        self.n = next_fast_len(len(self.depth) + len(self.templates[0]), real=True)
         self._of_depth, self._of_weight = rfft(self.weight * self.depth, self.n), rfft(self.weight, self.n)
 
     def curves(self) -> list[Curve]:
-        """The curves of templates at the data's resolution, with slow and with fast rotation."""
-        return [self.curve(vsini) for vsini in ROTATIONS if vsini == 0 or vsini > self.step]
+        """The curves of the template that fits best, at the data's resolution, with slow and with fast rotation."""
+        at_rest = [self.curve(0.0, lines) for lines in self.templates]
+        best = int(np.argmax([curve.highest for curve in at_rest]))
+        rotating = [self.curve(vsini, self.templates[best]) for vsini in ROTATIONS if vsini > self.step]
+        return [at_rest[best], *rotating]
 
-    def curve(self, vsini: float = 0.0) -> Curve:
-        """The curve of the template with the rotation `vsini` in km/s."""
+    def curve(self, vsini: float, lines: np.ndarray) -> Curve:
+        """The curve of a template with the rotation `vsini` in km/s."""
         from scipy.fft import rfft
 
-        template = self._broadened(vsini)
+        template = self._broadened(vsini, lines)
         score, variance = (
             self.score_of(self._of_depth, template),
             self.correlate(self._of_weight, rfft(template**2, self.n)),
@@ -176,13 +179,13 @@ class Correlation:
         searched = searched if searched.any() else self.searched
         return Curve(self.velocity, score, searched, variance, self.shifts, self.step, self.limits, template)
 
-    def _broadened(self, vsini):
+    def _broadened(self, vsini, lines):
         from scipy.fft import irfft, next_fast_len, rfft
 
-        n = next_fast_len(len(self.lines) + int(600 / self.step), real=True)
+        n = next_fast_len(len(lines) + int(600 / self.step), real=True)
         k = 2 * np.pi / (n * self.step) * np.arange(n // 2 + 1)
         transfer = np.exp(-0.5 * (k * self.sigma) ** 2) * (rotation_transform(k * vsini) if vsini else 1.0)
-        return irfft(rfft(self.lines, n) * transfer, n)[: len(self.lines)]
+        return irfft(rfft(lines, n) * transfer, n)[: len(lines)]
 
     def score_of(self, transformed, template):
         """`sum_i data[i] template[i - s]` at all shifts of data whose transform is given."""

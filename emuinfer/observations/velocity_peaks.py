@@ -64,7 +64,7 @@ class VelocityPeaks:
             said.append(
                 f"The velocity is not significant: noise explains the peak at {self.best:.1f} km/s "
                 f"({self.significance:.1f} standard deviations; such a peak has a probability of {self.false_alarm:.2g} "
-                "without any line). Velocity and labels may be meaningless."
+                "without any line). Velocity and labels may be meaningless, and the posterior may hold only one of many such peaks."
             )
         if self.binary:
             said.append(
@@ -103,7 +103,7 @@ def common_peaks(pairs, rv_range=RV_RANGE) -> VelocityPeaks:
         at = float(np.interp(best, top.velocity, top.score))
         heights.append(z * at / top.highest if top.highest > 0 else 0.0)
         weights.append(observation.snr * math.sqrt(top.variance.max()))
-        trials.append(sum(_significance(correlation, curve)[1] for curve in curves))
+        trials.append(len(correlation.templates) * sum(_significance(correlation, curve)[1] for curve in curves))
         own.append(peaks_of(correlation))
     share = np.array(weights) / np.linalg.norm(weights)
     z = float(share @ np.array(heights))
@@ -124,6 +124,7 @@ def peaks_of(correlation: Correlation) -> VelocityPeaks:
     best, (z, crossings) = top.peak(), _significance(correlation, top)
     trials = sum(_significance(correlation, c)[1] for c in curves) if z < 8 else crossings
     first, second, ratio, strength = _second(correlation, curves, top)
+    trials *= len(correlation.templates)
     false_alarm, at_edge = _false_alarm(z, trials), _at_edge(best, correlation.limits)
     found = VelocityPeaks(best, z, false_alarm, second, ratio, strength, at_edge, correlation.limits)
     # Where two sets of lines blend, the highest peak may be that of one rotating star between the two.

@@ -97,16 +97,19 @@ class Survey:
             return jax.lax.map(lambda v: likelihood.normalised_flux(model.complete(v)), rows, batch_size=32)
 
         self.library = np.asarray(spectra(rows, model.likelihood))
-        self.template = model.template()
+        self.templates = model.templates()
 
     # One star on the host
 
     def prepare(self, observation: Observation):
-        """A star's arrays for `Stars`, its start `(dim,)`, and its good pixels; raises `ObservationError` if it is unusable."""
+        """A star's arrays for `Stars`, its start `(dim,)`, its good pixels, and the `VelocityPeaks`.
+
+        Raises `ObservationError` if it is unusable.
+        """
         model = self.model
         observation = observation.in_medium(model.full.medium)
         grid = model.reduced.config.wavelength
-        peaks = velocity_peaks(observation, grid, self.template, rv_range=self.rv_range)
+        peaks = velocity_peaks(observation, grid, self.templates, rv_range=self.rv_range)
         velocity = peaks.best
         good = observation.good[model.pixels] & model.usable(velocity)
         if good.sum() < max(100, 4 * self.density.dim):
@@ -126,7 +129,7 @@ class Survey:
             "reference_ivar": sigma**-2,
             "frame": velocity,
         }
-        return arrays, self._start(flux / level, np.where(good, (level / sigma) ** 2, 0.0), velocity), good
+        return arrays, self._start(flux / level, np.where(good, (level / sigma) ** 2, 0.0), velocity), good, peaks
 
     def _start(self, normalised, ivar, velocity):
         """The position of the spectrum of the library that is most alike, `(dim,)`."""
@@ -176,6 +179,7 @@ class Survey:
         base["n_pixels"][index] = [p[3].sum() for p in prepared]
         base["snr"][index] = [np.median(p[1]["flux"][p[3]] / np.sqrt(p[1]["variance"][p[3]])) for p in prepared]
         raw["frame"] = np.asarray(stars.frame)[: len(prepared)]
+        raw["peaks"] = [p[4] for p in prepared]
         return summaries(raw, base, index, self)
 
     def _new_surrogates(self, raw, state, stars, count, key):

@@ -18,6 +18,8 @@ MEASURED = (
     "edge_distance",
     *(f"misfit_{name}" for name in THRESHOLDS),
     "goodness",
+    "velocity_significance",
+    "second_velocity",
 )
 DIVERGENT = 0.01  # share of the transitions
 INSIDE = 0.99  # share of the draws
@@ -34,16 +36,17 @@ FLAGS = {
     "edge": 64,  # a label piles up at a bound of its prior
     "domain": 128,  # less than `INSIDE` of the draws lie inside the emulator's domain
     "poor_fit": 256,  # the verdict on the fit is poor, or the weighted chi² per pixel above `POOR_FIT` with all model errors
-    "velocity": 512,  # the velocity leans on the window about its first guess
+    "velocity": 512,  # the velocity leans on the window about its first guess, or on the end of the searched range
     "doubtful_fit": 1024,  # the verdict on the fit is doubtful
     "second_spectrum": 2048,  # the star's lines are there again at another velocity
     "emission": 4096,  # emission over a line's width
     "no_lines": 8192,  # lines are not significant
     "resolution": 16384,  # a broadening of zero: the resolution stated is probably too low
     "rotation": 32768,  # lines of a rotating star fitted with a Gaussian
+    "no_velocity": 65536,  # noise explains the peak of the cross-correlation
 }
 SERIOUS = FLAGS["bad_data"] | FLAGS["not_finite"] | FLAGS["r_hat"] | FLAGS["verification"] | FLAGS["velocity"]
-SERIOUS |= FLAGS["poor_fit"] | FLAGS["no_lines"]
+SERIOUS |= FLAGS["poor_fit"] | FLAGS["no_lines"] | FLAGS["no_velocity"]
 
 
 def flag_names(flag: int) -> list[str]:
@@ -91,7 +94,9 @@ def summaries(raw, base, index, survey) -> dict:
     out["flag"][index] = flags_of(
         {k: v[index] for k, v in out.items()}, draws, names, survey, finite, failed, raw["frame"]
     )
-    out["flag"][index] |= _misfit_flags(judged, draws, names)
+    out["flag"][index] |= _misfit_flags(judged, draws, names) | _velocity_flags(raw["peaks"])
+    out["velocity_significance"][index] = [p.significance for p in raw["peaks"]]
+    out["second_velocity"][index] = [p.second if p.binary else np.nan for p in raw["peaks"]]
     out["draws"] = chains
     return out
 
@@ -155,6 +160,16 @@ def parameter_flags(out) -> np.ndarray:
     flags[fitted & ~(np.nan_to_num(out["ess"]) >= ESS_LIMIT)] |= FLAGS["ess"]
     flags[np.asarray(out.get("edges", np.zeros_like(fitted)), bool) & fitted] |= FLAGS["edge"]
     return flags
+
+
+def _velocity_flags(peaks):
+    """Bits of `FLAGS` that the `VelocityPeaks` of each star raise, `(n_stars,)`."""
+    raised = lambda name, where: np.where([where(p) for p in peaks], FLAGS[name], 0)
+    return (
+        raised("no_velocity", lambda p: not p.significant)
+        | raised("second_spectrum", lambda p: p.binary)
+        | raised("velocity", lambda p: p.at_edge)
+    )
 
 
 def _domain(draws, names, model):
