@@ -158,6 +158,8 @@ class StellarModel(SpectrumModel):
         """All of the searched range, as far as two thirds of the emulator's wavelengths stay on the pixels throughout."""
         grid = self.reduced.config.wavelength
         most = SPEED_OF_LIGHT * np.log(grid[-1] / grid[0]) / 6
+        if max(rv_range) - min(rv_range) <= 2 * most:
+            return min(rv_range), max(rv_range)
         return max(min(rv_range), self.rv_guess - most), min(max(rv_range), self.rv_guess + most)
 
     def _find_velocity(self, rv_range, prior) -> VelocityPeaks | None:

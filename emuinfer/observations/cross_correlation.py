@@ -14,6 +14,7 @@ from ..wavelengths.doppler import shift_factor, shift_wavelength
 
 SMOOTH_KMS = 500.0  # width of the running mean that is taken off: what is left are lines
 ROTATIONS = (0.0, 7.0, 14.0, 24.0, 40.0, 64.0, 100.0)  # km/s, v sin i of the templates
+GAUSSIANS = (10.0, 14.0, 20.0, 28.0, 40.0, 56.0)  # km/s, standard deviations of others
 FEWEST = 50  # pixels
 OVERLAP = 0.2  # of the template's variance that must lie on data for a shift to count
 
@@ -21,10 +22,11 @@ OVERLAP = 0.2  # of the template's variance that must lie on data for a shift to
 def cross_correlation_rv(observation, template_wavelength, template_flux, rv_range=RV_RANGE) -> float:
     """A first radial velocity in km/s: the shift at which the template's lines correlate best with the observed ones.
 
-    `template_wavelength` (Å, `(n,)`, increasing, in the medium of the observation) and `template_flux` (`(n,)`) are a
-    spectrum in the star's rest frame, broadened or not; or several of them, `(n_templates, n)`, of which the best counts. Both spectra are normalised by a rough continuum and resampled
-    to a grid uniform in velocity; the gain in chi² over a flat spectrum is maximised over `rv_range` and over the rotation of the
-    template, then its peak refined with a parabola. Tens of m/s to 1 km/s of error are usual, enough to start a fit.
+    `template_wavelength` (Å, `(n,)`, increasing, in the medium of the observation) and `template_flux` are a spectrum in the
+    star's rest frame, broadened or not, `(n,)`; or several of them, `(n_templates, n)`, of which the best counts. All are
+    normalised by a rough continuum and resampled to a grid uniform in velocity; the gain in chi² over a flat spectrum is
+    maximised over `rv_range` and over the broadening of the template, then its peak refined with a parabola. Tens of m/s to
+    1 km/s of error are usual, enough to start a fit.
 
     Raises `ObservationError` if the spectra share no lines, or the range is not one.
     """
@@ -160,14 +162,15 @@ class Correlation:
         """The curves of the template that fits best, at the data's resolution, with slow and with fast rotation."""
         at_rest = [self.curve(0.0, lines) for lines in self.templates]
         best = int(np.argmax([curve.highest for curve in at_rest]))
-        rotating = [self.curve(vsini, self.templates[best]) for vsini in ROTATIONS if vsini > self.step]
-        return [at_rest[best], *rotating]
+        lines = self.templates[best]
+        rotating = [self.curve(vsini, lines) for vsini in ROTATIONS if vsini > self.step]
+        return [at_rest[best], *rotating, *(self.curve(0.0, lines, sigma) for sigma in GAUSSIANS)]
 
-    def curve(self, vsini: float, lines: np.ndarray) -> Curve:
-        """The curve of a template with the rotation `vsini` in km/s."""
+    def curve(self, vsini: float, lines: np.ndarray, sigma: float = 0.0) -> Curve:
+        """The curve of a template with the rotation `vsini`, and a Gaussian of standard deviation `sigma`, km/s."""
         from scipy.fft import rfft
 
-        template = self._broadened(vsini, lines)
+        template = self._broadened(vsini, lines, sigma)
         score, variance = (
             self.score_of(self._of_depth, template),
             self.correlate(self._of_weight, rfft(template**2, self.n)),
@@ -179,12 +182,12 @@ class Correlation:
         searched = searched if searched.any() else self.searched
         return Curve(self.velocity, score, searched, variance, self.shifts, self.step, self.limits, template)
 
-    def _broadened(self, vsini, lines):
+    def _broadened(self, vsini, lines, sigma):
         from scipy.fft import irfft, next_fast_len, rfft
 
         n = next_fast_len(len(lines) + int(600 / self.step), real=True)
         k = 2 * np.pi / (n * self.step) * np.arange(n // 2 + 1)
-        transfer = np.exp(-0.5 * (k * self.sigma) ** 2) * (rotation_transform(k * vsini) if vsini else 1.0)
+        transfer = np.exp(-0.5 * k**2 * (self.sigma**2 + sigma**2)) * (rotation_transform(k * vsini) if vsini else 1.0)
         return irfft(rfft(lines, n) * transfer, n)[: len(lines)]
 
     def score_of(self, transformed, template):
