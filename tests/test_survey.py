@@ -63,6 +63,8 @@ def test_truth_is_found(table):
         assert np.abs(pull).max() < 3.5
     assert np.abs(table["rv"][good] - 12.0 - np.array(good)).max() < 0.5
     assert (table["chi2"][good] < 1.5).all() and not (table["flag"][good] & FLAGS["verification"]).any()
+    assert (table["velocity_significance"][good] > 5).all() and np.isnan(table["second_velocity"][good]).all()
+    assert not (table["flag"][good] & (FLAGS["no_velocity"] | FLAGS["second_spectrum"])).any()
     order = table.meta["PARAMS"].split(",")
     diagonal = np.asarray(table["covariance"])[0].diagonal()
     assert np.sqrt(diagonal) == pytest.approx([table[f"{n}_sd"][0] for n in order], rel=1e-3)
