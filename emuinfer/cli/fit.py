@@ -10,7 +10,7 @@ import typer
 from ..constants import RV_RANGE
 from ..errors import EmuinferError
 from ..files import use_compilation_cache, written_together
-from .fit_results import print_results, results_of, write_results
+from .fit_results import SUMMARY, print_results, results_of, write_results
 from .options import (
     DEFAULT_EMULATOR,
     Broadening,
@@ -157,6 +157,7 @@ def _fit_all(stars, output, settings, debug):
     from ..samplers import get_sampler
 
     get_sampler(settings["sample"]["sampler"])  # an unknown one is refused at once
+    _import_all()
     folders = _folders(stars, output)
     for folder in folders.values():
         _refuse_results(folder, settings["overwrite"])
@@ -164,10 +165,10 @@ def _fit_all(stars, output, settings, debug):
     from ..emulators import load_emulator
 
     full = load_emulator(settings["emulator_name"])
-    failed = []
+    failed: list[str] = []
     for name, paths in stars.items():
         try:
-            with telling(f"Nothing was written to {folders[name]}."):
+            with telling(lambda name=name: _how_to_go_on(stars, folders, name)):
                 _fit_one(full, paths, folders[name], settings)
         except (EmuinferError, OSError) as error:
             if debug:
@@ -178,6 +179,26 @@ def _fit_all(stars, output, settings, debug):
         if len(stars) > 1:
             print_error(f"{len(failed)} of {len(stars)} spectra could not be fitted: {', '.join(failed)}.")
         raise typer.Exit(1)
+
+
+def _import_all():
+    """Import what writes the results: what fails there fails before the fit."""
+    from ..plotting.figure import new_figure
+    from ..posteriors import import_arviz
+
+    import_arviz()
+    new_figure(1, 1)
+
+
+def _how_to_go_on(stars, folders, name) -> str:
+    """What an end in the fit of `name` leaves, and what to do."""
+    names = list(stars)
+    left = names[names.index(name) :]
+    done = [str(folders[n]) for n in names if n not in left and (folders[n] / SUMMARY).exists()]
+    kept = f" Finished and kept: {', '.join(done)}." if done else ""
+    files = " ".join(str(p) for n in left for p in stars[n])
+    again = f" To go on, run the command again with what is left: {files}" if len(names) > 1 else " Run it again."
+    return f"Nothing was written to {folders[name]}.{kept}{again}"
 
 
 def _stars(files, example, together) -> dict[str, list[Path]]:

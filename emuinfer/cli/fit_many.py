@@ -193,4 +193,8 @@ def _print(table, output):
     for name, bit in FLAGS.items():
         if count := int((flag & bit > 0).sum()):
             out.print(f"  {name:<13}{count}")
+    from ..grids.grid import count_reasons
+
+    for reason, count in count_reasons(str(p) for p in table["problem"] if str(p).strip()):
+        out.print(f"  {count} x {reason}")
     out.print(f"Written to {output / 'results.fits'}")

@@ -13,7 +13,7 @@ from .emulators import emulators
 from .fit import fit
 from .fit_many import fit_many
 from .grid import grid
-from .options import print_error
+from .options import ending_in_order, print_error, print_what_can_be
 from .pretrain import pretrain
 from .train import train
 
@@ -58,10 +58,12 @@ def options(
 
 
 def main(arguments=None) -> None:
-    """Run the command line and exit: status 0, 1 on an error, 2 on a wrong call, 130 when interrupted."""
+    """Run the command line and exit: status 0, 1 on an error, 2 on a wrong call, 130 when interrupted, 143 on SIGTERM."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    print_what_can_be()
     try:
-        app(args=arguments, prog_name="emuinfer")
+        with ending_in_order():
+            app(args=arguments, prog_name="emuinfer")
     except (EmuinferError, OSError) as error:
         if "--debug" in arguments:
             raise

@@ -2,7 +2,9 @@
 
 import contextlib
 import enum
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -104,13 +106,63 @@ def result_table(columns, title):
     return table
 
 
+class Terminated(SystemExit):
+    """The end of a command by SIGTERM, with the status that shells give it."""
+
+    def __init__(self):
+        super().__init__(128 + signal.SIGTERM)
+
+
 @contextlib.contextmanager
-def telling(hint: str):
-    """When the user interrupts what is inside, say so and what becomes of the work."""
+def ending_in_order():
+    """Let SIGTERM raise `Terminated` inside, so that what was begun is cleared away and what is finished stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. {hint}", file=sys.stderr, flush=True)
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+PLAIN = str.maketrans(
+    {"å": "a", "–": "-", "—": "-", "−": "-", "×": "x", "²": "2", "³": "3", "±": "+/-", "≥": ">=", "≤": "<=", "…": "...", "µ": "u",
+     "χ": "chi", "σ": "sigma", "ε": "epsilon", "Δ": "Delta", "λ": "lambda", "·": "*", "’": "'", "─": "-", "━": "-", "│": "|", "é": "e"}
+)  # fmt: skip
+
+
+def print_what_can_be() -> None:
+    """Where the output takes no Å or ², as with PYTHONIOENCODING=ascii or in a POSIX locale, let A and 2 stand for them."""
+    import codecs
+    import unicodedata
+
+    def replace(error):
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        text = error.object[error.start : error.end].translate(PLAIN)
+        plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+        return plain or "?" * (error.end - error.start), error.end
+
+    codecs.register_error("emuinfer-plain", replace)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # streams of tests and notebooks
+            stream.reconfigure(errors="emuinfer-plain")  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def telling(hint):
+    """When the user or a queue ends what is inside, say so and, with the text `hint` or what it returns, how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as end:
+        what = "Terminated (as by the time limit of a queue)" if isinstance(end, Terminated) else "Interrupted"
+        print(f"\n{what}. {hint() if callable(hint) else hint}", file=sys.stderr, flush=True)
         raise
 
 

@@ -218,7 +218,7 @@ def load_emulator(name_or_path=None) -> Emulator:
             "Fetch or save the emulator again."
         )
     kind = card.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise EmulatorError(f"{stem.name}.json names the unknown kind of emulator '{kind}'; known: {', '.join(KINDS)}.")
     try:
         arrays = {name: _single(array) for name, array in load(blob).items()}

@@ -7,6 +7,7 @@ from .runs import Difference, RunFolder, differences
 from .writing import (
     cannot_write,
     require_folder_of,
+    sweep,
     write_arrays,
     write_bytes,
     write_json,
@@ -32,6 +33,7 @@ __all__ = [
     "require_folder_of",
     "shelter_libraries",
     "size_text",
+    "sweep",
     "use_compilation_cache",
     "write_arrays",
     "write_bytes",

@@ -33,16 +33,22 @@ def cache_folders() -> tuple[Path, ...]:
 
 
 def _named() -> str:
+    return os.environ.get("EMUINFER_CACHE") or _of_the_user()
+
+
+@functools.cache
+def _of_the_user() -> str:
+    """As it was before `shelter_libraries`."""
     import platformdirs
 
-    return os.environ.get("EMUINFER_CACHE") or platformdirs.user_cache_dir("emuinfer")
+    return platformdirs.user_cache_dir("emuinfer")
 
 
 @functools.cache
 def _usable(named: str) -> Path:
     if can_write(named):
         return Path(named)
-    folder = scratch_folder()
+    folder = scratch_folder() / "emuinfer"  # where workers find it, too, after `shelter_libraries`
     if multiprocessing.parent_process() is None:  # workers need not say it again
         print(
             f"Note: the cache folder {named} cannot be written to; {folder} takes its place. To keep reduced emulators and "
@@ -94,12 +100,13 @@ def shelter_libraries() -> None:
     """
     if sys.platform == "win32":
         return
+    cache_directory()  # with its note
     for variable, home, below in (("XDG_CACHE_HOME", "~/.cache", ""), ("MPLCONFIGDIR", "~/.config", "matplotlib")):
         named = os.environ.get(variable)
         if below and named:  # matplotlib makes itself another
             continue
         if not can_write(Path(named or os.path.expanduser(home)) / below):
-            folder = scratch_folder() / "libraries" / below
+            folder = scratch_folder() / below
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 os.environ[variable] = str(folder)

@@ -182,7 +182,7 @@ def _inside(folder, name, table):
     """The path of a file that a table of labels names; raises `GridError` where it is not in the folder."""
     file = folder / name
     try:
-        inside = name and file.resolve().is_relative_to(folder.resolve())
+        inside = file.resolve().is_relative_to(folder.resolve()) and (file.is_file() or not file.exists())
     except (OSError, ValueError, RuntimeError):  # names that no file can have, links in a circle
         inside = False
     if not inside:

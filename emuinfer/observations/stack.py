@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ObservationError
-from ..files import PATIENCE, check_dataset, lock, written_hdf5
+from ..files import PATIENCE, check_dataset, lock, sweep, written_hdf5
 from ..wavelengths.medium import check_medium
 from . import Observation
 
@@ -259,6 +259,7 @@ def as_stack(spectra, output, *, medium=None, resolution=None) -> Path:
         waiting = f"Another process is stacking the same spectra: waiting for {path}."
         with lock(path, waiting=waiting, error=ObservationError, patience=PATIENCE):
             if not path.exists():
+                sweep(path)
                 stack_all((read(s) if file else (s.name, s) for s, file in zip(spectra, files)), path)
         with contextlib.suppress(OSError):
             path.with_name(path.name + ".lock").unlink()
