@@ -101,6 +101,15 @@ def test_extension_order_and_mask(cli, asked, tiny_path, tmp_path):
     assert (read["hdu"], read["order"], read["mask_column"]) == ("SCI", "merge", "!good")
 
 
+def test_arms_that_the_emulator_does_not_cover_are_left_out(tiny_emulator, tiny_observation, capsys):
+    from emuinfer.cli.fit import _covered
+
+    far = tiny_observation._with(wavelength=tiny_observation.wavelength + 1300)
+    assert _covered(tiny_emulator, [far, tiny_observation]) == [tiny_observation]
+    assert "The arm of 7480 to 7494 Å is left out" in capsys.readouterr().err
+    assert _covered(tiny_emulator, [far]) == [far]  # the model says what is wrong
+
+
 def test_options_of_model_and_sampler_are_handed_on(cli, asked, star_file, tiny_path, tmp_path):
     options = ("--correlation", 2.5, "--no-emulator-error", "--not-robust", "--continuum-terms", 3, "--sampler", "hmc")
     cli("fit", star_file, "--emulator", tiny_path, "--output", tmp_path / "o", "--quiet", *options)

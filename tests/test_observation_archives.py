@@ -57,7 +57,9 @@ def test_sdss_spec(tmp_path):
     path = tmp_path / "spec-4055-55359-0596.fits"
     fits.HDUList([primary, coadd, fits.BinTableHDU(Table({"Z": [0.0]}), name="SPECOBJ")]).writeto(path)
     obs = Observation.read(path)
-    assert obs.medium == "vacuum" and sorted(np.flatnonzero(~obs.good)) == [5, 8]
+    assert (
+        obs.medium == "vacuum" and sorted(np.flatnonzero(~obs.good)) == [5, 8] and obs.meta["frame"] == "heliocentric"
+    )
     np.testing.assert_allclose(obs.wavelength, 10**loglam, rtol=2e-6)  # loglam is single precision in the files, too
     np.testing.assert_allclose(obs.uncertainty[obs.good], 1.0, rtol=1e-5)
     # 1.1 pixels of 69.03 km/s: FWHM 178.8 km/s.
@@ -105,7 +107,7 @@ def test_apogee_star(tmp_path):
     fits.HDUList(hdus).writeto(path)
     obs = Observation.read(path)
     check_apogee_axis(obs, n)
-    assert set(np.flatnonzero(~obs.good)) == {*range(10), 20, 22}
+    assert set(np.flatnonzero(~obs.good)) == {*range(10), 20, 22} and obs.meta["frame"] == "rest"
     theirs = Spectrum.read(path, format="APOGEE apStar")
     np.testing.assert_allclose(obs.wavelength, theirs.spectral_axis.value, rtol=1e-7)
     np.testing.assert_allclose(obs.flux, theirs.flux.value)
@@ -148,7 +150,12 @@ def test_apogee_visit(tmp_path):
     path = tmp_path / "apVisit-r12-1-2-3.fits"
     fits.HDUList(hdus).writeto(path)
     obs = Observation.read(path)
-    assert len(obs) == 3 * 4096 and obs.medium == "vacuum" and (np.diff(obs.wavelength) > 0).all()
+    assert (
+        obs.meta["frame"] == "topocentric"
+        and len(obs) == 3 * 4096
+        and obs.medium == "vacuum"
+        and (np.diff(obs.wavelength) > 0).all()
+    )
     np.testing.assert_allclose(obs.flux[:4096], flux[2, ::-1])
     assert (~obs.good).sum() == 1 and obs.flux[~obs.good][0] == pytest.approx(flux[1, 7])
     theirs = Spectrum.read(path, format="APOGEE apVisit")
@@ -198,7 +205,7 @@ def test_desi_coadd(desi):
     assert obs.medium == "vacuum" and set(np.flatnonzero(~obs.good)) == {3, 30} and obs.name == "DESI 39627001 b"
     np.testing.assert_allclose(obs.wavelength, 5100 + 0.8 * np.arange(250))
     np.testing.assert_allclose(obs.uncertainty[obs.good], 0.5)
-    assert obs.resolution.shape == (11, 250)
+    assert obs.resolution.shape == (11, 250) and obs.meta["frame"] == "barycentric"
     # Standard deviation 0.9 pixels, and the pixel itself.
     expected = obs.wavelength / (2.3548 * 0.8 * np.sqrt(0.9**2 + 1 / 12))
     np.testing.assert_allclose(resolving_power(obs.resolution, obs.wavelength)[10:-10], expected[10:-10], rtol=1e-3)

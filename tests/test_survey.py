@@ -139,6 +139,13 @@ def test_inputs_that_do_not_fit(stack, tmp_path, tiny_emulator):
         stack_observations([a, b], tmp_path / "x.h5")
 
 
+def test_a_stack_has_the_frame_of_its_spectra(tmp_path, tiny_emulator):
+    star = tiny.observe(tiny_emulator, grid=tiny_emulator.config.wavelength)
+    framed = [star._with(meta={"frame": frame}) for frame in ("rest", "topocentric")]
+    assert SpectrumStack(stack_observations(framed[:1], tmp_path / "one.h5")).frame == "rest"
+    assert SpectrumStack(stack_observations(framed, tmp_path / "two.h5")).frame == "rest or topocentric"
+
+
 def test_a_folder_of_spectra_is_a_stack(stack, tmp_path, tiny_emulator, spectrum_file):
     folder = tmp_path / "spectra"
     folder.mkdir()
@@ -149,6 +156,7 @@ def test_a_folder_of_spectra_is_a_stack(stack, tmp_path, tiny_emulator, spectrum
         path = as_stack(spectra, tmp_path / "out", medium="air", resolution=30000)
         names, flux, _uncertainty, mask = SpectrumStack(path).read(slice(0, 3))
         assert len(SpectrumStack(path)) == 3 and names[1] == "star-1" and not mask.any()
+        assert SpectrumStack(path).frame is None
         np.testing.assert_allclose(flux[2], stars[2].flux, rtol=1e-6)
         assert len(list(tmp_path.glob("out-input-*.h5"))) == 1
     before = SpectrumStack(path).fingerprint

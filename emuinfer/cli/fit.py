@@ -246,6 +246,8 @@ def _fit_one(emulator, paths, folder, settings):
     from ..inference import sample
 
     observations = _observations(paths, settings)
+    if ALL_ARMS in settings["arms"]:
+        observations = _covered(emulator, observations)
     progress = settings["model"]["progress"]
     for observation in observations if progress else ():
         print(observation, file=sys.stderr, flush=True)
@@ -269,6 +271,20 @@ def _observations(paths, settings) -> list:
     if ALL_ARMS in arms:
         return [one for path in paths for one in Observation.read_arms(path, **read)]
     return [Observation.read(path, arm=arm, **read) for path in paths for arm in arms or [None]]
+
+
+def _covered(emulator, observations) -> list:
+    """The arms of which the emulator covers a part, all if that is none; the others are named on standard error."""
+    lo, hi = emulator.wavelength_range
+    ranges = [observation.wavelength_in(emulator.medium)[[0, -1]] for observation in observations]
+    covered = [first < hi and last > lo for first, last in ranges]
+    if not any(covered):
+        return observations
+    for (first, last), inside in zip(ranges, covered):
+        if not inside:
+            text = f"The arm of {first:.0f} to {last:.0f} Å is left out: the emulator covers {lo:.0f} to {hi:.0f} Å."
+            print(text, file=sys.stderr, flush=True)
+    return [observation for observation, inside in zip(observations, covered) if inside]
 
 
 def _model(emulator, observations, options):

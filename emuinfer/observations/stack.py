@@ -193,7 +193,7 @@ def _write(rows, first, path):
     """Write pairs of a name and an `Observation` like `first`, or an exception."""
     import h5py
 
-    path, names, errors = Path(path), [], []
+    path, names, errors, frames = Path(path), [], [], set()
     with written_hdf5(path, ObservationError) as file:
         file["wavelength"] = first.wavelength
         new = lambda name, kind: file.create_dataset(name, (0, len(first)), kind, maxshape=(None, len(first)))
@@ -206,10 +206,13 @@ def _write(rows, first, path):
                 dataset[i] = none[key] if failed else ~one.good if key == "mask" else getattr(one, key)
             names.append(_plain(name) or f"star-{i}")
             errors.append(_plain(one) if failed else "")
+            frames |= set() if failed else {str(one.meta.get("frame", "unknown"))}
         file["name"] = names
         if any(errors):
             file.create_dataset("error", data=errors, dtype=h5py.string_dtype())
         file.attrs["medium"] = first.medium
+        if frames - {"unknown"}:
+            file.attrs["frame"] = " or ".join(sorted(frames))
         if np.ndim(first.resolution):
             file["resolution"] = first.resolution
         elif first.resolution is not None:
