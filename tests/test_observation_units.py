@@ -4,8 +4,8 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.nddata import InverseVariance, StdDevUncertainty, UnknownUncertainty, VarianceUncertainty
-from astropy.table import QTable
-from spectrum_tables import FLUX, SIGMA, WAVE, N, hdu, read, same
+from astropy.table import MaskedColumn, QTable, Table
+from spectrum_tables import BAD, FLUX, SIGMA, WAVE, N, hdu, read, same
 
 from emuinfer.errors import ObservationError
 from emuinfer.observations import Observation
@@ -168,3 +168,18 @@ def test_spectrum_of_specutils():
 def test_units_by_themselves():
     np.testing.assert_allclose(with_unit(np.log10(WAVE), "[log10(Angstrom)]").to_value(u.AA), WAVE)
     assert parse_unit("") is None and parse_unit("Flux") is None and parse_unit("ADU") == u.adu
+
+
+def test_columns_of_a_table_as_arrays():
+    """A column is no quantity, but has a unit all the same; in the spelling of its file astropy may not know it."""
+    table = Table({"wave": WAVE / 10, "flux": MaskedColumn(FLUX, mask=BAD), "err": SIGMA * 1e3})
+    for units in (("nm", "Jy", "mJy"), ("NM", "JY", "mJy")):
+        for name, unit in zip(table.colnames, units):
+            table[name].unit = u.Unit(unit, parse_strict="silent")
+        obs = same(Observation(table["wave"], table["flux"], table["err"], medium="air"))
+        np.testing.assert_array_equal(~obs.good, BAD)
+    same(Observation(np.log10(WAVE) * u.dex(u.AA), FLUX, SIGMA, medium="air"))
+    with pytest.raises(ObservationError, match="number 3 is nan"):
+        Observation(np.ma.array(WAVE, mask=np.arange(N) == 3), FLUX, SIGMA, medium="air")
+    with pytest.raises(ObservationError, match="not a length"):
+        Observation(Table({"wave": WAVE * u.kg})["wave"], FLUX, SIGMA, medium="air")

@@ -5,7 +5,7 @@ import numpy as np
 from ..errors import ObservationError
 from ..forward.lsf import matrix_from_sparse, matrix_rows
 from . import quality
-from .readers.units import in_flux_unit, of_nddata, refuse_pixel_numbers
+from .readers.units import in_flux_unit, of_nddata, parse_unit, refuse_pixel_numbers, with_unit
 
 
 def to_angstrom(wavelength) -> np.ndarray:
@@ -16,7 +16,10 @@ def to_angstrom(wavelength) -> np.ndarray:
             wavelength = wavelength.to_value(u.AA, equivalencies=u.spectral())
         except u.UnitConversionError as error:
             raise ObservationError(f"The wavelengths have unit '{wavelength.unit}', which is not a length.") from error
-    wavelength = np.array(wavelength, dtype=float)
+    elif getattr(wavelength, "unit", None) is not None:  # a column of a table
+        values = np.ma.filled(np.ma.asarray(wavelength, dtype=float), np.nan)
+        return to_angstrom(with_unit(values, wavelength.unit))
+    wavelength = np.array(np.ma.filled(np.ma.asarray(wavelength, dtype=float), np.nan))
     if wavelength.ndim != 1 or len(wavelength) < 3:
         raise ObservationError(
             f"The wavelengths must be a one-dimensional array of 3 or more; got shape {wavelength.shape}."
@@ -28,11 +31,17 @@ def to_angstrom(wavelength) -> np.ndarray:
     return wavelength
 
 
+def _unit_of(values):
+    """The astropy unit of a quantity, or of a table's column in the spelling of its file; `None` if there is none."""
+    unit = getattr(values, "unit", None)
+    return unit if unit is None or hasattr(values, "to_value") else parse_unit(unit)
+
+
 def to_flux(flux, n_pix: int):
     """The flux `(n_pix,)`, and its astropy unit; `None` if it has none."""
     import astropy.units as u
 
-    unit = getattr(flux, "unit", None) if isinstance(flux, u.Quantity) else None
+    unit = _unit_of(flux)
     if isinstance(unit, u.function.FunctionUnitBase) or unit in (u.mag, u.dex, u.dB):
         raise ObservationError(f"The flux has the unit '{unit}', a logarithm; give it in a linear unit.")
     return to_column(getattr(flux, "value", flux), "flux", n_pix), unit
@@ -82,11 +91,10 @@ def _deviations(uncertainty, flux_unit, wavelength):
     """Standard deviations in the unit of the flux, of an array, a quantity, or an uncertainty of `astropy.nddata`."""
     import astropy.units as u
 
-    unit = getattr(uncertainty, "unit", None)
     if hasattr(uncertainty, "uncertainty_type"):
         values, unit = of_nddata(uncertainty)
     else:
-        values = getattr(uncertainty, "value", uncertainty)
+        values, unit = getattr(uncertainty, "value", uncertainty), _unit_of(uncertainty)
     if not isinstance(unit, u.UnitBase):
         return values
     if flux_unit is None and unit != u.dimensionless_unscaled:

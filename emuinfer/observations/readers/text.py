@@ -30,7 +30,8 @@ class Layout:
         """The words of a line of numbers; delimiters at its ends enclose nothing."""
         if self.separator == "|":
             line = line.strip().strip("|")
-        return [word.strip().strip("\"'").strip() for word in line.split(self.separator)]
+        words = line.split(self.separator)
+        return [word.strip().strip("\"'").strip() for word in words] if self.separator or '"' in line else words
 
     def split_names(self, line: str) -> list[str]:
         """The words of a line of names: quotation marks and brackets keep what they enclose together."""
@@ -119,10 +120,14 @@ def _rows(content, layout) -> np.ndarray:
     """The numbers, `(n_rows, n_columns)`, less a last column without any; an error names the line that is no row."""
     rows = []
     for number, line in content:
+        words = layout.split(line)
         try:
-            rows.append([layout.number(word) for word in layout.split(line)])
-        except ValueError as error:
-            raise ObservationError(f"Line {number} has {error} where a number should be: '{line[:80]}'.") from None
+            rows.append(list(map(float, words)))  # several times as fast, and nearly always enough
+        except ValueError:
+            try:
+                rows.append([layout.number(word) for word in words])
+            except ValueError as error:
+                raise ObservationError(f"Line {number} has {error} where a number should be: '{line[:80]}'.") from None
         if len(rows[-1]) != len(rows[0]):
             raise ObservationError(
                 f"The rows are not numbers in equally many columns: line {number} has {len(rows[-1])}, line {content[0][0]} "

@@ -202,6 +202,8 @@ def in_flux_unit(sigma, unit, flux_unit, wavelength=None):
 
 def match_units(sigma, kind: str, unit, flux_unit, wavelength, notes):
     """`in_flux_unit` for the texts of a file: `unit` is that of the column of that `kind` (its name in lower case)."""
+    if unit and not flux_unit and parse_unit(unit) is not None:
+        notes.append(f"the flux has no unit: it is taken to be in that of the uncertainty, '{unit}'")
     if not unit or not flux_unit or str(unit).strip() == str(flux_unit).strip():
         return sigma
     parsed, flux = parse_unit(unit), parse_unit(flux_unit)
