@@ -17,7 +17,7 @@ def to_angstrom(wavelength) -> np.ndarray:
         except u.UnitConversionError as error:
             raise ObservationError(f"The wavelengths have unit '{wavelength.unit}', which is not a length.") from error
     elif getattr(wavelength, "unit", None) is not None:  # a column of a table
-        values = np.ma.filled(np.ma.asarray(wavelength, dtype=float), np.nan)
+        values: np.ndarray = np.ma.filled(np.ma.asarray(wavelength, dtype=float), np.nan)
         return to_angstrom(with_unit(values, wavelength.unit))
     wavelength = np.array(np.ma.filled(np.ma.asarray(wavelength, dtype=float), np.nan))
     if wavelength.ndim != 1 or len(wavelength) < 3:
