@@ -151,3 +151,41 @@ def test_measured_rates():
     real = {"HD 41248", "Sun", "Procyon", "IC 4651 No 9122", "HD 122563", "WASP-120 vsini"}
     assert {found["stars"][name]["verdict"] for name in real} == {"good"}
     assert found["stars"]["WASP-120 vbroad"]["rotating"]
+
+
+def test_a_fitted_resolving_power_broadens_as_a_fixed_one(tiny_emulator, tiny_observation):
+    """With the operator's own line spread function far sharper, the flux is that of an operator of the fitted resolving power."""
+    import tiny
+
+    from emuinfer.errors import LabelError, ObservationError
+    from emuinfer.likelihoods import JointModel, StellarModel
+
+    model = StellarModel(tiny_emulator, tiny_observation, resolution="fit", line_errors=None, progress=False)
+    fixed = StellarModel(tiny_emulator, tiny_observation, line_errors=None, progress=False)
+    assert "log10_resolution" in model.names and model.units["log10_resolution"] == ""
+    values = {**tiny.TRUTH, "rv": tiny.RV, "vbroad": tiny.VBROAD, "log10_jitter": -4.0}
+    values = {k: np.float32(v) for k, v in values.items()}
+    own = {**values, "log10_resolution": np.float32(np.log10(tiny.RESOLUTION))}
+    flux = np.asarray(fixed.likelihood.normalised_flux(values))
+    assert np.abs(np.asarray(model.likelihood.normalised_flux(own)) - flux).max() < 2e-4
+    # Half the variance of the line spread function, and as much more of the star's broadening.
+    sigma = C / 2.354820045 / tiny.RESOLUTION
+    own["log10_resolution"] = np.float32(np.log10(tiny.RESOLUTION * np.sqrt(2)))
+    own["vbroad"] = np.float32(np.sqrt(tiny.VBROAD**2 + 0.5 * sigma**2))
+    assert np.abs(np.asarray(model.likelihood.normalised_flux(own)) - flux).max() < 2e-4
+    with pytest.raises(LabelError, match="one spectrum"):
+        JointModel([model, model])
+    with pytest.raises(ObservationError, match="'fit'"):
+        StellarModel(tiny_emulator, tiny_observation, resolution="fitted", progress=False)
+
+
+def test_resolution_on_the_command_line():
+    from emuinfer.cli.fit import _resolution
+    from emuinfer.errors import EmuinferError
+
+    fit = {"resolution": "fit"}
+    assert _resolution(None) == (None, {}) and _resolution("47000") == (47000.0, {})
+    assert _resolution("fit") == (None, fit) and _resolution("fit:5e4") == (5e4, fit)
+    for wrong in ("fit:", "high", "-3", "fit:-1", "fit:x", ":5"):
+        with pytest.raises(EmuinferError, match="--resolution"):
+            _resolution(wrong)

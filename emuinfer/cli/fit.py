@@ -52,7 +52,11 @@ Order = Annotated[
     typer.Option(help="Order of an echelle spectrum, from 0, or 'merge': all as one spectrum, not resampled."),
 ]
 Resolution = Annotated[
-    float | None, typer.Option(help="Resolving power, wavelength / FWHM, if the file does not say or is wrong.")
+    str | None,
+    typer.Option(
+        metavar="R|fit[:R]",
+        help="Resolving power, wavelength / FWHM, if the file does not say; 'fit' fits it about the file's, 'fit:R' about R.",
+    ),
 ]
 Snr = Annotated[float | None, typer.Option(help="Signal-to-noise ratio per pixel; replaces the file's uncertainties.")]
 Correlation = Annotated[
@@ -127,7 +131,8 @@ def fit(
       emuinfer fit coadd.fits --arm all --row 7
       emuinfer fit echelle.fits --order merge
     """
-    read = {"resolution": resolution, "snr": snr, "medium": medium and medium.value, "row": row}
+    power, fitted = _resolution(resolution)
+    read = {"resolution": power, "snr": snr, "medium": medium and medium.value, "row": row}
     read |= {"hdu": hdu, "order": order, "wavelength_unit": wavelength_unit, "wavelength_column": wavelength_column}
     read |= {"flux_column": flux_column, "uncertainty_column": uncertainty_column, "mask_column": mask_column}
     options = model_options(
@@ -137,7 +142,7 @@ def fit(
         "emulator_name": emulator,
         "read": read,
         "arms": arm or [],
-        "model": {**options, "rv_range": rv_range, "correlation": correlation, "progress": not quiet},
+        "model": {**options, **fitted, "rv_range": rv_range, "correlation": correlation, "progress": not quiet},
         "written_priors": list(prior or ()),
         "sample": {
             "sampler": sampler,
@@ -150,6 +155,22 @@ def fit(
         "overwrite": overwrite,
     }
     _fit_all(_stars(files or [], example, together), output, settings, ctx.obj)
+
+
+def _resolution(text) -> tuple[float | None, dict]:
+    """The resolving power that `--resolution` gives, if any, and options of a model that is to fit it."""
+    if text is None:
+        return None, {}
+    fitted, number = re.fullmatch(r"(fit(?=:|$))?:?(.*)", text).groups()
+    try:
+        power = float(number) if number or not fitted or text.endswith(":") else None
+        if text.startswith(":") or (power is not None and not 0 < power < 1e9):
+            raise ValueError
+    except ValueError:
+        raise EmuinferError(
+            f"--resolution must be a resolving power such as 47000, 'fit' or 'fit:47000'; got '{text}'."
+        ) from None
+    return power, {"resolution": "fit"} if fitted else {}
 
 
 def _fit_all(stars, output, settings, debug):

@@ -25,7 +25,7 @@ SIMULATED = 40  # spectra behind a p-value
 
 TOO_LOW = (
     "Stars have macroturbulence, so the stated resolving power is probably too low, and the labels are wrong by that. Give "
-    "the right one (--resolution)."
+    "the right one (--resolution), or let it be fitted (resolution='fit', --resolution fit)."
 )
 ROTATES = "The lines have the shape of a rotating star's rather than a Gaussian: fit with broadening='vsini' (--broadening vsini)."
 

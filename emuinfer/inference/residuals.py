@@ -44,7 +44,7 @@ def residuals_of(likelihood, values: dict) -> Residuals:
     _, _, error = noise.model_errors(values, forward)
     vbroad, vsini = (jnp.float32(values.get(k, 0.0)) for k in ("vbroad", "vsini"))
     rest, grid = forward.rest_flux(values), forward.grid
-    seen = lambda vbroad, vsini: grid.operator(rest, values["rv"] + grid.frame, vbroad, vsini)
+    seen = lambda vbroad, vsini: grid.broadened(rest, values, vbroad, vsini)
     as_fitted = seen(vbroad, vsini)
     return Residuals(
         flux=likelihood.flux,

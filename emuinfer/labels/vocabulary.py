@@ -89,6 +89,8 @@ def _known(name: str) -> tuple[str, str]:
         return "phys.abund", f"abundance [{element.capitalize()}/{base.capitalize()}]"
     if name.startswith("rv_offset"):
         return "spect.dopplerVeloc", "velocity of an arm relative to the first"
+    if name == "log10_resolution":
+        return "spect.resolution", "log10 of the resolving power"
     if name.startswith("log10_jitter"):
         return "stat.fit.param", "log10 of the noise beyond the errors, relative to the continuum"
     return "stat.fit.param", name

@@ -8,13 +8,20 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from ..constants import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 from ..emulators import LocalSpectrum
 from ..forward.operator import SpectrumOperator
 from ..labels import LabelSpace
 
-MOTION = ("rv", "vbroad", "vsini")  # nuisances that change the flux, in the order of `local_parameters`
+MOTION = (
+    "rv",
+    "vbroad",
+    "vsini",
+    "log10_resolution",
+)  # nuisances that change the flux, in the order of `local_parameters`
 
 
 def scaled_labels(label_space: LabelSpace, values: dict) -> Float[Array, " n_labels"]:
@@ -35,6 +42,8 @@ class GridModel(eqx.Module):
     operator: SpectrumOperator
     frame: Float[Array, ""]  # km/s from which `rv` is counted: 0, or a first guess where one model serves many stars
     label_space: LabelSpace = eqx.field(static=True)
+    # Width in km/s of the operator's line spread function where `log10_resolution` is fitted: no wider than any that is possible.
+    sharpest: Float[Array, ""] | None = None
 
     def __call__(self, values: dict) -> Float[Array, " n_pix"]:
         """Normalised flux at the pixels."""
@@ -46,8 +55,15 @@ class GridModel(eqx.Module):
 
     def see(self, values: dict):
         """The function that turns flux at rest `(n_grid,)` into flux at the pixels `(n_pix,)`."""
-        rv = values["rv"] + self.frame
-        return lambda flux: self.operator(flux, rv, values.get("vbroad", 0), values.get("vsini", 0))
+        vbroad, vsini = values.get("vbroad", 0), values.get("vsini", 0)
+        return lambda flux: self.broadened(flux, values, vbroad, vsini)
+
+    def broadened(self, flux: Float[Array, " n_grid"], values: dict, vbroad, vsini) -> Float[Array, " n_pix"]:
+        """As `see`, with other broadening."""
+        if self.sharpest is not None:
+            sigma = np.float32(SPEED_OF_LIGHT / FWHM_PER_SIGMA) * 10.0 ** -values["log10_resolution"]
+            vbroad = jnp.sqrt(jnp.maximum(sigma**2 - self.sharpest**2, 0.0) + vbroad**2 + np.float32(1e-6))
+        return self.operator(flux, values["rv"] + self.frame, vbroad, vsini)
 
     @property
     def grid(self) -> "GridModel":
@@ -61,7 +77,7 @@ class GridModel(eqx.Module):
 
     def with_emulator(self, emulator) -> "GridModel":
         """The same with another emulator on the grid."""
-        return GridModel(emulator, self.operator, self.frame, self.label_space)
+        return GridModel(emulator, self.operator, self.frame, self.label_space, self.sharpest)
 
 
 class LocalModel(eqx.Module):

@@ -215,6 +215,10 @@ class JointModel(SpectrumModel):
 def _check_arms(arms):
     if not arms:
         raise ObservationError("A JointModel needs one arm or more; got none.")
+    if any(arm.fits_resolution for arm in arms):
+        raise LabelError(
+            "resolution='fit' works for one spectrum: give the arms of a JointModel their resolving powers."
+        )
     for k, arm in enumerate(arms[1:], start=2):
         if arm.label_space != arms[0].label_space:
             raise LabelError(

@@ -16,7 +16,8 @@ RV_HALF_WIDTH = 20.0  # km/s about the cross-correlation's velocity, where a fla
 RV_ROOM = (
     25.0  # km/s about it, over which the pixels must be determined: the prior, and what the sampler's steps pass over
 )
-NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": ""}
+RESOLUTION_SD = 0.15  # of log10 of a fitted resolving power, about the one stated
+NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": "", "log10_resolution": ""}
 WALL = 0.01  # standard deviation of the soft wall outside the domain, in units of a label's half-width
 
 

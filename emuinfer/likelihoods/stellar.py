@@ -25,6 +25,7 @@ from .pixels import PixelLikelihood
 from .priors import (
     BROADENING,
     NUISANCE_UNITS,
+    RESOLUTION_SD,
     RV_HALF_WIDTH,
     RV_ROOM,
     checked_prior,
@@ -33,6 +34,7 @@ from .priors import (
     upper_end,
 )
 
+SHARPER = 3.0  # times the stated resolving power, the highest that a fit of it can find
 GUESSES = {"vbroad": (3.0,), "vsini": (3.0, 12.0, 35.0, 80.0), "log10_jitter": (-1.7,)}
 
 
@@ -53,7 +55,9 @@ class StellarModel(SpectrumModel):
       emulator's domain, `rv` flat within 20 km/s of the cross-correlation's (over all of `rv_range` where noise explains its
       peak), `vbroad` and `vsini` half-normal, the jitter half-normal with 0.02 of the continuum.
     - `broadening`: `"vbroad"` (Gaussian standard deviation, km/s), `"vsini"` (rotation, km/s), `"both"` or `"none"`.
-    - `resolution`: resolving power, one value or `(n_pix,)`, or resolution matrix, if the observation does not say.
+    - `resolution`: resolving power, one value or `(n_pix,)`, or resolution matrix, if the observation does not say. `"fit"`: a
+      parameter `log10_resolution`, by default normal about the observation's with a standard deviation of 0.15; where it
+      changes with wavelength, its median is fitted. Data tell it from `vbroad` by the priors alone.
     - `rv_range`: km/s, searched for the star's velocity.
     - `continuum_terms`: Chebyshev terms; one per 25 Å by default.
     - `line_errors`: `"shipped"`, a `LineErrors` table, or None: how wrong the lines of the model are, in the variance.
@@ -107,7 +111,10 @@ class StellarModel(SpectrumModel):
     ):
         if broadening not in BROADENING:
             raise LabelError(f"broadening must be one of {', '.join(BROADENING)}; got '{broadening}'.")
-        resolution = observation.resolution if resolution is None else resolution
+        self.fits_resolution = isinstance(resolution, str)
+        if self.fits_resolution and resolution != "fit":
+            raise ObservationError(f"resolution may be a resolving power, a matrix or 'fit'; got '{resolution}'.")
+        resolution = observation.resolution if resolution is None or self.fits_resolution else resolution
         if resolution is None:
             raise ObservationError(
                 f"The resolving power of '{observation.name or 'the spectrum'}' is not known. Give resolution=R, the FWHM of "
@@ -123,6 +130,9 @@ class StellarModel(SpectrumModel):
         self.degrees_of_freedom = float(degrees_of_freedom) if robust else None
         self.line_errors = resolve(line_errors, emulator)
         self.uncertainty, self.counts_surrogate = emulator_errors(emulator_error, emulator)
+        if self.fits_resolution and np.ndim(resolution) == 2:
+            raise ObservationError("resolution='fit' needs a resolving power to start from, and not a matrix.")
+        self.stated = float(np.median(resolving_power(resolution, observation.wavelength)))
         self._set_priors(dict(priors or {}), rv_range)
         self.likelihood = self._make_likelihood(resolution, continuum_terms)
         self.spectra = (self,)
@@ -141,9 +151,12 @@ class StellarModel(SpectrumModel):
         if self.peaks is not None and not self.peaks.significant:
             near = self._anywhere(rv_range)
         defaults = {"rv": dist.Uniform(*near), **default_nuisance_priors(self.broadening)}
+        if self.fits_resolution:
+            defaults["log10_resolution"] = dist.Normal(np.log10(self.stated), RESOLUTION_SD)
         if unused := sorted(set(own) - set(defaults)):
             raise LabelError(
-                f"A prior of {', '.join(unused)} was given, which broadening='{self.broadening}' does not have."
+                f"A prior of {', '.join(unused)} was given, which a model with broadening='{self.broadening}' and "
+                f"resolution={'the fitted one' if self.fits_resolution else 'a fixed one'} does not have."
             )
         self.nuisance_priors = {**defaults, **own}
         ends = [self.rv_guess] if "rv" in own else near
@@ -203,15 +216,18 @@ class StellarModel(SpectrumModel):
         white = None if self.correlation is None else Correlation(self.correlation, sigma, good)
         self.constant = log_likelihood_constant(np.where(good, sigma**-2.0, 0.0))
         self.constant += 0.0 if white is None else white.log_determinant
+        power, sharpest = self.resolution, None
+        if self.fits_resolution:
+            power = SHARPER * np.asarray(self.resolution, float)
+            sharpest = jnp.float32(SPEED_OF_LIGHT / FWHM_PER_SIGMA / SHARPER / self.stated)
         return PixelLikelihood(
             flux=jnp.asarray(flux, jnp.float32),
             forward=GridModel(
                 self.reduced,
-                SpectrumOperator(
-                    grid, self.wavelength, self.resolution, rv_range=self.velocities, medium=self.full.medium
-                ),
+                SpectrumOperator(grid, self.wavelength, power, rv_range=self.velocities, medium=self.full.medium),
                 jnp.float32(0.0),
                 self.label_space,
+                sharpest,
             ),
             continuum=Continuum(self.wavelength, continuum_terms),
             noise=self._make_noise(grid, sigma, level, good, white),
@@ -261,7 +277,8 @@ class StellarModel(SpectrumModel):
 
     def first_guesses(self, name: str) -> tuple[float, ...]:
         """Values of a nuisance parameter that a search may start from; 1, 2 or 4 of them."""
-        return (self.rv_guess,) if name == "rv" else GUESSES[name]
+        own = {"rv": (self.rv_guess,), "log10_resolution": (float(np.log10(self.stated)),)}
+        return {**GUESSES, **own}[name]
 
     @public
     def full_on_grid(self) -> tuple:

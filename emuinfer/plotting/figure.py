@@ -16,6 +16,7 @@ SYMBOLS = {
     "vbroad": r"$v_\mathrm{broad}$",
     "vmac": r"$v_\mathrm{mac}$",
     "log10_jitter": r"$\log_{10}$ jitter",
+    "log10_resolution": r"$\log_{10} R$",
 }
 VELOCITIES = ("vmic", "rv", "rv_offset", "vsini", "vbroad", "vmac")
 UNITS = {"teff": "K", "log10_jitter": "of continuum", **dict.fromkeys(VELOCITIES, "km/s")}
