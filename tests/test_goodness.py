@@ -8,7 +8,7 @@ import pytest
 
 from emuinfer.inference import Residuals, judge
 from emuinfer.inference.goodness import THRESHOLDS, at_zero, together
-from emuinfer.inference.misfit import Spectrum, statistics_of
+from emuinfer.inference.misfit import Spectrum, smoothed
 
 N, SNR, WIDTH = 6000, 100.0, 4.0
 C = 299792.458
@@ -53,7 +53,7 @@ def residuals_with(wavelength, flux, seed=1, jitter=1e-4, error=0.002, **changes
 
 
 def test_good_spectra_do_not_alarm(wavelength):
-    for seed in range(12):
+    for seed in range(5):
         one = judge(wavelength, residuals_with(wavelength, lines(wavelength), seed))
         assert one.verdict == "good" and not one.alarms and not one.messages and "is good" in one.sentence
         # Residuals that are white and as large as stated: their chi² over a line's width is 1, less what the budget of lines takes.
@@ -61,10 +61,9 @@ def test_good_spectra_do_not_alarm(wavelength):
 
 
 def test_white_noise_has_a_smoothed_chi2_of_one(wavelength):
-    values = [
-        statistics_of(Spectrum(wavelength, residuals_with(wavelength, lines(wavelength), k, error=0.0)))["correlated"]
-        for k in range(20)
-    ]
+    fitted = residuals_with(wavelength, lines(wavelength), error=0.0)
+    noise = np.random.default_rng(3).standard_normal((16, N)) / SNR
+    values = [smoothed(Spectrum(wavelength, fitted._replace(flux=fitted.model + x)))["correlated"] for x in noise]
     assert np.mean(values) == pytest.approx(1.0, abs=0.03)
 
 
@@ -112,6 +111,16 @@ def test_rotation_is_told_from_a_gaussian(wavelength):
         residuals = residuals_with(wavelength, flux, model=gauss, template=gauss, rotation=change)
         one = judge(wavelength, residuals)
         assert one.rotating is expected and ("vsini" in " ".join(one.messages)) is expected
+
+
+def test_steps_of_the_continuum_are_said_with_their_wavelengths(wavelength):
+    fitted = residuals_with(wavelength, lines(wavelength))
+    assert not judge(wavelength, fitted).messages
+    stepped = fitted.flux + 0.04 * (wavelength > 5200.0) - 0.03 * (wavelength > 5240.0)
+    (text,) = judge(wavelength, fitted._replace(flux=stepped, model=fitted.model + 0.01)).messages[-1:]
+    places = [float(part.split()[-1]) for part in text.split(" Å (")[:-1]]
+    assert places == pytest.approx([5200.0, 5240.0], abs=0.3) and "+4 %" in text and "-3 %" in text
+    assert "--together" in text
 
 
 def test_broadening_that_goes_to_zero_says_what_is_probably_wrong(wavelength):

@@ -161,10 +161,10 @@ def _resolution(text) -> tuple[float | None, dict]:
     """The resolving power that `--resolution` gives, if any, and options of a model that is to fit it."""
     if text is None:
         return None, {}
-    fitted, number = re.fullmatch(r"(fit(?=:|$))?:?(.*)", text).groups()
+    fitted = text == "fit" or text.startswith("fit:")
     try:
-        power = float(number) if number or not fitted or text.endswith(":") else None
-        if text.startswith(":") or (power is not None and not 0 < power < 1e9):
+        power = None if text == "fit" else float(text.removeprefix("fit:"))
+        if power is not None and not 0 < power < 1e9:
             raise ValueError
     except ValueError:
         raise EmuinferError(

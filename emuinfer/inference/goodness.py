@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from .misfit import Spectrum, statistics_of
+from .misfit import Spectrum, statistics_of, steps_of
 
 VERDICTS = ("good", "doubtful", "poor")
 POOR = 2.0  # times its threshold, a statistic makes a fit poor
@@ -110,7 +110,8 @@ def judge(wavelength, residuals, *, simulate: int = 0, seed: int = 0) -> Goodnes
     alike = statistics["second_spectrum"].excess <= 1  # two stars look like one that rotates
     rotating = bool(lines and alike and found["rotation"] > ROTATION and found["rotation_z"] > SIGNIFICANT)
     one = Goodness(verdict, statistics, (), rotating=rotating)
-    return dataclasses.replace(one, messages=(*_alarms(one, found), *([ROTATES] if rotating else [])))
+    messages = (*_alarms(one, found), *([ROTATES] if rotating else []), *(_steps(spectrum) if lines else []))
+    return dataclasses.replace(one, messages=messages)
 
 
 def together(parts) -> Goodness:
@@ -170,6 +171,17 @@ def _alarms(one: Goodness, found: dict) -> list[str]:
     return [
         f"{one.sentence} {_sentence('; '.join(said))} A binary, emission, a wrong resolving power, too small uncertainties or "
         "an object of another kind misfit so. Look at the residuals, and do not trust the labels."
+    ]
+
+
+def _steps(spectrum: Spectrum) -> list[str]:
+    """A sentence where the continuum steps."""
+    if not (steps := steps_of(spectrum)):
+        return []
+    listed = ", ".join(f"{at:.1f} Å ({100 * size:+.0f} %)" for at, size in steps)
+    return [
+        f"The continuum steps at {listed}, as where orders were joined. A smooth continuum cannot follow: give the parts on both "
+        "sides as spectra of their own (JointModel, --together), which have continua of their own."
     ]
 
 

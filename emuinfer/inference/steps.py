@@ -13,7 +13,7 @@ import numpy as np
 
 from ..emulators import fit_local
 from ..likelihoods import Likelihood
-from ..likelihoods.forward_model import MOTION
+from ..likelihoods.forward_model import motion
 from ..samplers.optimise import ascend, covariance_of, root_of
 
 ROUNDS = 3  # climbs: the first with all weights 1, before each the model's errors, before the later ones the weights
@@ -112,5 +112,6 @@ def spectra(part, values, batch_size=None) -> tuple[jax.Array, jax.Array]:
 def _free(density, values):
     """Indices of the local parameters that vary over the draws."""
     moving = set(density.names) | ({"rv"} if any(n.startswith("rv_offset") for n in density.names) else set())
-    names = (*density.label_space.names, *(n for n in MOTION if n in values))
+    moving |= {"vbroad"} if "log10_resolution" in moving else set()
+    names = (*density.label_space.names, *motion(values))
     return np.flatnonzero([n in moving for n in names])

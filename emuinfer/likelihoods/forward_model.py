@@ -31,8 +31,22 @@ def scaled_labels(label_space: LabelSpace, values: dict) -> Float[Array, " n_lab
 
 def local_parameters(label_space: LabelSpace, values: dict) -> Float[Array, " n_parameters"]:
     """What the flux at the pixels depends on, as one vector: scaled labels, velocity and broadening."""
-    nuisance = [jnp.asarray(values[n], jnp.float32) for n in MOTION if n in values]
+    nuisance = [jnp.asarray(v, jnp.float32) for v in motion(values).values()]
     return jnp.concatenate([scaled_labels(label_space, values), jnp.stack(nuisance)])
+
+
+def motion(values: dict) -> dict:
+    """Those of `MOTION` that there are. A fitted resolving power is part of `vbroad`: the flux depends on both together."""
+    fitted = "log10_resolution" in values
+    found = {n: values.get(n, np.float32(0.0)) for n in MOTION if n in values or (fitted and n == "vbroad")}
+    if fitted:
+        found["vbroad"] = jnp.sqrt(found["vbroad"] ** 2 + instrument_sigma(values) ** 2)
+    return found
+
+
+def instrument_sigma(values: dict):
+    """Standard deviation in km/s of the line spread function of a fitted resolving power."""
+    return np.float32(SPEED_OF_LIGHT / FWHM_PER_SIGMA) * 10.0 ** -values["log10_resolution"]
 
 
 class GridModel(eqx.Module):
@@ -61,8 +75,8 @@ class GridModel(eqx.Module):
     def broadened(self, flux: Float[Array, " n_grid"], values: dict, vbroad, vsini) -> Float[Array, " n_pix"]:
         """As `see`, with other broadening."""
         if self.sharpest is not None:
-            sigma = np.float32(SPEED_OF_LIGHT / FWHM_PER_SIGMA) * 10.0 ** -values["log10_resolution"]
-            vbroad = jnp.sqrt(jnp.maximum(sigma**2 - self.sharpest**2, 0.0) + vbroad**2 + np.float32(1e-6))
+            beyond = jnp.maximum(instrument_sigma(values) ** 2 - self.sharpest**2, 0.0)
+            vbroad = jnp.sqrt(beyond + vbroad**2 + np.float32(1e-6))
         return self.operator(flux, values["rv"] + self.frame, vbroad, vsini)
 
     @property
