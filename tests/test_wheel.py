@@ -127,4 +127,4 @@ def test_a_star_is_fitted_from_the_wheel(wheel, tmp_path):
     row = {r["label"]: r for r in Table.read(tmp_path / "fit" / "summary.ecsv")}
     assert row["teff"]["median"] == pytest.approx(5679, abs=40)
     assert row["fe_h"]["median"] == pytest.approx(-0.42, abs=0.05)
-    assert load_posterior(tmp_path / "fit" / "posterior.nc").attrs["verdict"] == "ok"
+    assert load_posterior(tmp_path / "fit" / "posterior.nc").attrs["verification"] == "ok"
