@@ -306,13 +306,15 @@ def check(file: File, folder) -> str:
     path = folder / f"spectrum{file.suffix}"
     path.write_bytes(file.content)
     try:
-        with _limited(SECONDS), warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with _limited(SECONDS), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
             observation = Observation.read(path, **file.options)
     except EmuinferError as error:
         if not str(error).strip():
             raise AssertionError("an error without a word") from error
+        assert not warned, f"a warning beside the error: {warned[0].message} ({warned[0].filename}:{warned[0].lineno})"
         return "refused"
+    assert not warned, f"a warning: {warned[0].message} ({warned[0].filename}:{warned[0].lineno})"
     wavelength = observation.wavelength
     assert np.isfinite(wavelength).all() and (np.diff(wavelength) > 0).all() and (wavelength > 0).all()
     good = observation.good
