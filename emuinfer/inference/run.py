@@ -10,8 +10,8 @@ from ..likelihoods import SpectrumModel, log_posterior
 from ..posteriors import import_arviz
 from ..samplers import get_sampler
 from .config import STAR, SamplingConfig
-from .fit import find_optimum, say
 from .record import posterior_of
+from .steps import find_optimum, say
 from .verify import importance_check
 
 
