@@ -55,8 +55,7 @@ UNITS = (
 )  # fmt: skip
 
 
-def numbers():
-    """Values of header cards."""
+def card_values():
     return st.one_of(
         st.floats(allow_nan=False, allow_infinity=False, width=64),
         st.sampled_from([0.0, 1.0, -1.0, 0.02, 3.7, 5100.0, 1e308, -1e-308, 115000.0, 2.5]),
@@ -69,7 +68,7 @@ def numbers():
 
 
 def cards():
-    return st.lists(st.tuples(st.sampled_from(KEYWORDS), numbers()), max_size=8)
+    return st.lists(st.tuples(st.sampled_from(KEYWORDS), card_values()), max_size=8)
 
 
 @st.composite
@@ -274,7 +273,7 @@ def damaged(draw, files):
         content = bytes(changed)
     if harm == "zeros":
         at = position()
-        content = content[:at] + bytes(min(2880, len(content) - at)) + content[at + 2880 :]
+        content = content[:at] + bytes(max(0, min(2880, len(content) - at))) + content[at + 2880 :]
     if harm == "card" and len(content) >= 2880:  # a keyword's value in the first header
         at = 80 * draw(st.integers(0, 35))
         value = draw(st.sampled_from(["-32", "999999999999", "1E400", "'x", "", "T", "3", "-1", "NaN"]))
@@ -284,7 +283,6 @@ def damaged(draw, files):
 
 @st.composite
 def files(draw):
-    """Any file, with some of the keywords of `Observation.read`."""
     file = draw(
         damaged(
             st.one_of(
