@@ -24,6 +24,7 @@ FOLDERS = (
     "training",
     "forward",
     "wavelengths",
+    "files",
 )
 
 
