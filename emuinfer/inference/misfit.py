@@ -145,7 +145,7 @@ def steps_of(s: Spectrum) -> list[tuple[float, float]]:
         step = np.where(enough, total[1] / known[1] - total[0] / known[0], 0.0)
     size = np.abs(step)
     limit = max(STEP * 1.4826 * float(np.median(size[enough])), SMALLEST_STEP) if enough.any() else np.inf
-    found = []
+    found: list[tuple[float, float]] = []
     for k in np.argsort(-size):
         if size[k] < limit:
             break
