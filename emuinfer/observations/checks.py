@@ -13,7 +13,8 @@ def to_angstrom(wavelength) -> np.ndarray:
 
     if isinstance(wavelength, u.Quantity):
         try:
-            wavelength = wavelength.to_value(u.AA, equivalencies=u.spectral())
+            with np.errstate(over="ignore"):  # what becomes infinite is refused below
+                wavelength = wavelength.to_value(u.AA, equivalencies=u.spectral())
         except u.UnitConversionError as error:
             raise ObservationError(f"The wavelengths have unit '{wavelength.unit}', which is not a length.") from error
     elif getattr(wavelength, "unit", None) is not None:  # a column of a table

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import ObservationError
 from .astropy_tables import format_of, read_astropy
 from .choices import NEEDS, Choices, open_file
@@ -66,16 +68,17 @@ def read(
         order=order,
     )
     try:
-        if format is not None:
-            fields = read_specutils(path, format)
-        elif _head(path).startswith(b"SIMPLE  ="):
-            fields = read_fits(path, choices)
-        elif is_votable(_head(path)):
-            fields = read_votable(path, choices)
-        elif (kind := format_of(_head(path))) is not None:
-            fields = read_astropy(path, kind, choices)
-        else:
-            fields = read_text_product(path, choices) or read_text(path, choices)
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that cannot be are refused in words
+            if format is not None:
+                fields = read_specutils(path, format)
+            elif _head(path).startswith(b"SIMPLE  ="):
+                fields = read_fits(path, choices)
+            elif is_votable(_head(path)):
+                fields = read_votable(path, choices)
+            elif (kind := format_of(_head(path))) is not None:
+                fields = read_astropy(path, kind, choices)
+            else:
+                fields = read_text_product(path, choices) or read_text(path, choices)
     except ObservationError as error:
         raise ObservationError(f"{path}: {error}") from error
     except Exception as error:  # of damaged files astropy raises anything

@@ -130,6 +130,8 @@ def with_unit(wavelength, unit, name: str = ""):
         raise ObservationError(f"The wavelength unit '{unit}' is not known. Give wavelength_unit=, as \"nm\".")
     if known == u.pix:
         raise ObservationError(f"The axis has the unit '{unit}': these are pixel numbers, not wavelengths.")
+    if not np.isfinite(wavelength).any():
+        raise ObservationError("The wavelengths hold no finite number.")
     refuse_pixel_numbers(np.asarray(wavelength))
     if kind is not None:
         wavelength = _without_logarithm(wavelength, kind, known in (None, u.AA, u.nm))
