@@ -13,7 +13,7 @@ def to_angstrom(wavelength) -> np.ndarray:
 
     if isinstance(wavelength, u.Quantity):
         try:
-            with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            with np.errstate(over="ignore", divide="ignore"):  # what becomes infinite is refused below
                 wavelength = wavelength.to_value(u.AA, equivalencies=u.spectral())
         except u.UnitConversionError as error:
             raise ObservationError(f"The wavelengths have unit '{wavelength.unit}', which is not a length.") from error
