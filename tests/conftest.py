@@ -14,7 +14,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure(config):
-    """Let the processes of one run, and those that tests start, share their compiled programs: half of the time is compiling."""
+    """Compile quickly rather than well, and once for all processes of a run, those that tests start too: most of the time is compiling.
+
+    The numbers are the same but for rounding. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs that users run.
+    """
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         config.programs = tempfile.mkdtemp(prefix="emuinfer-tests-")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = config.programs

@@ -170,7 +170,7 @@ def other_labels(card, weights):
         (foreign_card, ["copy.json", "not an emuinfer emulator card"]),
         (no_json, ["copy.json", "not a readable emulator card"]),
         (newer, ["copy.json", "99", "Update emuinfer"]),
-        (other_labels, ["copy.safetensors", "shape"]),
+        (other_labels, ["copy.safetensors", "do not have the hash"]),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from emuinfer import Grid, LabelSpace, TransformerPayne, files, load_emulator, save_emulator
+from emuinfer import Grid, LabelSpace, TransformerPayne, load_emulator, save_emulator
 from emuinfer.emulators import TransformerConfig
 from emuinfer.emulators.training import TrainConfig, labels_for, train
 from emuinfer.errors import TrainingError
-from emuinfer.files import use_compilation_cache
+from emuinfer.files import use_compilation_cache, writing
 from emuinfer.training import checkpoint as checkpoints
 from emuinfer.training import loop
 
@@ -113,7 +113,7 @@ def disk_full(monkeypatch, name, mode):
         file = real(path, given, *args, **kwargs)
         return Full(file) if str(path).endswith(name) and given == mode else file
 
-    for module in (checkpoints, files):
+    for module in (checkpoints, writing):
         monkeypatch.setattr(module, "open", opened, raising=False)
 
 

@@ -47,7 +47,7 @@ class ReductionConfig:
             "A reduction", self, n_wave=(4, most), n_train=(1, most), n_test=(0, most), components=(1, most), hidden=(1, 65_536),
             steps=(0, most),
         )  # fmt: skip
-        if not (0 < self.lo < self.hi < np.inf and 0 < self.epsilon < 1):
+        if not (0 < self.lo < self.hi < np.inf and 0 <= self.epsilon < 1):
             raise EmulatorError(
                 "A reduction: wavelengths must rise from above 0, and epsilon lie between 0 and 1; got "
                 f"{self.lo} to {self.hi} Å and {self.epsilon}."

@@ -155,8 +155,8 @@ class StellarModel(SpectrumModel):
             defaults["log10_resolution"] = dist.Normal(np.log10(self.stated), RESOLUTION_SD)
         if unused := sorted(set(own) - set(defaults)):
             raise LabelError(
-                f"A prior of {', '.join(unused)} was given, which a model with broadening='{self.broadening}' and "
-                f"resolution={'the fitted one' if self.fits_resolution else 'a fixed one'} does not have."
+                f"A prior of {', '.join(unused)} was given, which broadening='{self.broadening}' with "
+                f"{'a fitted' if self.fits_resolution else 'a given'} resolving power does not have."
             )
         self.nuisance_priors = {**defaults, **own}
         ends = [self.rv_guess] if "rv" in own else near

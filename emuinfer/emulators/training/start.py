@@ -54,11 +54,10 @@ def new_transformer(label_space, wavelength, medium: str, sizes: dict, seed: int
     shortest = 2.4 * float(np.diff(np.log10(wavelength)).max())
     longest = 2.0 * float(np.log10(wavelength[-1] / wavelength[0]))  # longer ones would all but be constants
     fitting = {"shortest_period": shortest, "longest_period": longest, "table_nodes": len(wavelength)}
+    width, heads = (sizes.get(name, getattr(TransformerConfig, name)) for name in ("width", "heads"))
+    if heads < 1 or width % heads:
+        raise TrainingError(f"width (--width) must be a multiple of heads (--heads); got {width} and {heads}.")
     config = TransformerConfig(**{**fitting, **sizes})
-    if config.width % config.heads:
-        raise TrainingError(
-            f"width (--width) must be a multiple of heads (--heads); got {config.width} and {config.heads}."
-        )
     return TransformerPayne(label_space, (wavelength[0], wavelength[-1]), medium, config, key=jax.random.key(seed))
 
 

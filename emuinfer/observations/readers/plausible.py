@@ -36,7 +36,8 @@ def _no_uncertainties(sigma, flux) -> str | None:
     if sigma.shape != flux.shape or not sigma.size:
         return None
     if not (np.isfinite(sigma) & (sigma > 0)).any():
-        return "all zero, negative or not finite"
+        known = sigma[np.isfinite(sigma)]
+        return "all zero, negative or not finite" + (f" (the lowest is {known.min():g})" if known.size else "")
     both = np.isfinite(flux) & np.isfinite(sigma) & (flux != 0)
     if both.sum() > 10 and np.ptp(flux[both]) > 0 and np.allclose(sigma[both], flux[both], rtol=1e-6, atol=0):
         return "the fluxes themselves"

@@ -68,7 +68,9 @@ def read(
         order=order,
     )
     try:
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # numbers that cannot be are refused in words
+        with np.errstate(
+            over="ignore", divide="ignore", invalid="ignore"
+        ):  # numbers that cannot be are refused in words
             if format is not None:
                 fields = read_specutils(path, format)
             elif _head(path).startswith(b"SIMPLE  ="):
