@@ -68,19 +68,7 @@ def read(
         order=order,
     )
     try:
-        with np.errstate(
-            over="ignore", divide="ignore", invalid="ignore"
-        ):  # numbers that cannot be are refused in words
-            if format is not None:
-                fields = read_specutils(path, format)
-            elif _head(path).startswith(b"SIMPLE  ="):
-                fields = read_fits(path, choices)
-            elif is_votable(_head(path)):
-                fields = read_votable(path, choices)
-            elif (kind := format_of(_head(path))) is not None:
-                fields = read_astropy(path, kind, choices)
-            else:
-                fields = read_text_product(path, choices) or read_text(path, choices)
+        fields = _fields(path, choices)
     except ObservationError as error:
         raise ObservationError(f"{path}: {error}") from error
     except Exception as error:  # of damaged files astropy raises anything
@@ -99,6 +87,21 @@ def read(
             "(on the command line --medium)."
         )
     return fields
+
+
+def _fields(path, choices: Choices) -> dict:
+    """What the file says, by the reader of its kind."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # numbers that cannot be are refused in words
+        if choices.format is not None:
+            return read_specutils(path, choices.format)
+        head = _head(path)
+        if head.startswith(b"SIMPLE  ="):
+            return read_fits(path, choices)
+        if is_votable(head):
+            return read_votable(path, choices)
+        if (kind := format_of(head)) is not None:
+            return read_astropy(path, kind, choices)
+        return read_text_product(path, choices) or read_text(path, choices)
 
 
 def _head(path) -> bytes:
