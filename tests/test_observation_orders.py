@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.io import fits
 
+from emuinfer import Observation
 from emuinfer.errors import ObservationError
 from emuinfer.observations.readers.choices import Choices
 from emuinfer.observations.readers.orders import choose_order
@@ -35,6 +37,21 @@ def test_without_a_choice_the_number_of_orders_is_named():
     many = [np.tile(x, (9, 1))[:79] for x in (wavelength, flux)]
     with pytest.raises(ObservationError, match="holds 79 orders"):
         choose_order(*many, None, None, Choices())
+
+
+def test_each_order_is_a_spectrum(tmp_path):
+    wavelength, flux, error, _ = echelle()
+    flux[2] = np.nan  # an order without light
+    images = {"WAVE": wavelength, "FLUX": flux, "ERR": error}
+    hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(data, name=name) for name, data in images.items())]
+    fits.HDUList(hdus).writeto(tmp_path / "echelle.fits")
+    orders = Observation.read_orders(tmp_path / "echelle.fits", medium="air", resolution=40_000)
+    lit = [k for k in range(ORDERS) if k != 2]
+    np.testing.assert_allclose([o.wavelength[0] for o in orders], wavelength[lit, 0])
+    assert all(np.array_equal(o.flux[o.good], flux[k][o.good]) for o, k in zip(orders, lit))
+    fits.HDUList([hdus[0], *(fits.ImageHDU(d[0], name=n) for n, d in images.items())]).writeto(tmp_path / "one.fits")
+    (one,) = Observation.read_orders(tmp_path / "one.fits", medium="air", resolution=40_000)
+    assert len(one) == PIXELS
 
 
 def test_one_order_in_angstrom_without_pixels_that_have_no_wavelength():

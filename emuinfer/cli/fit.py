@@ -33,6 +33,7 @@ from .options import (
 )
 
 ALL_ARMS = "all"
+EACH_ORDER = "each"  # of an echelle spectrum
 Files = Annotated[
     list[str] | None,
     typer.Argument(metavar="[FILE]...", help="Spectra: FITS, ECSV, CSV, text, or anything specutils reads."),
@@ -49,7 +50,9 @@ Row = Annotated[int | None, typer.Option(help="Row of a file that holds many spe
 Hdu = Annotated[str | None, typer.Option(help="Number or name of the FITS extension with the spectrum.")]
 Order = Annotated[
     str | None,
-    typer.Option(help="Order of an echelle spectrum, from 0, or 'merge': all as one spectrum, not resampled."),
+    typer.Option(
+        help="Order of an echelle, from 0; 'merge': all as one spectrum, not resampled; 'each': all in one likelihood."
+    ),
 ]
 Resolution = Annotated[
     str | None,
@@ -130,6 +133,7 @@ def fit(
       emuinfer fit blue.fits red.fits --together --output star
       emuinfer fit coadd.fits --arm all --row 7
       emuinfer fit echelle.fits --order merge
+      emuinfer fit echelle.fits --order each
     """
     power, fitted = _resolution(resolution)
     read = {"resolution": power, "snr": snr, "medium": medium and medium.value, "row": row}
@@ -267,7 +271,7 @@ def _fit_one(emulator, paths, folder, settings):
     from ..inference import sample
 
     observations = _observations(paths, settings)
-    if ALL_ARMS in settings["arms"]:
+    if ALL_ARMS in settings["arms"] or settings["read"]["order"] == EACH_ORDER:
         observations = _covered(emulator, observations)
     progress = settings["model"]["progress"]
     for observation in observations if progress else ():
@@ -289,6 +293,9 @@ def _observations(paths, settings) -> list:
     from ..observations import Observation
 
     arms, read = settings["arms"], settings["read"]
+    if read["order"] == EACH_ORDER:
+        read = {k: v for k, v in read.items() if k != "order"}
+        return [one for path in paths for one in Observation.read_orders(path, **read)]
     if ALL_ARMS in arms:
         return [one for path in paths for one in Observation.read_arms(path, **read)]
     return [Observation.read(path, arm=arm, **read) for path in paths for arm in arms or [None]]

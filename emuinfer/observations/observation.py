@@ -276,6 +276,25 @@ class Observation:
         return [cls.read(path, arm=arm, row=row, **options) for arm in arms]
 
     @classmethod
+    def read_orders(cls, path, **options) -> list["Observation"]:
+        """Every order of an echelle spectrum, for `JointModel.of`, which fits each with a continuum of its own; of any other
+        file, its one spectrum. Orders that cannot be used are left out, if others can. `options` as of `read`.
+        """
+        from .readers import count_orders
+
+        known = {k: v for k, v in options.items() if k not in ("resolution", "snr")}
+        found: list[Observation] = []
+        problem: ObservationError | None = None
+        for order in range(count_orders(path, **known) or 0):
+            try:
+                found.append(cls.read(path, order=order, **options))
+            except ObservationError as error:
+                problem = error
+        if problem is not None and not found:
+            raise problem
+        return found or [cls.read(path, **options)]
+
+    @classmethod
     def from_spectrum(cls, spectrum, *, resolution=None, snr=None, medium=None, name=None) -> "Observation":
         """From a `specutils.Spectrum` with one spectrum in it. Its mask and uncertainty are used if it has them."""
         from .readers import from_specutils

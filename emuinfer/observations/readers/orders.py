@@ -10,6 +10,14 @@ MERGE = ("merge", "all")
 WAVE, FLUX, ERROR, BAD = range(4)  # rows of an order
 
 
+class OrderError(ObservationError):
+    """A file holds several orders, `count`, and none of them was chosen."""
+
+    def __init__(self, text: str, count: int):
+        super().__init__(text)
+        self.count = count
+
+
 def choose_order(wavelength, flux, error, mask, choices: Choices, blaze=None) -> dict:
     """`wavelength`, `flux`, `uncertainty`, `mask` and `notes` of the order that `choices.order` names, or of all merged.
 
@@ -40,7 +48,7 @@ def choose_order(wavelength, flux, error, mask, choices: Choices, blaze=None) ->
         problem = f"The file holds {len(orders)} orders" + (
             "" if order is None else f"; order={order!r} is none of them"
         )
-        raise ObservationError(f"{problem}. {_remedy(orders)}")
+        raise OrderError(f"{problem}. {_remedy(orders)}", len(orders))
     return {
         "wavelength": chosen[WAVE],
         "flux": chosen[FLUX],

@@ -10,6 +10,7 @@ from .astropy_tables import format_of, read_astropy
 from .choices import NEEDS, Choices, open_file
 from .fits import read_fits
 from .frames import frame_of, in_frame
+from .orders import OrderError
 from .products import read_text_product
 from .spectrum import read_specutils
 from .text import read_text
@@ -87,6 +88,18 @@ def read(
             "(on the command line --medium)."
         )
     return fields
+
+
+def count_orders(path, **options) -> int | None:
+    """How many orders of an echelle spectrograph a file holds; None where it is no such file. `options` as of `read`."""
+    try:
+        read(path, **{**options, "order": "count"})
+    except ObservationError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OrderError):
+            cause = cause.__cause__
+        return None if cause is None else cause.count
+    return None
 
 
 def _fields(path, choices: Choices) -> dict:
