@@ -246,9 +246,13 @@ def _fields(layout: _Layout, choices: Choices) -> dict:
 
 def _is_echelle(wave, overlap: float = 0.8) -> bool:
     """Whether rows have ranges of their own, and are not spectra of several stars over about the same range."""
+    wave = np.where(np.isfinite(wave) & (wave > 0), wave, np.nan)  # pixels without light have no wavelength
+    wave = wave[np.isfinite(wave).any(axis=1)]
+    if len(wave) < 2:
+        return False
     lo, hi = np.nanmin(wave, axis=1), np.nanmax(wave, axis=1)
     common = np.nanmin(hi) - np.nanmax(lo)
-    return len(wave) > 1 and not common > overlap * np.nanmedian(hi - lo)
+    return bool(not common > overlap * np.nanmedian(hi - lo))
 
 
 def _chosen_row(choices: Choices, rows: int) -> int:
