@@ -280,9 +280,11 @@ def test_the_loop_knows_no_emulator():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_what_was_here_is_found_with_a_warning():
+def test_what_was_here_is_found_with_a_warning(monkeypatch):
     import emuinfer.training as training
 
+    for name in ("TrainConfig", "train"):  # the old module of this name, if something in this process has imported it
+        monkeypatch.delitem(vars(training), name, raising=False)
     with pytest.warns(DeprecationWarning, match="emuinfer.training.TrainConfig is now emuinfer.emulators.training"):
         old = training.TrainConfig
     from emuinfer.emulators.training import TrainConfig, train
