@@ -112,6 +112,9 @@ def test_catalogue_of_a_fit(fitted):
     from astropy.io.votable.ucd import parse_ucd
     from astropy.table import Table
 
+    from emuinfer.posteriors import load_posterior
+    from emuinfer.survey.summary import bits_of
+
     star = fitted[0] / "star"
     summary, table = Table.read(star / "summary.ecsv", format="ascii.ecsv"), Table.read(star / "results.fits")
     assert len(table) == 1 and table["teff"].unit == "K" and table["e_rv"].unit == "km / s"
@@ -120,6 +123,8 @@ def test_catalogue_of_a_fit(fitted):
         assert table[f"e_{label}"][0] == pytest.approx(summary["sd"][i], rel=1e-5)
         assert table[f"flag_{label}"][0] == summary["flag"][i]
         assert (summary["flag"][i] & 8 > 0) == (summary["ess_bulk"][i] < 400)
+    said = bits_of(json.loads(load_posterior(star / "posterior.nc").attrs["flags"]))
+    assert said & table["flag"][0] == said  # what the verdict and the velocity raise is in the catalogue too
     header = fits.getheader(star / "results.fits", 1)
     assert header["PARAMS"].split(",") == list(summary["label"]) and "Asplund et al. 2009" in header["SOLAR"]
     np.testing.assert_allclose(np.sqrt(table["covariance"][0].diagonal()), summary["sd"], rtol=0.01)

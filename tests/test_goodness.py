@@ -9,6 +9,7 @@ import pytest
 from emuinfer.inference import Residuals, judge
 from emuinfer.inference.goodness import THRESHOLDS, at_zero, together
 from emuinfer.inference.misfit import Spectrum, smoothed
+from emuinfer.survey import FLAGS
 
 N, SNR, WIDTH = 6000, 100.0, 4.0
 C = 299792.458
@@ -85,14 +86,17 @@ def test_a_second_star_is_found_where_it_is(wavelength, velocity):
     (text,) = one.messages
     said = float(text.split("again at ")[1].split(" km/s")[0])
     assert said == pytest.approx(velocity, abs=2.5) and "second star" in text
+    assert {"second_spectrum", f"{one.verdict}_fit"} <= {*one.flags} <= {*FLAGS}
 
 
 def test_emission_noise_and_no_lines_are_told_apart(wavelength):
     bright = lines(wavelength) + 2 * (1 - lines(wavelength))
     one = judge(wavelength, residuals_with(wavelength, bright))
     assert one.verdict == "poor" and "emission" in one.alarms and "emission" in one.messages[0]
+    assert {"emission", "poor_fit"} <= {*one.flags}
     flat = judge(wavelength, residuals_with(wavelength, np.ones(N), model=np.ones(N), gain=-30.0))
     assert flat.lineless and "no lines" in flat.messages[0] and flat.verdict == "poor"
+    assert "no_lines" in flat.flags and "second_spectrum" not in flat.flags
     broken = judge(wavelength, residuals_with(wavelength, lines(wavelength), gain=np.nan))
     assert broken.verdict == "poor"
 
@@ -110,7 +114,7 @@ def test_rotation_is_told_from_a_gaussian(wavelength):
     for flux, expected in ((rotating, True), (gauss, False)):
         residuals = residuals_with(wavelength, flux, model=gauss, template=gauss, rotation=change)
         one = judge(wavelength, residuals)
-        assert one.rotating is expected and ("vsini" in " ".join(one.messages)) is expected
+        assert ("rotation" in one.flags) is one.rotating is expected and ("vsini" in " ".join(one.messages)) is expected
 
 
 def test_steps_of_the_continuum_are_said_with_their_wavelengths(wavelength):
@@ -128,6 +132,7 @@ def test_broadening_that_goes_to_zero_says_what_is_probably_wrong(wavelength):
     rng = np.random.default_rng(1)
     narrow = good.with_broadening(np.abs(rng.normal(0.0, 0.5, 400)))
     assert narrow.narrow and "resolving power" in narrow.messages[-1] and narrow.verdict == "good"
+    assert narrow.flags == ("resolution",) and good.flags == ()
     assert good.with_broadening(rng.normal(2.0, 0.2, 400)) is good and good.with_broadening(None) is good
     assert at_zero(np.stack([np.full(9, 0.3), np.full(9, 3.0)])).tolist() == [True, False]
 

@@ -50,12 +50,13 @@ def test_noise_is_not_significant():
     share = np.mean([p.false_alarm < 0.3 for p in found])
     assert 0.05 < share < 0.45
     assert "not significant" in next(p for p in found if not p.significant).warnings[0]
+    assert all(("no_velocity" in p.flags) != p.significant for p in found)
 
 
 @pytest.mark.parametrize("rv", [-1000.0, -75.0, 0.0, 500.0, 1000.0])
 def test_one_star_is_significant_at_every_velocity(rv):
     found = velocity_peaks(observed((rv, 1.0), snr=10), REST, TEMPLATE)
-    assert found.significant and not found.binary and not found.at_edge and found.warnings == ()
+    assert found.significant and not found.binary and not found.at_edge and found.warnings == found.flags == ()
     assert found.best == pytest.approx(rv, abs=0.5)
 
 
@@ -72,6 +73,7 @@ def test_two_sets_of_lines(separation, light):
     assert found.binary and found.best == pytest.approx(-20, abs=2)
     assert found.second == pytest.approx(-20 + separation, abs=3) and found.ratio == pytest.approx(light, abs=0.15)
     assert "two sets of lines, at" in found.warnings[0] and "a binary?" in found.warnings[0]
+    assert found.flags == ("second_spectrum",)
 
 
 def test_the_end_of_the_range_is_named():

@@ -48,16 +48,14 @@ def _has_divergences(posterior) -> bool:
 
 def _flag(posterior, whole, draws) -> int:
     """Bits of `emuinfer.survey.FLAGS` of the fit."""
-    from ..survey import FLAGS
-    from ..survey.summary import DIVERGENT, INSIDE, parameter_flags
+    from ..survey.summary import DIVERGENT, INSIDE, bits_of, parameter_flags
 
     true = {
         "not_finite": not np.isfinite(draws).all(),
         "divergent": whole["divergences"][0] > DIVERGENT * draws.shape[1],
         "verification": posterior.attrs.get("verification") == "fail",
         "domain": whole["in_domain"][0] < INSIDE,
-        "poor_fit": posterior.attrs.get("goodness") == "poor",
-        "doubtful_fit": posterior.attrs.get("goodness") == "doubtful",
     }
-    flag = sum(FLAGS[name] for name, condition in true.items() if condition)
+    raised = [name for name, condition in true.items() if condition]
+    flag = bits_of([*raised, *json.loads(posterior.attrs.get("flags", "[]"))])
     return flag | int(np.bitwise_or.reduce(parameter_flags({**whole, "flag": np.array([flag])})[0]))

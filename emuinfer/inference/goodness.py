@@ -69,6 +69,20 @@ class Goodness:
         return tuple(name for name, one in self.statistics.items() if one.excess > 1)
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """Names of the flags of results (`emuinfer.survey.FLAGS`) that it raises."""
+        raised = {
+            "poor_fit": self.verdict == "poor",
+            "doubtful_fit": self.verdict == "doubtful",
+            "second_spectrum": "second_spectrum" in self.alarms and not self.lineless,
+            "emission": "emission" in self.alarms,
+            "no_lines": self.lineless,
+            "resolution": self.narrow,
+            "rotation": self.rotating,
+        }
+        return tuple(name for name, is_raised in raised.items() if is_raised)
+
+    @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
         if self.verdict == "good":

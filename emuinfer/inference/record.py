@@ -46,12 +46,17 @@ def posterior_of(fit, result, check, values: dict, timings: dict):
         dims={**by_pixel, "verified_draw": ["verified"], "verified_log_weight": ["verified"]},
         group_dims={"log_likelihood": {"flux": ["used_pixel"]}},
         thinned=thin,
-        attrs={**attrs, **goodness.attrs, "timings": timings},
+        attrs={**attrs, **goodness.attrs, "flags": _flags(model, goodness), "timings": timings},
     )
     bounds = {n: model.label_space.bounds[n] for n in model.names if n in model.label_space.names}
     found = diagnose(posterior, names=list(model.names), bounds=bounds)
     posterior.attrs["warnings"] = json.dumps([*goodness.messages, *result.notes, *fit.notes, *found, *warnings])
     return posterior
+
+
+def _flags(model, goodness) -> list[str]:
+    """Names of the flags that the verdict and the velocity raise."""
+    return sorted({*goodness.flags, *(() if model.peaks is None else model.peaks.flags)})
 
 
 def pixel_facts(fit) -> dict[str, np.ndarray]:

@@ -56,6 +56,12 @@ class VelocityPeaks:
         return self.significant and self.second_significance > SECOND and self.ratio > COMPARABLE
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """Names of the flags of results (`emuinfer.survey.FLAGS`) that they raise."""
+        raised = {"no_velocity": not self.significant, "second_spectrum": self.binary, "velocity": self.at_edge}
+        return tuple(name for name, is_raised in raised.items() if is_raised)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences for the user; none where all is well."""
         said = []

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..inference.goodness import THRESHOLDS, VERDICTS, at_zero, judge
+from ..inference.goodness import THRESHOLDS, VERDICTS, judge
 from ..likelihoods.priors import RV_HALF_WIDTH
 from ..posteriors import ESS_LIMIT, R_HAT_LIMIT, effective_size, pareto_smoothed_weights, piles_up, r_hat, verify_flag
 
@@ -49,6 +49,11 @@ SERIOUS = FLAGS["bad_data"] | FLAGS["not_finite"] | FLAGS["r_hat"] | FLAGS["veri
 SERIOUS |= FLAGS["poor_fit"] | FLAGS["no_lines"] | FLAGS["no_velocity"]
 
 
+def bits_of(names) -> int:
+    """The flag in which the bits of these names are set."""
+    return sum(FLAGS[name] for name in {*names})
+
+
 def flag_names(flag: int) -> list[str]:
     """The names of the bits that are set in `flag`."""
     return [name for name, bit in FLAGS.items() if flag & bit]
@@ -88,13 +93,13 @@ def summaries(raw, base, index, survey) -> dict:
     out["divergences"][index], out["repaired"][index] = raw["diverging"], raw["repaired"]
     out["edges"][index] = _edges(draws, names, survey.model.label_space)
     failed = _verify(raw, out, index)
-    judged = _judge(raw, out, index, survey.model.wavelength)
+    judged = _judge(raw, out, index, survey.model.wavelength, draws, names)
     inside, distance = _domain(draws, names, survey.model)
     out["in_domain"][index], out["edge_distance"][index] = inside, distance
     out["flag"][index] = flags_of(
         {k: v[index] for k, v in out.items()}, draws, names, survey, finite, failed, raw["frame"]
     )
-    out["flag"][index] |= _misfit_flags(judged, draws, names) | _velocity_flags(raw["peaks"])
+    out["flag"][index] |= [bits_of({*one.flags, *peaks.flags}) for one, peaks in zip(judged, raw["peaks"])]
     out["velocity_significance"][index] = [p.significance for p in raw["peaks"]]
     out["second_velocity"][index] = [p.second if p.binary else np.nan for p in raw["peaks"]]
     out["draws"] = chains
@@ -116,7 +121,7 @@ def _verify(raw, out, index):
     return failed
 
 
-def _judge(raw, out, index, wavelength) -> list:
+def _judge(raw, out, index, wavelength, draws, names) -> list:
     """The `Goodness` of each star; its numbers in `out`."""
     judged = []
     for i, row in enumerate(index):
@@ -124,25 +129,8 @@ def _judge(raw, out, index, wavelength) -> list:
         for name, statistic in one.statistics.items():
             out[f"misfit_{name}"][row] = statistic.value
         out["goodness"][row] = one.verdict
-        judged.append(one)
+        judged.append(one.with_broadening(draws[i, names.index("vbroad")] if "vbroad" in names else None))
     return judged
-
-
-def _misfit_flags(judged, draws, names):
-    """Bits of `FLAGS` that say how a star is misfitted, `(n_stars,)`."""
-    raised = lambda name, where: np.where(where, FLAGS[name], 0)
-    alarm = lambda name: np.array([name in one.alarms for one in judged])
-    verdict = lambda name: np.array([one.verdict == name for one in judged])
-    narrow = at_zero(draws[:, names.index("vbroad")]) & ~alarm("lines") if "vbroad" in names else False
-    return (
-        raised("poor_fit", verdict("poor"))
-        | raised("doubtful_fit", verdict("doubtful"))
-        | raised("second_spectrum", alarm("second_spectrum") & ~alarm("lines"))
-        | raised("emission", alarm("emission"))
-        | raised("no_lines", alarm("lines"))
-        | raised("resolution", narrow)
-        | raised("rotation", [one.rotating for one in judged])
-    )
 
 
 def _edges(draws, names, space):
@@ -160,16 +148,6 @@ def parameter_flags(out) -> np.ndarray:
     flags[fitted & ~(np.nan_to_num(out["ess"]) >= ESS_LIMIT)] |= FLAGS["ess"]
     flags[np.asarray(out.get("edges", np.zeros_like(fitted)), bool) & fitted] |= FLAGS["edge"]
     return flags
-
-
-def _velocity_flags(peaks):
-    """Bits of `FLAGS` that the `VelocityPeaks` of each star raise, `(n_stars,)`."""
-    raised = lambda name, where: np.where([where(p) for p in peaks], FLAGS[name], 0)
-    return (
-        raised("no_velocity", lambda p: not p.significant)
-        | raised("second_spectrum", lambda p: p.binary)
-        | raised("velocity", lambda p: p.at_edge)
-    )
 
 
 def _domain(draws, names, model):
