@@ -45,9 +45,10 @@ def sample(
     **Returns:** `InferenceData` (ArviZ 0.23) or `DataTree` (1.x) with groups posterior, sample_stats, observed_data,
     constant_data, posterior_predictive (`model_flux`, and simulated data `flux`) and log_likelihood (`flux`, per used pixel),
     and attributes `emulator_hash`, `data_hash`, `seed`, `goodness` (of the fit: good, doubtful or poor), `goodness_message`,
-    `goodness_statistics` (name to value, threshold and p), `flags` (names from `emuinfer.survey.FLAGS`),
-    `k_hat`, `verification` (ok, warn, fail or skipped), `in_domain` (share of the draws), `edge_distance` (of the median labels from the domain's nearest bound, in half-widths of the
-    labels; negative outside), `warnings`, `versions`, `timings`. `arviz.loo`, `arviz.compare` and `arviz.plot_ppc` take it.
+    `goodness_statistics` (name to value, threshold and p), `flags` (names from `emuinfer.survey.FLAGS`), `k_hat`,
+    `verification` (ok, warn, fail or skipped), `in_domain` (share of the draws), `edge_distance` (of the median labels from the
+    domain's nearest bound, in half-widths of the labels; negative outside), `warnings`, `versions`, `timings`. `arviz.loo`,
+    `arviz.compare` and `arviz.plot_ppc` take it.
     """
     run = get_sampler(sampler)
     import_arviz()  # what cannot be imported fails before the fit, not after

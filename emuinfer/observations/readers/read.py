@@ -17,23 +17,9 @@ from .text import read_text
 from .votable import is_votable, read_votable
 
 
-def read(
-    path,
-    *,
-    medium=None,
-    wavelength_column=None,
-    flux_column=None,
-    uncertainty_column=None,
-    wavelength_unit=None,
-    mask_column=None,
-    format=None,
-    hdu=None,
-    arm=None,
-    row=None,
-    order=None,
-) -> dict:
+def read(path, **choices) -> dict:
     """Read one spectrum; returns keyword arguments for `Observation`: `wavelength` (a quantity, or Å), `flux`, and
-    what the file says of `uncertainty`, `snr`, `mask`, `resolution`, `medium`, `name`, `meta`, `notes`.
+    what the file says of `uncertainty`, `snr`, `mask`, `resolution`, `medium`, `name`, `meta`, `notes`. `choices`: see `Choices`.
 
     Tried in this order: products of archives (`readers.products`: DESI, SDSS, APOGEE, LAMOST, PypeIt, HARPS, ESO Phase 3,
     …), FITS tables (one row per pixel, or one row of arrays), FITS images (one spectrum, bands, orders of an echelle, with
@@ -55,21 +41,9 @@ def read(
         raise ObservationError(f"{path} is a directory, not a spectrum. {NEEDS}")
     if not path.exists():
         raise ObservationError(f"There is no file {path}.")
-    choices = Choices(
-        medium=medium,
-        wavelength_column=wavelength_column,
-        flux_column=flux_column,
-        uncertainty_column=uncertainty_column,
-        mask_column=mask_column,
-        wavelength_unit=wavelength_unit,
-        format=format,
-        hdu=hdu,
-        arm=arm,
-        row=row,
-        order=order,
-    )
+    chosen = Choices(**choices)
     try:
-        fields = _fields(path, choices)
+        fields = _fields(path, chosen)
     except ObservationError as error:
         raise ObservationError(f"{path}: {error}") from error
     except Exception as error:  # of damaged files astropy raises anything
@@ -81,7 +55,7 @@ def read(
     fields["meta"] = {"file": path.name, **fields.get("meta", {})}
     if "frame" not in fields["meta"]:
         fields = in_frame(fields, frame_of(fields["meta"]), fields["meta"])
-    if medium is None and fields.get("medium") is None:
+    if chosen.medium is None and fields.get("medium") is None:
         raise ObservationError(
             f"{path} does not say whether its wavelengths are in air or in vacuum. "
             'Give medium="air" or medium="vacuum" '
