@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ....errors import ObservationError
 from ..choices import Choices, checked_row
 from ..frames import in_frame
 from ..header import from_header
+from ..spectral_axis import spectral_axis
 
 # Bits of APOGEE_PIXMASK that make a pixel useless: 0 to 7 (bad, cosmic ray, saturated, unfixable, dark, flat, error, no
 # sky), 12 (a strong sky line) and 14 (too little of the profile). https://www.sdss.org/dr17/algorithms/bitmasks
@@ -47,11 +47,8 @@ def _read_star(hdus, row) -> dict:
     """An apStar (a row per combination and visit) or an aspcapStar (one spectrum, divided by its continuum)."""
     flux, error = (np.atleast_2d(np.asarray(hdus[i].data, dtype=float)) for i in (1, 2))
     header = hdus[1].header
-    if "CRVAL1" not in header or "CDELT1" not in header:
-        raise ObservationError("The flux of this APOGEE file has no CRVAL1 and CDELT1: its wavelengths are not known.")
     row = checked_row(row or 0, len(flux), "The file")
-    offset = np.arange(1, flux.shape[1] + 1) - header.get("CRPIX1", 1.0)
-    wavelength = 10 ** (header["CRVAL1"] + header["CDELT1"] * offset)
+    wavelength = spectral_axis(header, flux.shape[1]).values
     # The third extension of an aspcapStar is the best model spectrum, not a mask.
     third = np.atleast_2d(np.asarray(hdus[3].data)) if len(hdus) > 3 else np.zeros(0)
     mask = third[row] if np.issubdtype(third.dtype, np.integer) else None

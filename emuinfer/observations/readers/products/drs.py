@@ -11,6 +11,7 @@ from ..choices import Choices
 from ..frames import in_frame
 from ..header import from_header
 from ..orders import choose_order
+from ..spectral_axis import spectral_axis
 from .shared import published_resolution
 
 MIDDLE = 2048.0  # pixel in the middle of an order
@@ -88,7 +89,7 @@ def _s1d(hdu, header) -> dict:
 
     flux = hdu.data.astype(float)
     step = float(header["CDELT1"])
-    wavelength = header["CRVAL1"] + step * (np.arange(1, len(flux) + 1) - header.get("CRPIX1", 1.0))
+    wavelength = spectral_axis(header, len(flux)).values
     fields = _base(header, wavelength)
     fields.update(wavelength=wavelength * u.AA, flux=flux)
     fields["snr"] = snr_of_orders(header, wavelength, step)

@@ -5,11 +5,10 @@ Formats: https://www.lamost.org/dr9/v1.0/doc (lr- and mr-data-production-descrip
 and one per exposure (B-…, R-…). Vacuum; heliocentric unless the header's HELIO says otherwise.
 """
 
-import numpy as np
-
 from ..choices import Choices
 from ..frames import frame_of, in_frame
 from ..header import from_header
+from ..spectral_axis import spectral_axis
 from ..units import standard_deviation
 from .shared import chosen_arm, chosen_hdu, columns_of, flat, with_published_resolution
 
@@ -70,8 +69,7 @@ def _image(hdus) -> dict:
 
     header, data = hdus[0].header, hdus[0].data.astype(float)
     fields = from_header(header)
-    first, step = (header.get(a, header.get(b)) for a, b in (("COEFF0", "CRVAL1"), ("COEFF1", "CD1_1")))
-    wavelength = 10 ** (first + step * np.arange(data.shape[1]))
+    wavelength = spectral_axis(header, data.shape[1]).values
     fields.update(wavelength=wavelength * u.AA, flux=data[0], uncertainty=standard_deviation(data[1], "ivar"))
     fields["mask"] = data[3] != 0
     return fields

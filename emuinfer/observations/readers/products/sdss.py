@@ -9,6 +9,7 @@ import numpy as np
 from ..choices import Choices
 from ..frames import in_frame
 from ..header import from_header
+from ..spectral_axis import spectral_axis
 from ..tables import read_table
 from .shared import chosen_hdu, columns_of
 
@@ -49,8 +50,7 @@ def _image(hdu) -> dict:
 
     header, data = hdu.header, hdu.data.astype(float)
     fields = from_header(header)
-    first, step = (header.get(a, header.get(b)) for a, b in (("COEFF0", "CRVAL1"), ("COEFF1", "CD1_1")))
-    wavelength = 10 ** (first + step * np.arange(data.shape[1]))
+    wavelength = spectral_axis(header, data.shape[1]).values
     error = data[2] if (data[2] > 0).any() else data[1]  # some files leave out the flux without its continuum
     fields.update(wavelength=wavelength * u.AA, flux=data[0], uncertainty=error, mask=data[3] != 0, medium="vacuum")
     fields["uncertainty"] = np.where(error > 0, error, np.nan)
