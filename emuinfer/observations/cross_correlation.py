@@ -41,14 +41,18 @@ def common_rv(pairs, rv_range=RV_RANGE) -> float:
     `pairs`: for each, the arguments `(observation, template_wavelength, template_flux)`. Their gains in chi² are added, so
     that a spectrum counts by the number and the noise of its lines.
     """
-    found = [
-        (o.snr**2, max(Correlation(o, wavelength, flux, rv_range).curves(), key=lambda curve: curve.highest))
-        for o, wavelength, flux in pairs
-    ]
-    finest = min((curve for _, curve in found), key=lambda curve: curve.step)
+    pairs = list(pairs)
+    curves = [Correlation(o, wavelength, flux, rv_range).curves() for o, wavelength, flux in pairs]
+    tops = [max(found, key=lambda curve: curve.highest) for found in curves]
+    return common_peak([observation.snr for observation, _, _ in pairs], tops)
+
+
+def common_peak(snr, curves: "list[Curve]") -> float:
+    """The velocity, km/s, at which the gains in chi² of several spectra, of these ratios of signal to noise, are largest together."""
+    finest = min(curves, key=lambda curve: curve.step)
     gain = sum(
-        weight * np.interp(finest.velocity, curve.velocity, np.maximum(curve.score, 0.0) ** 2)
-        for weight, curve in found
+        ratio**2 * np.interp(finest.velocity, curve.velocity, np.maximum(curve.score, 0.0) ** 2)
+        for ratio, curve in zip(snr, curves)
     )
     return dataclasses.replace(finest, score=gain).peak()
 

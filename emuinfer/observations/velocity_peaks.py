@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from ..constants import RV_RANGE
-from .cross_correlation import Correlation, Curve, common_rv
+from .cross_correlation import Correlation, Curve, common_peak
 
 FALSE_ALARM = 1e-3  # probability above which noise explains a peak
 COMPARABLE = 0.15  # strength of the second set of lines over the first's
@@ -100,17 +100,18 @@ def common_peaks(pairs, rv_range=RV_RANGE) -> VelocityPeaks:
     if len(pairs) == 1:
         ((observation, wavelength, flux),) = pairs
         return velocity_peaks(observation, wavelength, flux, rv_range)
-    best, heights, weights, trials, own = common_rv(pairs, rv_range), [], [], [], []
-    for observation, wavelength, flux in pairs:
-        correlation = Correlation(observation, wavelength, flux, rv_range)
-        curves = correlation.curves()
-        top = max(curves, key=lambda curve: curve.highest)
+    correlations = [Correlation(o, wavelength, flux, rv_range) for o, wavelength, flux in pairs]
+    curves = [correlation.curves() for correlation in correlations]
+    tops = [max(found, key=lambda curve: curve.highest) for found in curves]
+    snr = [observation.snr for observation, _, _ in pairs]
+    best, heights, trials = common_peak(snr, tops), [], []
+    for correlation, found, top in zip(correlations, curves, tops):
         z, _ = _significance(correlation, top)
         at = float(np.interp(best, top.velocity, top.score))
         heights.append(z * at / top.highest if top.highest > 0 else 0.0)
-        weights.append(observation.snr * math.sqrt(top.variance.max()))
-        trials.append(len(correlation.templates) * sum(_significance(correlation, curve)[1] for curve in curves))
-        own.append(peaks_of(correlation))
+        trials.append(len(correlation.templates) * sum(_significance(correlation, curve)[1] for curve in found))
+    weights = [ratio * math.sqrt(top.variance.max()) for ratio, top in zip(snr, tops)]
+    own = [peaks_of(correlation, found) for correlation, found in zip(correlations, curves)]
     share = np.array(weights) / np.linalg.norm(weights)
     z = float(share @ np.array(heights))
     clearest = max(own, key=lambda peaks: peaks.second_significance)
@@ -123,9 +124,9 @@ def common_peaks(pairs, rv_range=RV_RANGE) -> VelocityPeaks:
     )
 
 
-def peaks_of(correlation: Correlation) -> VelocityPeaks:
-    """The peaks of a prepared correlation."""
-    curves = correlation.curves()
+def peaks_of(correlation: Correlation, curves: list[Curve] | None = None) -> VelocityPeaks:
+    """The peaks of a prepared correlation; `curves`: its `curves()`, if they are known."""
+    curves = correlation.curves() if curves is None else curves
     top = max(curves, key=lambda curve: curve.highest)
     best, (z, crossings) = top.peak(), _significance(correlation, top)
     trials = sum(_significance(correlation, c)[1] for c in curves) if z < 8 else crossings

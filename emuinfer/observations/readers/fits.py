@@ -8,7 +8,7 @@ from ...errors import ObservationError
 from .choices import NEEDS, Choices, number_or_name, open_file
 from .images import read_image
 from .products import PRODUCTS, arms_of
-from .spectral_axis import refuse_pixel_numbers
+from .spectral_axis import require_wavelengths
 from .spectrum import read_specutils
 from .tables import read_tables
 
@@ -39,7 +39,7 @@ def read_fits(path, choices: Choices) -> dict:
     if choices.hdu is None:
         with contextlib.suppress(ObservationError):
             fields = read_specutils(path, None)
-            refuse_pixel_numbers(fields["wavelength"].value, str(fields["wavelength"].unit))  # which it may take for Å
+            require_wavelengths(fields["wavelength"].value, str(fields["wavelength"].unit))  # which it may take for Å
             return fields
     if reasons:
         raise ObservationError(" ".join(reasons))

@@ -13,7 +13,7 @@ from .columns import from_table
 from .frames import frame_of, in_frame
 from .image_names import is_logarithm, labels_of, name_of, role_of_band
 from .orders import MERGE, choose_order
-from .spectral_axis import has_axis, refuse_pixel_numbers, spectral_axis, spectral_number
+from .spectral_axis import has_axis, require_wavelengths, spectral_axis, spectral_number
 
 ROLES = ("wavelength", "flux", "uncertainty", "ivar", "variance", "mask", "good", "blaze")
 BY_HAND = ("wavelength", "flux", "uncertainty", "mask")  # roles for which a caller may name an image or a band
@@ -139,7 +139,7 @@ def _add_siblings(layout: _Layout, hdus, index: int, number: int, shape, choices
         if role == "uncertainty" or unit != hdus[index].header.get("BUNIT"):
             layout.units[role] = unit
         if role == "wavelength":
-            refuse_pixel_numbers(np.atleast_2d(layout.arrays[role])[0], unit)
+            require_wavelengths(np.atleast_2d(layout.arrays[role])[0], unit)
             layout.medium = name.medium
 
 

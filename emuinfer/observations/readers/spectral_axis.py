@@ -68,7 +68,7 @@ def spectral_axis(header, n: int, axis: int = 1, rows: int = 1, hdus=None, unit:
         values, unit = _by_keywords(header, n, axis, kind, unit, notes)
     if unit is None:  # what FITS has where there is no CUNIT; few mean metres
         unit = STANDARD_UNITS.get(kind[:4], "m" if kind[:4] in ("WAVE", "AWAV") and np.nanmax(values) < 1e-4 else None)
-    refuse_pixel_numbers(values, unit)
+    require_wavelengths(values, unit)
     medium = "vacuum" if kind[:4] in STANDARD_UNITS else "air" if kind[:4] == "AWAV" else None
     return Axis(values, unit, medium, tuple(notes))
 
@@ -181,8 +181,8 @@ def _by_astropy(header, n, axis, hdus):
         raise ObservationError(f"The axis '{kind}' cannot be computed: {type(error).__name__}: {error}") from error
 
 
-def refuse_pixel_numbers(values, unit):
-    """Refuse axes that no spectrum has: from zero or below, over a factor of 100, or in steps of 1 from a small number."""
+def require_wavelengths(values, unit):
+    """Raise `ObservationError` for axes that none has: from zero or below, over a factor of 100, or in steps of 1 from a small number."""
     known = values[np.isfinite(values)]
     known = known[known != 0] if np.count_nonzero(known == 0) > 1 else known  # zeros where there is nothing
     low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
