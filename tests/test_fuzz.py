@@ -1,9 +1,5 @@
 """Some hundred random files, whole and damaged, for every reader; 10,000 are a benchmark: tests/benchmarks/fuzz.py."""
 
-import pytest
-
-pytest.importorskip("hypothesis")
-
 import fuzz
 from hypothesis import HealthCheck, given, seed, settings
 

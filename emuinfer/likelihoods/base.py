@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ..entry import public
 from ..labels import LabelSpace
-from ..observations.velocity_peaks import VelocityPeaks
+from ..observations.peaks import VelocityPeaks
 from .forward_model import scaled_labels
 from .priors import domain_penalty
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..constants import RV_RANGE
 from ..entry import public
 from ..errors import LabelError, ObservationError
-from ..observations.velocity_peaks import common_peaks
+from ..observations.peaks import common_peaks
 from ..wavelengths.doppler import rest_wavelength
 from ..wavelengths.medium import convert_medium
 from .base import SpectraLikelihood, SpectrumModel

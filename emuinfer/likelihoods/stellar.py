@@ -13,8 +13,8 @@ from ..forward.continuum import Continuum, log_likelihood_constant
 from ..forward.lsf import cut_resolution, resolving_power
 from ..forward.noise_correlation import Correlation
 from ..forward.operator import SpectrumOperator, usable_range
+from ..observations.peaks import VelocityPeaks, velocity_peaks
 from ..observations.quality import scaled_to_continuum
-from ..observations.velocity_peaks import VelocityPeaks, velocity_peaks
 from ..wavelengths.doppler import shift_wavelength
 from .base import SpectrumModel
 from .forward_model import GridModel

@@ -1,6 +1,6 @@
 """Velocities by cross-correlation with a template: the curve of correlation against velocity.
 
-What its peaks say, and how much noise alone would make, is in `velocity_peaks.py`. Shifts are those of `wavelengths.doppler`.
+What its peaks say, and how much noise alone would make, is in `peaks.py`. Shifts are those of `wavelengths.doppler`.
 """
 
 import dataclasses

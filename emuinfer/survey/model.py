@@ -15,8 +15,8 @@ from ..labels.design import sobol_design
 from ..likelihoods import StellarModel, Unconstrained
 from ..likelihoods.priors import RV_HALF_WIDTH, RV_ROOM
 from ..observations import Observation
+from ..observations.peaks import VelocityPeaks, velocity_peaks
 from ..observations.quality import scaled_to_continuum
-from ..observations.velocity_peaks import VelocityPeaks, velocity_peaks
 from ..posteriors import ESS_LIMIT, R_HAT_LIMIT, effective_size, pareto_smoothed_weights, r_hat, verify_flag
 from ..wavelengths.doppler import shift_wavelength
 from .batch import Stars, fit_again, fit_batch, sample_again

@@ -22,7 +22,7 @@ from scipy.interpolate import CubicSpline
 import emuinfer as ei
 from emuinfer.constants import SPEED_OF_LIGHT
 from emuinfer.labels.design import sobol_design
-from emuinfer.observations.velocity_peaks import velocity_peaks
+from emuinfer.observations.peaks import velocity_peaks
 from emuinfer.posteriors import draws_of
 
 RESULTS = Path(__file__).parent / "results" / "velocity.json"

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from emuinfer.constants import SPEED_OF_LIGHT
 from emuinfer.observations import Observation
-from emuinfer.observations.velocity_peaks import common_peaks, velocity_peaks
+from emuinfer.observations.peaks import common_peaks, velocity_peaks
 from emuinfer.wavelengths import shift_wavelength
 
 REST = np.arange(5080.0, 5320.0, 0.02)
