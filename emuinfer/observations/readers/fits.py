@@ -24,7 +24,7 @@ def read_arms(path) -> list[str]:
 
 def read_fits(path, choices: Choices) -> dict:
     """Fields of the spectrum in a FITS file; the first of `PRODUCTS` that recognises the file reads it."""
-    with warnings.catch_warnings(action="ignore"), _opened(path) as hdus:
+    with _opened(path) as hdus:
         for product in PRODUCTS:
             if product.recognises(hdus):
                 return product.read(hdus, choices)

@@ -1,9 +1,8 @@
 """Reading a spectrum from a file of any kind. Host only."""
 
 import re
+import warnings
 from pathlib import Path
-
-import numpy as np
 
 from ...errors import ObservationError
 from .astropy_tables import format_of, read_astropy
@@ -78,7 +77,7 @@ def count_orders(path, **options) -> int | None:
 
 def _fields(path, choices: Choices) -> dict:
     """What the file says, by the reader of its kind."""
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # numbers that cannot be are refused in words
+    with warnings.catch_warnings(action="ignore"):  # of libraries, on what is refused in words or noted
         if choices.format is not None:
             return read_specutils(path, choices.format)
         head = _head(path)

@@ -1,7 +1,5 @@
 """Spectra in VOTables, of Gaia's DataLink or of any other service. Host only."""
 
-import warnings
-
 import numpy as np
 
 from ...errors import ObservationError
@@ -21,7 +19,7 @@ def read_votable(path, choices: Choices) -> dict:
     from astropy.table import Table
 
     try:
-        with warnings.catch_warnings(action="ignore"), open_file(path) as file:
+        with open_file(path) as file:
             table = Table.read(file, format="votable")
     except Exception as error:  # astropy's parser raises anything from ValueError to its own
         raise ObservationError(f"It is XML but no VOTable with a table ({str(error)[:200]}).") from error
