@@ -21,6 +21,10 @@ class EmulatorError(EmuinferError):
     """An unknown emulator, or a weights file that is damaged or foreign."""
 
 
+class TokenError(EmuinferError):
+    """Columns, units or kinds of data that no network of the toolkit can take as tokens."""
+
+
 class TrainingError(EmuinferError):
     """Training that cannot start or go on (mismatched data, non-finite loss)."""
 
