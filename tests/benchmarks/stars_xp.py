@@ -16,28 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.stars_xp_kit import (
-    A_K_PAIR,
-    BP_END,
-    COLOURS,
-    DRAWN,
-    INPUTS,
-    KIT,
-    LABELS,
-    RESULTS,
-    Kit,
-    extinction_curve,
-    log_scatter,
-    robust_sd,
-    scatter,
-    subsets,
-)
+from tests.benchmarks import stars_xp_questions as ask
+from tests.benchmarks.stars_xp_kit import KIT, LABELS, RESULTS, THREE, Kit
 
-THREE = ("teff", "logg", "fe_h")
-RESAMPLED = 1000
-DRAWS = 199  # ranks 0-199 of a value among its draws: the central 68 % are 136 of them, the central 95 % are 190
-CENTRAL = {"68": (32, 167), "95": (5, 194)}
-NUMBERS = (1, 2, 3, 5, 10, 20, 40, 93)  # of tokens, for the figure
 AIMS = {  # upper bounds
     "teff": 66.0,
     "logg": 0.18,
@@ -52,221 +33,94 @@ AIMS = {  # upper bounds
 }
 
 
-def bins_of(kit, mask):
-    return [f"xp_bin_{w:.0f}" for w in kit.wave[mask]]
-
-
-def all_tokens(network, kit, path):
-    """Every star of the kit as tokens of the network's vocabulary; checked against the benchmark's own reading of the file."""
-    from emuinfer.tokens import stars_tokens
-
-    with np.load(path) as data:
-        tokens = stars_tokens(dict(data), network.vocabulary).tokens
-    columns = [network.vocabulary.index(k) for k in INPUTS]
-    np.testing.assert_allclose(tokens.values[:, columns], kit.inputs, rtol=1e-3, atol=1e-4)
-    return tokens
-
-
-def changed(tokens, **values):
-    """Tokens with kinds set to exact values."""
-    out = tokens[np.arange(len(tokens))]
-    for name, value in values.items():
-        column = tokens.vocabulary.index(name)
-        out.values[:, column], out.errors[:, column] = value, np.nan
-    return out
-
-
-def compared(ours, theirs, seed=0):
-    """Robust sd of paired residuals, and the difference (ours minus theirs) in units of its bootstrap sd over stars."""
-    random, n = np.random.default_rng(seed), len(ours)
-    difference = []
-    for _ in range(RESAMPLED):
-        rows = random.integers(0, n, n)
-        difference.append(robust_sd(ours[rows]) - robust_sd(theirs[rows]))
-    off, sd = robust_sd(ours) - robust_sd(theirs), np.std(difference)
-    return {
-        "n": n,
-        "ours": float(robust_sd(ours)),
-        "theirs": float(robust_sd(theirs)),
-        "difference": float(off),
-        "sigma": float(sd),
-        "in_sigma": float(off / sd),
-        "resampled_not_better": float(np.mean(np.array(difference) >= 0)),
+def aims(result):
+    """(number, bound, reached) of each row of `AIMS`."""
+    cover = [e for entries in result["coverage"].values() for e in entries[:3]]
+    worst = lambda k, v: max(abs(e[f"coverage_{k}"] - v) for e in cover)
+    curve = result["labels_to_xp"]["extinction_curve"]
+    found = {k: result["labels"][k]["robust_sd"] for k in THREE} | {
+        "bp_to_rp": result["bp_to_rp"]["median_abs_dln"],
+        "labels_to_xp": result["labels_to_xp"]["median_abs_dln"],
+        "curve_rms_over_span": curve["rms_over_span"],
+        "curve_slope_off": abs(curve["slope"] - 1),
+        "coverage_68_off": worst("68", 0.68),
+        "coverage_95_off": worst("95", 0.95),
+        "seconds_1000": result["speed"]["seconds_1000"],
     }
+    rows = {k: {"found": v, "aim": AIMS[k], "reached": bool(v <= AIMS[k])} for k, v in found.items()}
+    won = result["subsets_won"]
+    rows["subsets"] = {"found": won["all_three_together"], "of": won["of"], "aim": 9}
+    rows["subsets"]["reached"] = won["of"] == 10 and won["all_three_together"] >= 9
+    return rows
 
 
-class Controls:
-    """Answers of the controls for a split, star by star."""
-
-    def __init__(self, folder, split):
-        self.folder, self.split = folder, split
-
-    def answer(self, name):
-        """(rows of the kit, answers, columns of the inputs), or None where the control was not run."""
-        path = self.folder / f"{name}.npz" if self.folder else None
-        if path is None or not path.exists():
-            return None
-        with np.load(path) as file:
-            found = {k.rsplit("_", 1)[0] if k[-1] in "12" else k: file[k] for k in file if k[-1] not in "12" or k.endswith(f"_{self.split}")}
-        return found
-
-    def compare(self, name, rows, residual, truth, column=None):
-        """`compared` on the stars that both have answered."""
-        control = self.answer(name)
-        if control is None:
-            return None
-        theirs = control["answer"] if column is None else control["answer"][:, column]
-        _, a, b = np.intersect1d(rows, control["rows"], return_indices=True)
-        if not np.array_equal(np.sort(rows[a]), rows) and name.startswith("xgb"):
-            raise SystemExit(f"{name} has not answered all {len(rows)} stars of the question: other selections?")
-        return compared(residual[a], theirs[b] - truth[control["rows"][b]])
-
-
-def labels(network, tokens, kit, split, controls):
-    """Labels from 90 coefficients and three colours; residuals by label and the answers' means for the figure."""
-    rows = kit.rows(split, kit.chosen)
-    answer = network.ask(tokens[rows].only(INPUTS), want=list(LABELS))
-    out, shown = {}, {}
-    for j, label in enumerate(LABELS):
-        truth = kit.label[label]
-        known = np.isfinite(truth[rows])
-        residual = (answer.mean[:, j] - truth[rows])[known]
-        out[label] = scatter(residual) | {"clipped_answers": int((~np.isfinite(residual)).sum())}
-        out[label]["xgboost"] = controls.compare(f"xgb_{label}", rows[known], residual, truth)
-        if label in THREE:
-            column = THREE.index(label)
-            out[label]["mlps"] = controls.compare("mlp_labels", rows[known], residual, truth, column)
-        shown[label] = (truth[rows][known], answer.mean[known, j])
-    return out, shown
+def judged(networks, tokens, kit, split, controls):
+    """All numbers, and what the figures show."""
+    first = networks[0]
+    by_label, shown = ask.labels(first, tokens, kit, split, controls)
+    result = {"split": {1: "validation", 2: "test"}[split], "labels": by_label}
+    if len(networks) > 1:
+        each = [by_label] + [ask.labels(n, tokens, kit, split, controls)[0] for n in networks[1:]]
+        found = {k: [e[k]["robust_sd"] for e in each] for k in LABELS}
+        result["seeds"] = {k: {"each": v, "mean": np.mean(v), "sd": np.std(v, ddof=1)} for k, v in found.items()}
+    say = lambda name: print(time.strftime("%H:%M:%S"), name, json.dumps(result[name])[:600], flush=True)
+    say("labels")
+    result["subsets"] = ask.any_subset(first, tokens, kit, split, controls)
+    result["subsets_won"] = ask.better(result["subsets"])
+    say("subsets_won")
+    result["number_of_tokens"] = ask.number_of_tokens(first, tokens, kit, split)
+    result["bp_to_rp"], painted = ask.painting(first, tokens, kit, split, controls)
+    say("bp_to_rp")
+    result["labels_to_xp"], curves = ask.generated(first, tokens, kit, split, controls)
+    say("labels_to_xp")
+    result["coverage"] = ask.coverage(first, tokens, kit, split)
+    result["speed"] = ask.speed(first, tokens, kit, split)
+    say("speed")
+    result["aims"] = aims(result)
+    return result, {"labels": shown, "painted": painted, "curves": curves}
 
 
-def any_subset(network, tokens, kit, split, controls):
-    """The ten random subsets: robust sd beside XGBoost retrained on each."""
-    rows, out = kit.rows(split, kit.chosen), []
-    for i, columns in enumerate(subsets()):
-        names = [INPUTS[c] for c in columns]
-        answer = network.ask(tokens[rows].only(names), want=list(THREE))
-        entry = {"tokens": len(names), "inputs": names}
-        for j, label in enumerate(THREE):
-            residual = answer.mean[:, j] - kit.label[label][rows]
-            entry[label] = scatter(residual)
-            entry[label]["xgboost"] = controls.compare(f"xgb_subset{i}_{label}", rows, residual, kit.label[label])
-        ratios = [entry[k]["xgboost"]["ours"] / entry[k]["xgboost"]["theirs"] for k in THREE if entry[k]["xgboost"]]
-        entry["ratio_to_xgboost"] = float(np.exp(np.mean(np.log(ratios)))) if len(ratios) == len(THREE) else None
-        out.append(entry)
-    return out
+def load(name, kit_path):
+    if name == "gaussian":
+        from tests.benchmarks.stars_xp_gaussian import JointGaussian
+
+        return JointGaussian.of_kit(kit_path)
+    import emuinfer
+
+    return emuinfer.load_network(name)
 
 
-def better(entries):
-    """In how many subsets the network beats XGBoost: label by label, and by the geometric mean of the three ratios."""
-    ratios = [e["ratio_to_xgboost"] for e in entries if e["ratio_to_xgboost"] is not None]
-    won = lambda k: sum(e[k]["xgboost"]["difference"] < 0 for e in entries if e[k]["xgboost"])
-    return {"of": len(ratios), "all_three_together": sum(r < 1 for r in ratios), **{k: won(k) for k in THREE}}
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", nargs="+", required=True, help="names or files; several are seeds of one recipe")
+    parser.add_argument("--controls", type=Path, help="folder that stars_xp_baselines --keep has filled")
+    parser.add_argument("--split", type=int, choices=[1, 2], default=1)
+    parser.add_argument("--kit", type=Path, default=KIT)
+    parser.add_argument(
+        "--output", type=Path, help="JSON; by default results/stars_xp.json for split 2, none for split 1"
+    )
+    parser.add_argument("--figures", type=Path, help="folder; by default results/ for split 2, none for split 1")
+    given = parser.parse_args()
+    final = given.split == 2
+    kit, networks = Kit(given.kit), [load(name, given.kit) for name in given.network]
+    tokens = ask.all_tokens(networks[0], kit, given.kit)
+    result, shown = judged(networks, tokens, kit, given.split, ask.Controls(given.controls, given.split))
+    result |= {
+        "network": [Path(n).name for n in given.network],
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+    print(json.dumps(result["aims"], indent=1))
+    output = given.output or (RESULTS / "stars_xp.json" if final else None)
+    if output:
+        output.write_text(json.dumps(result, indent=1) + "\n")
+    folder = given.figures or (RESULTS if final else None)
+    if folder:
+        from tests.benchmarks.stars_xp_figures import draw
+
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(result, shown, kit, folder)
 
 
-def number_of_tokens(network, tokens, kit, split, seed=0):
-    """Robust sd of the labels against the number of tokens, in one random order of the inputs for each star."""
-    rows = kit.rows(split, kit.chosen)
-    some = tokens[rows].only(INPUTS)
-    columns = np.array([network.vocabulary.index(k) for k in INPUTS])
-    order = np.random.default_rng(seed).permuted(np.tile(np.arange(len(INPUTS)), (len(rows), 1)), axis=1)
-    out = []
-    for number in NUMBERS:
-        part = some[np.arange(len(rows))]
-        part.values[:, columns] = np.where(order < number, part.values[:, columns], np.nan)
-        mean = network.ask(part, want=list(THREE)).mean
-        out.append({"tokens": number} | {k: float(robust_sd(mean[:, j] - kit.label[k][rows])) for j, k in enumerate(THREE)})
-    return out
-
-
-def painting(network, tokens, kit, split, controls, seed=0):
-    """RP bins from BP bins; each star's fluxes are in a unit of their own, so that nothing can be told from their scale."""
-    rows = kit.rows(split, kit.painted)
-    given = tokens[rows].only(bins_of(kit, kit.bp))
-    unit = np.random.default_rng(seed).lognormal(0.0, 3.0, (len(rows), 1))
-    given.values[:] *= unit
-    given.errors[:] *= unit
-    want = bins_of(kit, ~kit.bp)
-    answer = network.ask(given, want=want)
-    log, truth = np.log(middle(answer) / unit), np.log(kit.bins[rows][:, ~kit.bp])
-    out = log_scatter(log - truth)
-    for name in ("bp_to_rp_mlp", "bp_to_rp_ridge"):
-        if (control := controls.answer(name)) is not None:
-            np.testing.assert_array_equal(control["rows"], rows)
-            out[name] = log_scatter(control["residual"])
-    spread = answer.sd / unit
-    return out, {"rows": rows, "log": log, "sd": spread}
-
-
-def relative(log, kit):
-    """ln fluxes of the bins `DRAWN`, divided by their mean over 400-950 nm."""
-    wave = kit.wave[DRAWN]
-    return log - np.log(np.exp(log[:, (wave > 395) & (wave < 955)]).mean(1, keepdims=True))
-
-
-def generated(network, tokens, kit, split, controls):
-    """XP spectra from five labels, and the extinction curve from pairs of spectra that differ in A_K alone."""
-    rows, want = kit.rows(split, kit.generated), bins_of(kit, DRAWN)
-    answer = network.ask(tokens[rows].only(LABELS), want=want)
-    truth = relative(np.log(kit.bins[rows][:, DRAWN]), kit)
-    out = log_scatter(relative(np.log(middle(answer)), kit) - truth)
-    control = controls.answer("labels_to_xp_mlp")
-    curves = {}
-    if control is not None:
-        np.testing.assert_array_equal(control["rows"], rows)
-        out["mlp"] = log_scatter(relative(control["answer"], kit) - truth)
-        score, curve, _ = extinction_curve(*control["pair"], kit.wave[DRAWN])
-        out["mlp"]["extinction_curve"], curves["MLP"] = score, curve
-    some = tokens[kit.extinction_rows(split)].only(LABELS)
-    pair = [np.log(middle(network.ask(changed(some, a_k=a), want=want))) for a in A_K_PAIR]
-    score, curves["network"], curves["Gordon et al. 2023"] = extinction_curve(*pair, kit.wave[DRAWN])
-    out["extinction_curve"] = score
-    if hasattr(network, "as_emulator"):
-        score, curves["network, as emulator"], _ = extinction_curve(*emulated(network, some, want), kit.wave[DRAWN])
-        out["extinction_curve_of_emulator"] = score
-    return out, curves
-
-
-def emulated(network, some, want):
-    """The pairs of ln spectra from `as_emulator`, whose mean is what the likelihoods use."""
-    import jax
-
-    emulator = network.as_emulator(condition=list(LABELS), observe=want)
-    column = [some.vocabulary.index(k) for k in LABELS]
-    predict = jax.jit(jax.vmap(lambda labels: emulator.predict(labels)[0]))
-    return [np.asarray(predict(changed(some, a_k=a).values[:, column].astype(np.float32))) for a in A_K_PAIR]
-
-
-def coverage(network, tokens, kit, split, seed=0):
-    """Shares of stars whose APOGEE label is in the central 68 and 95 %, by thirds of the XP spectrum's S/N.
-
-    Labels are noisy, answers are of what is true: each draw gets the error that APOGEE states (A_K has none stated).
-    """
-    rows = kit.rows(split, kit.chosen)
-    context, third = tokens[rows].only(INPUTS), np.argsort(np.argsort(kit.snr[rows])) * 3 // len(rows)
-    random, out = np.random.default_rng(seed), {}
-    for label in LABELS:
-        draws = network.ask(context, want=[label], draws=DRAWS, seed=seed).draws[:, :, 0]
-        column = tokens.vocabulary.index(label)
-        truth, error = kit.label[label][rows], np.nan_to_num(tokens.errors[rows, column])
-        noisy = draws + error[:, None] * random.standard_normal(draws.shape)
-        out[label] = []
-        for part in [*(third == t for t in range(3)), third >= 0]:
-            part &= np.isfinite(truth)
-            entry = {"n": int(part.sum()), "snr": [float(f(kit.snr[rows][part])) for f in (np.min, np.max)]}
-            for name, with_noise in (("", noisy), ("_without_error", draws)):
-                rank = (with_noise[part] < truth[part, None]).sum(1)
-                entry |= {f"coverage_{k}{name}": float(np.mean((rank >= a) & (rank <= b))) for k, (a, b) in CENTRAL.items()}
-            out[label].append(entry)
-    return out
-
-
-def speed(network, tokens, kit, split):
-    """Seconds for the five labels of 1,000 stars from 93 tokens, after a first call; the fastest of three."""
-    thousand = tokens[kit.rows(split, kit.chosen)[:1000]].only(INPUTS)
-    seconds = []
-    for _ in range(4):
-        clock = time.perf_counter()
-        network.ask(thousand, want=list(LABELS))
-        seconds.append(time.perf_counter() - clock)
-    return {"n": len(thousand), "first_s": seconds[0], "seconds_1000": min(seconds[1:]) * 1000 / len(thousand)}
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,7 @@ from tests.benchmarks.stars_xp_kit import (
     LABELS,
     RESULTS,
     SUBSET_SEED,
+    THREE,
     Kit,
     extinction_curve,
     log_scatter,
@@ -47,7 +48,6 @@ BOOSTING = {
     "random_state": 0,
 }
 SPLITS = (1, 2)
-THREE = ("teff", "logg", "fe_h")
 
 
 def boosted(kit, label, columns, trees):
@@ -186,7 +186,7 @@ def scores(kit, name, answer, split):
     if f"residual_{split}" in answer:
         out = log_scatter(answer[f"residual_{split}"])
         if f"pair_{split}" in answer:
-            out["extinction_curve"] = extinction_curve(*answer[f"pair_{split}"], kit.wave[DRAWN])[0]
+            out["extinction_curve"] = extinction_curve(*answer[f"pair_{split}"], gordon2023(kit))[0]
         return out
     label = name.split("_", 2 if "subset" in name else 1)[-1]
     return scatter(given - kit.label[label][rows])
@@ -211,6 +211,15 @@ def table(kit, folder, groups):
     return out
 
 
+def gordon2023(kit):
+    """A(λ)/A_K at R_V = 3.1 at the generated bins (Gordon et al. 2023, `dust_extinction`)."""
+    from astropy import units as u
+    from dust_extinction.parameter_averages import G23
+
+    law = G23(Rv=3.1)
+    return law(kit.wave[DRAWN] * 1e-3 * u.micron) / float(law(2.17 * u.micron))
+
+
 def report(kit, folder, groups):
     """What results/stars_xp_baselines.json says."""
     packages = {name: metadata.version(name) for name in ("numpy", "scikit-learn", "dust-extinction")}
@@ -220,6 +229,7 @@ def report(kit, folder, groups):
         "inputs": f"90 coefficients, {', '.join(COLOURS)}",
         "subset_seed": SUBSET_SEED,
         "versions": {**packages, **boosters, "python": platform.python_version(), "machine": platform.machine()},
+        "gordon2023_a_over_a_k": gordon2023(kit).tolist(),
         "fits": table(kit, folder, groups),
     }
 

@@ -10,6 +10,7 @@ import numpy as np
 KIT = Path(__file__).parents[2] / ".." / "shared" / "data" / "foundation" / "stars_xp_apogee.npz"
 RESULTS = Path(__file__).parent / "results"
 LABELS = ("teff", "logg", "fe_h", "alpha_m", "a_k")
+THREE = LABELS[:3]
 COLOURS = ("j_h", "j_k", "bp_rp")
 COEFFICIENTS = tuple(f"xp_{i:03d}" for i in range(90))
 INPUTS = COEFFICIENTS + COLOURS
@@ -98,18 +99,8 @@ def log_scatter(residual):
     }
 
 
-def gordon2023(wave_nm):
-    """A(λ)/A_K at R_V = 3.1 (Gordon et al. 2023, `dust_extinction`)."""
-    from astropy import units as u
-    from dust_extinction.parameter_averages import G23
-
-    law = G23(Rv=3.1)
-    return law(np.asarray(wave_nm) * 1e-3 * u.micron) / float(law(2.17 * u.micron))
-
-
-def extinction_curve(low, high, wave_nm):
-    """The curve of ln spectra (n, bins) generated at two A_K, against Gordon et al. 2023; spectra are relative: so is it."""
-    true = gordon2023(wave_nm)
+def extinction_curve(low, high, true):
+    """(Score, curve) of ln spectra (n, bins) generated at two A_K, against a true A(λ)/A_K; spectra are relative: so is it."""
     curve = (low - high).mean(0) * 2.5 / np.log(10) / (A_K_PAIR[1] - A_K_PAIR[0])
     off = curve - curve.mean() - (true - true.mean())
     score = {
@@ -118,4 +109,4 @@ def extinction_curve(low, high, wave_nm):
         "rms_over_span": float(off.std() / np.ptp(true)),
         "slope": float(np.polyfit(true, curve, 1)[0]),
     }
-    return score, curve + (true - curve).mean(), true
+    return score, curve + (true - curve).mean()
