@@ -63,6 +63,8 @@ def judged(networks, tokens, kit, split, controls):
         each = [by_label] + [ask.labels(n, tokens, kit, split, controls)[0] for n in networks[1:]]
         found = {k: [e[k]["robust_sd"] for e in each] for k in LABELS}
         result["seeds"] = {k: {"each": v, "mean": np.mean(v), "sd": np.std(v, ddof=1)} for k, v in found.items()}
+        for k, seeds in result["seeds"].items():
+            seeds["in_sigma_of_xgboost"] = [e[k]["xgboost"] and e[k]["xgboost"]["in_sigma"] for e in each]
     say = lambda name: print(time.strftime("%H:%M:%S"), name, json.dumps(result[name])[:600], flush=True)
     say("labels")
     result["subsets"] = ask.any_subset(first, tokens, kit, split, controls)
