@@ -49,7 +49,8 @@ def aims(result):
     }
     rows = {k: {"found": v, "aim": AIMS[k], "reached": bool(v <= AIMS[k])} for k, v in found.items()}
     won = result["subsets_won"]
-    rows["subsets"] = {"found": won["all_three_together"], "of": won["of"], "aim": 9}
+    each = {k: won[k] for k in THREE}
+    rows["subsets"] = {"found": won["all_three_together"], "label_by_label": each, "of": won["of"], "aim": 9}
     rows["subsets"]["reached"] = won["of"] == 10 and won["all_three_together"] >= 9
     return rows
 
