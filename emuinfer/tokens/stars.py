@@ -7,14 +7,23 @@ import numpy as np
 
 from ..errors import TokenError
 from . import xp
+from .columns import COLOURS as MAGNITUDES_OF_COLOURS
 from .kinds import Kind, Vocabulary, fitted
 from .tokenset import NORMALISED, TokenSet, level_of
 
 NAME = "stars-xp"
 TRAIN, VALIDATION, TEST = 0, 1, 2
-# Colours: the magnitudes of the training table that they are made of; G is Gaia's, J, H and K are those of 2MASS (Vega).
-COLOURS = {"bp_rp": ("bp", "rp"), "g_rp": ("g", "rp"), "j_h": ("j", "h"), "j_k": ("j", "k"), "g_k": ("g", "k")}
+COLOURS = ("bp_rp", "g_rp", "j_h", "j_k", "g_k")
 MAGNITUDE = "phot_g_mean_mag"
+# Gaia's and 2MASS's names of the magnitudes (Vega), and those of the training table.
+COLUMNS = {
+    "phot_g_mean_mag": "g",
+    "phot_bp_mean_mag": "bp",
+    "phot_rp_mean_mag": "rp",
+    "j_m": "j",
+    "h_m": "h",
+    "ks_m": "k",
+}
 LABELS = {  # unit, transform, what it is
     "teff": ("K", "log", "effective temperature"),
     "logg": ("dex", "identity", "log10 of the surface gravity in cm/s2"),
@@ -59,10 +68,7 @@ def kinds() -> list[Kind]:
              description=f"mean XP flux per wavelength, {nm - 5:.0f} to {nm + 5:.0f} nm")
         for name, nm in zip(xp.BIN_NAMES, xp.BINS)
     ]  # fmt: skip
-    colours = [
-        Kind(name, "mag", "colours", description=f"{blue.upper()} - {red.upper()}")
-        for name, (blue, red) in COLOURS.items()
-    ]
+    colours = [Kind(name, "mag", "colours", description=" - ".join(MAGNITUDES_OF_COLOURS[name])) for name in COLOURS]
     # Pivot wavelength: Riello et al. (2021, A&A 649, A3); effective width: SVO Filter Profile Service, GAIA/GAIA3.G
     magnitude = Kind(MAGNITUDE, "mag", "magnitudes", wavelength=6217.6, width=4053.0, description="Gaia G")
     labels = [Kind(name, unit, "labels", how, description=what) for name, (unit, how, what) in LABELS.items()]
@@ -81,12 +87,13 @@ def stars_tokens(arrays: Mapping[str, np.ndarray], vocabulary: Vocabulary | None
     values, errors = (np.full((n, len(unfitted)), np.nan) for _ in range(2))
     coefficients, bins = unfitted.group("xp_coefficients"), unfitted.group("xp_bins")
     for rows in (slice(start, start + CHUNK) for start in range(0, n, CHUNK)):
-        spectrum = xp.tokens_of(*samples_of(arrays, rows), arrays["basis"])
+        spectrum = xp.spectrum_tokens(*samples_of(arrays, rows), arrays["basis"])
         values[rows, coefficients], values[rows, bins] = spectrum["coefficients"], spectrum["bins"]
         errors[rows, bins] = spectrum["errors"]
-    for name, (blue, red) in COLOURS.items():
-        values[:, unfitted.index(name)] = label(blue) - label(red)
-    values[:, unfitted.index(MAGNITUDE)] = label("g")
+    for name in COLOURS:
+        blue, red = (label(COLUMNS[magnitude]) for magnitude in MAGNITUDES_OF_COLOURS[name])
+        values[:, unfitted.index(name)] = blue - red
+    values[:, unfitted.index(MAGNITUDE)] = label(COLUMNS[MAGNITUDE])
     for name in LABELS:
         values[:, unfitted.index(name)] = label(name)
         if f"{name}_err" in index:
