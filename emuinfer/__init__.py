@@ -23,6 +23,7 @@ _LAZY = {
     "JointModel": ".likelihoods",
     "SamplingConfig": ".inference",
     "sample": ".inference",
+    "refine": ".inference",
     "fit_many": ".survey",
     "check_coverage": ".calibration",
     "cramer_rao": ".forecast",

@@ -65,13 +65,18 @@ class Fit:
 
     @classmethod
     @public
-    def screened(cls, model, *, seed=0, config=STAR) -> tuple["Fit", np.ndarray]:
-        """The likeliest of points that fill the domain, and the `STARTS` best of them `(STARTS, dim)`."""
+    def screened(cls, model, *, seed=0, config=STAR, guesses: dict | None = None) -> tuple["Fit", np.ndarray]:
+        """The likeliest of points that fill the domain, and the `STARTS` best of them `(STARTS, dim)`.
+
+        `guesses`: name to `(n,)` of some parameters, such as draws of a guide, which take the place of as many points.
+        """
         density = Unconstrained(model)
         labels = model.label_space.to_dict(sobol_design(model.label_space, SCREENED, seed=seed))
         # Guesses in blocks: each block of a Sobol sequence fills the domain, every fourth point of it does not.
         guess = lambda name: np.repeat(model.first_guesses(name), SCREENED // len(model.first_guesses(name)))
-        values = {n: labels[n] if n in labels else guess(n) for n in density.names}
+        values = {n: np.array(labels[n] if n in labels else guess(n), float) for n in density.names}
+        for name, some in (guesses or {}).items():
+            values[name][: len(some)] = some
         z = density.unconstrain(values).astype(np.float32)
         lp = np.asarray(_densities(density, jnp.asarray(z), model.likelihood))
         if not np.isfinite(lp).any():

@@ -14,14 +14,8 @@ from .priors import domain_penalty
 MARGIN = 0.02  # of a bounded parameter's range: starts keep this far from its ends
 SMALLEST = 0.05  # start of a parameter that must be positive
 LN_2_PI = float(np.log(2 * np.pi))
-CALLED = (
-    "__call__",
-    "complete",
-    "domain_wall",
-    "scaled_labels",
-    "fixed",
-    "all_priors",
-)  # what a density takes from a model
+# What a density takes from a model.
+CALLED = ("__call__", "complete", "domain_wall", "scaled_labels", "fixed", "all_priors")
 
 
 @jax.tree_util.register_pytree_node_class
@@ -123,9 +117,25 @@ class Unconstrained:
 
     def unconstrain(self, values: dict) -> np.ndarray:
         """Positions `(n, dim)` of parameters given as name -> `(n,)`, kept strictly inside their support."""
-        return np.concatenate(
-            [g.inverse(np.stack([np.asarray(values[n], float) for n in g.names], -1)) for g in self._groups], -1
-        )
+        return np.concatenate([g.inverse(g.inside(x)) for g, x in self._stacked(values)], -1)
+
+    def positions(self, values: dict) -> np.ndarray:
+        """As `unconstrain`, of the values as they are; not finite where they lie outside the support of their priors."""
+        with np.errstate(all="ignore"):
+            return np.concatenate([g.inverse(x) for g, x in self._stacked(values)], -1)
+
+    def _stacked(self, values):
+        return [(g, np.stack([np.asarray(values[n], float) for n in g.names], -1)) for g in self._groups]
+
+    @property
+    def flat_names(self) -> tuple[str, ...]:
+        """The parameters in the order of the flat position."""
+        return tuple(n for g in self._groups for n in g.names)
+
+    def log_prior(self, z):
+        """Log of the priors as a density of the flat position, normalised, without the wall around the domain."""
+        _, prior, jacobian = self._unpacked(z)
+        return prior + jacobian
 
 
 def log_posterior(z, data):
@@ -177,7 +187,7 @@ def _check_sites(model):
 
 
 # Parameters with one kind of prior; their numbers are arrays of float32 `(n,)`. `forward(z)`, `(n,)`: values, log prior, log of
-# the Jacobian; `inverse(x)` of NumPy arrays `(…, n)`; `unit` `(n,)`: change of the value with z in a linear transform, 1 in others.
+# the Jacobian; of NumPy arrays `(…, n)`, `inverse(x)`, and `inside(x)`, away from the ends; `unit` `(n,)`: of a linear transform.
 
 
 class _Group(eqx.Module):
@@ -186,6 +196,9 @@ class _Group(eqx.Module):
     @property
     def unit(self):
         return np.ones(len(self.names), np.float32)
+
+    def inside(self, x):
+        return x
 
 
 class _Bounded(_Group):
@@ -205,8 +218,11 @@ class _Bounded(_Group):
         slope = -away - 2 * jnp.log1p(jnp.exp(-away))  # log of the logistic function's slope
         return self.low + self.width * jax.nn.sigmoid(z), -self.log_width, jnp.sum(slope) + self.log_width
 
+    def inside(self, x):
+        return self.low + self.width * np.clip((x - self.low) / self.width, MARGIN, 1 - MARGIN)
+
     def inverse(self, x):
-        p = np.clip((x - self.low) / self.width, MARGIN, 1 - MARGIN)
+        p = (x - self.low) / self.width
         return np.log(p / (1 - p))
 
 
@@ -225,8 +241,11 @@ class _Positive(_Group):
         x = jnp.exp(z)
         return x, self.constant - 0.5 * jnp.sum((x / self.scale) ** 2), jnp.sum(z)
 
+    def inside(self, x):
+        return np.maximum(x, SMALLEST)
+
     def inverse(self, x):
-        return np.log(np.maximum(x, SMALLEST))
+        return np.log(x)
 
 
 class _Gaussian(_Group):
@@ -298,12 +317,13 @@ class _Other(_Group):
         x = self.transform(y)
         return x[None], self.prior.log_prob(x), self.transform.log_abs_det_jacobian(y, x) + self.log_sd
 
-    def inverse(self, x):
+    def inside(self, x):
         low, high = (getattr(self.prior.support, k, None) for k in ("lower_bound", "upper_bound"))
         if low is not None and high is not None:
-            x = np.clip(x, low + MARGIN * (high - low), high - MARGIN * (high - low))
-        elif low is not None:
-            x = np.maximum(x, low + SMALLEST)
+            return np.clip(x, low + MARGIN * (high - low), high - MARGIN * (high - low))
+        return x if low is None else np.maximum(x, low + SMALLEST)
+
+    def inverse(self, x):
         y = np.asarray(self.transform.inv(jnp.asarray(x, jnp.float32)), float)
         return (y - self.shift) / self.sd
 

@@ -12,5 +12,6 @@ from .pareto import verify_flag as verify_flag
 from .posterior import build_posterior as build_posterior
 from .posterior import draws_of as draws_of
 from .posterior import load_posterior as load_posterior
+from .posterior import plain_attrs as plain_attrs
 from .posterior import save_posterior as save_posterior
 from .posterior import summary_table as summary_table

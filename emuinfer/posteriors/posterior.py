@@ -72,7 +72,7 @@ def build_posterior(
     if "posterior" not in datasets:
         raise EmuinferError("A posterior needs the draws of at least one parameter; got none.")
     facts = {"created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **(attrs or {})}
-    return _container(datasets, _plain_attrs(facts))
+    return _container(datasets, plain_attrs(facts))
 
 
 def _dataset(group, arrays, sampled, coords, dims, draws=None):
@@ -115,7 +115,8 @@ def _container(datasets, attrs):
     return import_arviz().InferenceData(**datasets, attrs=attrs)
 
 
-def _plain_attrs(attrs):
+def plain_attrs(attrs) -> dict:
+    """`attrs` as netCDF can keep them: see `build_posterior`."""
     plain = {}
     for name, value in attrs.items():
         if isinstance(value, np.generic):
@@ -167,7 +168,7 @@ def _read(path):
         groups = list(file.groups)
         attrs = {name: file.getncattr(name) for name in file.ncattrs()}
     # Read group by group: arviz.from_netcdf keeps the file open and reads it lazily.
-    return _container({g: xr.load_dataset(path, group=g, engine="netcdf4") for g in groups}, _plain_attrs(attrs))
+    return _container({g: xr.load_dataset(path, group=g, engine="netcdf4") for g in groups}, plain_attrs(attrs))
 
 
 def draws_of(posterior, name) -> np.ndarray:

@@ -8,7 +8,9 @@ may have further settings of its own, and returns a `SamplerResult`.
 """
 
 from ..errors import SamplingError, suggestion
+from ._importance import in_batches, systematic
 from ._result import Evidence, SamplerResult
+from ._setup import check_whole
 from .hmc import hmc
 from .laplace import laplace
 from .mclmc import mclmc
@@ -34,8 +36,10 @@ __all__ = [
     "Evidence",
     "OptimiseResult",
     "SamplerResult",
+    "check_whole",
     "get_sampler",
     "hmc",
+    "in_batches",
     "laplace",
     "laplace_covariance",
     "mclmc",
@@ -44,4 +48,5 @@ __all__ = [
     "optimise",
     "pathfinder",
     "smc",
+    "systematic",
 ]

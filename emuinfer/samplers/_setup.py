@@ -35,6 +35,7 @@ def check_arguments(initial, chains, warmup, draws, covariance, target=None) -> 
 
 
 def check_whole(name, value, least=1):
+    """Raise `SamplingError` unless `value` is a whole number of at least `least`."""
     if int(value) != value or value < least:
         raise SamplingError(f"`{name}` must be a whole number of at least {least}; got {value}.")
 
