@@ -21,6 +21,8 @@ _LAZY = {
     "train_on_grid": ".emulators.training",
     "StellarModel": ".likelihoods",
     "JointModel": ".likelihoods",
+    "XPModel": ".likelihoods",
+    "ParallaxModel": ".likelihoods",
     "SamplingConfig": ".inference",
     "sample": ".inference",
     "refine": ".inference",

@@ -43,7 +43,8 @@ def model_bounds(
     the model count as known. A prior adds its curvature −d² log p/dθ² where that is positive: 1/sd² for a Gaussian, nothing
     for a flat one, whose edges the bound does not know; the continuum has its own Gaussian prior. Noise is known: a free
     jitter would not change the bounds, as for Gaussian noise the information of mean and variance do not mix. The arms of a
-    `JointModel` add their information, each with its continuum, velocity offset and jitter.
+    `JointModel` add their information, each with its continuum, velocity offset and jitter, and so do spectrophotometry and
+    parallax (`XPModel`), always with the errors of their models.
 
     **Arguments:**
 
@@ -83,10 +84,26 @@ def model_bounds(
     names = (*free, *found)
     prior = np.array([prior_information(model.all_priors[n], values[n]) for n in free])
     fisher = information(arms, prior)
+    fisher[: len(free), : len(free)] += _beside(likelihood.others, values, free, model.label_space)
     covariance = covariance_of(fisher, names, model.label_space)
     values = {n: v for n, v in values.items() if not n.startswith("log10_jitter")} | found
     units = {n: model.units.get(n, "") for n in names}
     return Bounds(names, values, fisher, covariance, units, notes=star.notes)
+
+
+def _beside(others, values, free, space) -> np.ndarray:
+    """Information on the parameters `free` of what has no pixels, `(n_free, n_free)`."""
+    unit = step_sizes(space, free)
+    total = np.zeros((len(free),) * 2)
+    for one in others:
+        total += np.asarray(_information(one, _on_device(values), tuple(free), jnp.asarray(unit, jnp.float32)), float)
+    return total / np.outer(unit, unit)
+
+
+@eqx.filter_jit
+def _information(likelihood, values, free, unit):
+    at = lambda z: {**values, **{n: values[n] + unit[i] * z[i] for i, n in enumerate(free)}}
+    return likelihood.information(at, jnp.zeros(len(free)))
 
 
 def _values(model, star, given) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import EmuinferError
 from ..labels import LabelSpace, complete_labels
 
-NUISANCE = re.compile(r"rv|vbroad|vsini|log10_resolution|log10_jitter(_\d+)?|rv_offset_\d+")
+NUISANCE = re.compile(r"rv|a_k|vbroad|vsini|log10_resolution|log10_jitter(_\d+)?|rv_offset_\d+")
 VALUES = ("median", "value", "mean")  # columns of a table that give a star's value, the first of them that there is
 
 

@@ -61,7 +61,7 @@ class Goodness:
     @property
     def lineless(self) -> bool:
         """Whether the spectrum shows no lines."""
-        return self.statistics["lines"].excess > 1
+        return "lines" in self.statistics and self.statistics["lines"].excess > 1
 
     @property
     def alarms(self) -> tuple[str, ...]:

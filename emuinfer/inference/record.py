@@ -11,6 +11,7 @@ import numpy as np
 from ..emulators import emulator_hash
 from .residuals import goodness_of
 
+UNLIKELY = 1e-3  # probability of a chi2, below which a warning says so
 PACKAGES = ("emuinfer", "jax", "numpyro", "blackjax", "arviz", "numpy")
 
 
@@ -22,10 +23,16 @@ def posterior_of(fit, result, check, values: dict, timings: dict):
     chains, draws = result.positions.shape[:2]
     positions = {n: np.asarray(v, np.float64).reshape(chains, draws) for n, v in values.items()}
     constant = pixel_facts(fit)
+    beside = {one.site: np.asarray(one.observed(), float) for one in fit.likelihood.others}
     attrs, warnings = facts(fit, result, check, values, constant)
     goodness = goodness_of(fit, values, seed)
-    by_pixel = {n: ["pixel"] for n in ("flux", "model_flux", *constant)}
-    coords = {"pixel": np.arange(len(constant["wavelength"])), "used_pixel": np.flatnonzero(constant["weight"] > 0)}
+    by_pixel = {n: ["pixel"] for n in ("flux", "model_flux", *constant)} | {n: [f"{n}_kind"] for n in beside}
+    coords = {f"{one.site}_kind": np.array(one.kinds) for one in fit.likelihood.others}
+    if constant:
+        coords |= {
+            "pixel": np.arange(len(constant["wavelength"])),
+            "used_pixel": np.flatnonzero(constant["weight"] > 0),
+        }
     if check is not None:
         constant |= {"verified_draw": check.index, "verified_log_weight": check.log_weights}
     kept = {"posterior_predictive": config.predictive, "log_likelihood": config.pointwise}
@@ -33,12 +40,12 @@ def posterior_of(fit, result, check, values: dict, timings: dict):
     predicted, points = {}, {}
     if "posterior_predictive" in thin:
         predicted = predictions(fit, positions, thin["posterior_predictive"], seed)
-    if "log_likelihood" in thin:
+    if "log_likelihood" in thin and model.spectra:
         points = {"flux": pointwise(fit, positions, thin["log_likelihood"])}
     posterior = build_posterior(
         positions,
         result.stats,
-        observed_data={"flux": np.concatenate([s.observation.flux[s.pixels] for s in model.spectra])},
+        observed_data=beside | _together("flux", [s.observation.flux[s.pixels] for s in model.spectra]),
         posterior_predictive=predicted,
         log_likelihood=points,
         constant_data=constant,
@@ -54,13 +61,21 @@ def posterior_of(fit, result, check, values: dict, timings: dict):
     return posterior
 
 
+def _together(name, arrays) -> dict:
+    """Arrays of several spectra as one, by name; nothing where there are none."""
+    return {name: np.concatenate(arrays)} if arrays else {}
+
+
 def _flags(model, goodness) -> list[str]:
     """Names of the flags that the verdict and the velocity raise."""
     return sorted({*goodness.flags, *(() if model.peaks is None else model.peaks.flags)})
 
 
 def pixel_facts(fit) -> dict[str, np.ndarray]:
-    """What a posterior keeps of the pixels, each `(n_pix,)`; where there are several spectra, `arm` counts them from 1."""
+    """What a posterior keeps of the pixels, each `(n_pix,)`; where there are several spectra, `arm` counts them from 1. Empty where
+    there are none."""
+    if not fit.model.spectra:
+        return {}
     values = {k: jnp.float32(v) for k, v in fit.model.complete(fit.values).items()}
     parts = [(spectrum, *part) for spectrum, part in zip(fit.model.spectra, fit.likelihood.parts(values))]
     together = lambda function: np.concatenate([np.asarray(function(*part)) for part in parts])
@@ -97,7 +112,8 @@ def predictions(fit, values: dict, draws: np.ndarray, seed: int) -> dict[str, np
     """`model_flux`, the model with its continuum, and `flux`, simulated data, in the unit of the data.
 
     `values`: name to draws `(chains, draws)`; `draws`: indices of those to take. Both results have the shape
-    `(chains, len(draws), n_pix)`. A pixel of `flux` is drawn given the data of all others, which tell its continuum.
+    `(chains, len(draws), n_pix)`. A pixel of `flux` is drawn given the data of all others, which tell its continuum. Data that are
+    no pixels are simulated under their own names.
     """
     keys = jax.random.split(jax.random.key(np.random.default_rng([seed, 7]).integers(2**31)), 1)[0]
     some = _rows(fit, values, draws)
@@ -114,7 +130,10 @@ def _predict(likelihood, values, keys):
         for k, (part, own) in enumerate(likelihood.parts(values)):
             model.append(part.model_flux(own) * part.scale)
             flux.append(part.distribution(own).sample(jax.random.fold_in(key, k)))
-        return {"model_flux": jnp.concatenate(model), "flux": jnp.concatenate(flux)}
+        out = {"model_flux": jnp.concatenate(model), "flux": jnp.concatenate(flux)} if flux else {}
+        for k, one in enumerate(likelihood.others, start=len(flux)):
+            out[one.site] = one.simulated(values, jax.random.fold_in(key, k))
+        return out
 
     return jax.lax.map(one, (values, keys))
 
@@ -158,6 +177,12 @@ def facts(fit, result, check, values: dict, constant: dict) -> tuple[dict, list[
         )
     if check is not None and check.flag != "ok":
         warnings.append(check.message)
+    misfits = {one.site: misfit(one, fit) for one in fit.likelihood.others}
+    warnings += [
+        f"The model does not describe {site}: chi2 = {chi2:.0f} for {free:.0f} numbers (p = {p:.1g})."
+        for site, (chi2, free, p) in misfits.items()
+        if p < UNLIKELY
+    ]
     together = lambda of: ", ".join(dict.fromkeys(of(spectrum) for spectrum in fit.model.spectra))
     attrs = {
         "emulator_hash": together(lambda spectrum: emulator_hash(spectrum.full)),
@@ -173,11 +198,27 @@ def facts(fit, result, check, values: dict, constant: dict) -> tuple[dict, list[
         "verification": check.flag if check else "skipped",
         "verification_message": check.message if check else "",
         "importance_ess": check.ess if check else None,
-        "down_weighted_pixels": float((constant["weight"][constant["good"] > 0] < 0.5).mean()),
+        "down_weighted_pixels": float((constant["weight"][constant["good"] > 0] < 0.5).mean()) if constant else None,
         "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},
         "gradients": result.gradients,
+        "chi2_beside": {site: {"chi2": chi2, "numbers": free, "p": p} for site, (chi2, free, p) in misfits.items()}
+        or None,
     }
     return attrs, warnings
+
+
+def misfit(one, fit) -> tuple[float, float, float]:
+    """χ² of a `LabelLikelihood` at the optimum, how many numbers it has, and the probability of a larger one."""
+    from scipy.stats import chi2
+
+    values = {k: jnp.float32(v) for k, v in fit.model.complete(fit.values).items()}
+    found, free = (float(x) for x in _chi2(one, values))
+    return found, free, float(chi2.sf(found, max(free, 1.0)))
+
+
+@eqx.filter_jit
+def _chi2(one, values):
+    return one.chi2(values)
 
 
 def _version(package):

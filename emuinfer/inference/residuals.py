@@ -78,7 +78,9 @@ _residuals = eqx.filter_jit(residuals_of)
 
 
 def goodness_of(fit, draws: dict, seed: int = 0) -> Goodness:
-    """The verdict on a `Fit` at its optimum; `draws`: name to draws `(n,)` of the parameters."""
+    """The verdict on the spectra of a `Fit` at its optimum; `draws`: name to draws `(n,)` of the parameters."""
+    if not fit.model.spectra:
+        return Goodness("good", {})
     values = {k: jnp.float32(v) for k, v in fit.model.complete(fit.values).items()}
     judged = []
     for k, (spectrum, part) in enumerate(zip(fit.model.spectra, fit.likelihood.parts(values)), 1):

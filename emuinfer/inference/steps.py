@@ -207,6 +207,8 @@ def climb(density, likelihood, starts, steps=STEPS):
 
 def optimum(density, likelihood, starts):
     """The optimum from `starts` `(n, dim)`, the likeliest first: `(z, likelihood)` with outlier weights and model errors."""
+    if not likelihood.arms:  # no pixels, and so neither
+        return climb(density, likelihood, starts), likelihood
     variances = lambda whole: [part.noise.model_variance for part in whole.arms]
     weights = lambda whole: [part.noise.weight for part in whole.arms]
     noises = lambda whole: variances(whole) + weights(whole)
@@ -248,13 +250,16 @@ def around(density, likelihood, full, z, points, config, batch_size=None) -> Loc
 
 
 def surrogates(density, likelihood, full, points, config, batch_size=None):
-    """A `LocalSpectrum` for each of the star's spectra, from the full emulator at `points` `(n, dim)`."""
+    """A `LocalSpectrum` for each of the star's spectra, from the full emulator at `points` `(n, dim)`, and behind them the
+    likelihoods of what else is known of the star with surrogates of their own."""
     values = jax.vmap(density.values_at)(points)
-    found = []
-    for part, own in likelihood.with_emulators(full).parts(values):
+    found, full = [], likelihood.with_emulators(full)
+    for part, own in full.parts(values):
         parameters, flux = spectra(part, own, batch_size)
-        found.append(fit_local(parameters, flux, _free(density, own), config.test, config.components))
-    return tuple(found)
+        free = _free(density, own, part.label_space)
+        found.append(fit_local(parameters, flux, free, config.test, config.components))
+    moving = set(density.names)
+    return (*found, *(one.surrogate(values, moving, config, batch_size) for one in full.others))
 
 
 def spectra(part, values, batch_size=None) -> tuple[jax.Array, jax.Array]:
@@ -265,11 +270,11 @@ def spectra(part, values, batch_size=None) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(part.local_parameters)(rows), flux
 
 
-def _free(density, values):
+def _free(density, values, label_space):
     """Indices of the local parameters that vary over the draws."""
     moving = set(density.names) | ({"rv"} if any(n.startswith("rv_offset") for n in density.names) else set())
     moving |= {"vbroad"} if "log10_resolution" in moving else set()
-    names = (*density.label_space.names, *motion(values))
+    names = (*label_space.names, *motion(values))
     return np.flatnonzero([n in moving for n in names])
 
 

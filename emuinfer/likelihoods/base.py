@@ -46,6 +46,11 @@ class SpectraLikelihood(Likelihood):
     def arms(self) -> tuple:
         """The `PixelLikelihood` of each spectrum; where samplers take it compressed, the `CompressedLikelihood`."""
 
+    @property
+    def others(self) -> tuple:
+        """The `LabelLikelihood` of what else is known of the star."""
+        return ()
+
     @abc.abstractmethod
     def parts(self, values: dict) -> list:
         """`[(arm, its values)]` of each spectrum."""
@@ -75,8 +80,52 @@ class SpectraLikelihood(Likelihood):
         """Compressed around `values`; the forward models must be local."""
 
 
+class LabelLikelihood(Likelihood):
+    """A likelihood of numbers that depend on the labels alone: no pixels, no velocity, no continuum.
+
+    `values` has all parameters of the star by name; each takes its own (`label_value`). `site` names it for NumPyro and ArviZ,
+    `kinds` its numbers.
+    """
+
+    site: eqx.AbstractVar[str]
+    kinds: eqx.AbstractVar[tuple[str, ...]]
+
+    @abc.abstractmethod
+    def observed(self) -> Float[Array, " m"]:
+        """The data as `simulated` gives them, NaN where there are none."""
+
+    @abc.abstractmethod
+    def simulated(self, values: dict, key) -> Float[Array, " m"]:
+        """Data drawn from the model at `values`."""
+
+    @abc.abstractmethod
+    def chi2(self, values: dict) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Squared residuals over the variances, all covariances in account, and how many are free."""
+
+    def surrogate(self, values: dict, moving: set, config, batch_size=None) -> "LabelLikelihood":
+        """With a surrogate, good near `values` `(n,)`, of whatever is slow; `moving`: names of what is sampled. By default itself."""
+        return self
+
+    def full(self) -> "LabelLikelihood":
+        """Without the surrogate."""
+        return self
+
+    def beside_spectra(self) -> "LabelLikelihood":
+        """As one of several that share labels, whose scales may differ."""
+        return self
+
+    def declare(self, values: dict, observe: bool = True, site: str = "") -> None:
+        """Tell NumPyro of the data: a factor, or, with `observe=False`, simulated data."""
+        import numpyro
+
+        if observe:
+            numpyro.factor(self.site, self.log_likelihood(values))
+        else:
+            numpyro.deterministic(self.site, self.simulated(values, numpyro.prng_key()))
+
+
 class SpectrumModel(abc.ABC):
-    """A NumPyro model of one star: priors, and a likelihood. The base of `StellarModel` and `JointModel`.
+    """A NumPyro model of one star: priors, and a likelihood. The base of `StellarModel`, `JointModel` and `XPModel`.
 
     **Attributes** that a subclass sets: `label_space`, `broadening`, `priors` and `nuisance_priors` (name to a NumPyro
     distribution, or to a number that fixes it), `likelihood` (a `Likelihood`), `spectra` (the `StellarModel` of each

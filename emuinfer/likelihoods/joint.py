@@ -12,7 +12,8 @@ from ..observations.peaks import common_peaks
 from ..wavelengths.doppler import rest_wavelength
 from ..wavelengths.medium import convert_medium
 from .base import SpectraLikelihood, SpectrumModel
-from .priors import BROADENING, NUISANCE_UNITS, RV_HALF_WIDTH, checked_prior, label_priors
+from .common_labels import common_space
+from .priors import BROADENING, NUISANCE_UNITS, RV_HALF_WIDTH, checked_prior, described_prior, label_priors
 from .stellar import StellarModel
 
 OFFSET_SD = 5.0  # km/s, of the default prior of an arm's velocity offset
@@ -27,14 +28,21 @@ def arm_values(values: dict, k: int) -> dict:
 
 
 class JointLikelihood(SpectraLikelihood):
-    """The likelihoods of a star's arms, each a `PixelLikelihood` or, for samplers, a `CompressedLikelihood`."""
+    """The likelihoods of a star's arms, each a `PixelLikelihood` or, for samplers, a `CompressedLikelihood`, and those of
+    whatever else is known of it (`LabelLikelihood`)."""
 
     spectra: tuple
+    beside: tuple = ()
 
     @property
     def arms(self) -> tuple:
         """The likelihood of each arm."""
         return self.spectra
+
+    @property
+    def others(self) -> tuple:
+        """What has no pixels."""
+        return self.beside
 
     def parts(self, values: dict) -> list:
         """`[(arm, its values)]`: the joint parameters, all of them, under the names of a `StellarModel`."""
@@ -42,30 +50,37 @@ class JointLikelihood(SpectraLikelihood):
 
     def mapped(self, function, values: dict) -> "JointLikelihood":
         """`function(arm, its values)` of each arm, joined."""
-        return JointLikelihood(tuple(function(arm, own) for arm, own in self.parts(values)))
+        return JointLikelihood(tuple(function(arm, own) for arm, own in self.parts(values)), self.beside)
 
     def log_likelihood(self, values: dict):
-        """The sum over the arms."""
-        return sum(arm.log_likelihood(own) for arm, own in self.parts(values))
+        """The sum over all."""
+        of_arms = sum(arm.log_likelihood(own) for arm, own in self.parts(values))
+        return of_arms + sum(one.log_likelihood(values) for one in self.beside)
 
     def information(self, values_at, z):
-        """The sum over the arms."""
-        return sum(
+        """The sum over all."""
+        of_arms = sum(
             arm.information(lambda z, k=k: arm_values(values_at(z), k), z) for k, arm in enumerate(self.arms, start=1)
         )
+        return of_arms + sum(one.information(values_at, z) for one in self.beside)
 
     def declare(self, values: dict, observe: bool = True, site: str = "flux") -> None:
-        """The sites `flux_1`, `flux_2`, … of the arms."""
+        """The sites `flux_1`, `flux_2`, … of the arms, and those of the others under their own names."""
         for k, (arm, own) in enumerate(self.parts(values), start=1):
             arm.declare(own, observe, f"{site}_{k}")
+        for one in self.beside:
+            one.declare(values, observe)
 
     def with_emulators(self, emulators: tuple) -> "JointLikelihood":
-        """With a full emulator on each arm's grid."""
-        return JointLikelihood(tuple(arm.with_emulators((one,)) for arm, one in zip(self.arms, emulators)))
+        """With a full emulator on each arm's grid, and no surrogates of the others."""
+        arms = tuple(arm.with_emulators((one,)) for arm, one in zip(self.arms, emulators, strict=True))
+        return JointLikelihood(arms, tuple(one.full() for one in self.beside))
 
     def localised(self, surrogates: tuple) -> "JointLikelihood":
-        """With a surrogate of the star for each arm."""
-        return JointLikelihood(tuple(arm.localised((one,)) for arm, one in zip(self.arms, surrogates)))
+        """With a surrogate of the star for each arm, behind which come the others with theirs (`LabelLikelihood.surrogate`)."""
+        n = len(self.arms)
+        arms = tuple(arm.localised((one,)) for arm, one in zip(self.arms, surrogates[:n], strict=True))
+        return JointLikelihood(arms, surrogates[n:])
 
     def with_model_variance(self, values: dict) -> "JointLikelihood":
         """As each arm's."""
@@ -85,7 +100,7 @@ class JointLikelihood(SpectraLikelihood):
 
 
 class JointModel(SpectrumModel):
-    """A NumPyro model of one star seen in several arms or exposures.
+    """A NumPyro model of one star seen in several arms or exposures, and in whatever else is known of it.
 
     Labels, velocity and broadening are common. Each arm has its continuum, its jitter `log10_jitter_k`, its line spread
     function, its outlier weights and, but for the first, an offset `rv_offset_k` (km/s) added to the velocity; arms count
@@ -100,7 +115,9 @@ class JointModel(SpectrumModel):
     **Arguments:**
 
     - `arms`: `StellarModel` objects with equal labels and broadening; resolution, continuum terms, line errors and noise
-      may differ, and so may the emulators.
+      may differ, and so may the emulators. Among them models without spectra, `XPModel` and `ParallaxModel`: their labels are those
+      of the spectra where the names are the same, within the bounds of all; `alpha_m` is the mean of the abundances of α
+      elements; their extinction `a_k` is one; and the scales of their labels may differ by `scale_errors`.
     - `priors`: as for `StellarModel`, with the names above. Default: labels, velocity and broadening have those of the
       first arm, each jitter that of its arm, and an offset is normal with a standard deviation of 5 km/s. A number fixes:
       `{"rv_offset_2": 0.0}`.
@@ -115,14 +132,22 @@ class JointModel(SpectrumModel):
 
     @public
     def __init__(self, arms, *, priors=None):
-        self.arms = self.spectra = tuple(arms)
-        _check_arms(self.arms)
-        first = self.arms[0]
-        self.label_space, self.broadening = first.label_space, first.broadening
-        self.rv_guess, self.peaks = first.rv_guess, first.peaks
+        models = tuple(arms)
+        self.arms = self.spectra = tuple(m for m in models if isinstance(m, StellarModel))
+        self.beside = tuple(m for m in models if not isinstance(m, StellarModel))
+        _check_arms(self.arms, self.beside)
+        first = models[0] if not self.arms else self.arms[0]
+        self.broadening, self.rv_guess, self.peaks = first.broadening, first.rv_guess, first.peaks
+        self.label_space = None if not self.arms else first.label_space
+        for model in self.beside:
+            self.label_space = common_space(self.label_space, model.label_space)
         self._set_priors(dict(priors or {}))
         shares = _shares(self.arms)
-        self.likelihood = JointLikelihood(tuple(_with_share(arm.likelihood, s) for arm, s in zip(self.arms, shares)))
+        others = [one for model in self.beside for one in model.likelihood.others]
+        if self.arms or len(self.beside) > 1:
+            others = [one.beside_spectra() for one in others]
+        spectra = tuple(_with_share(arm.likelihood, s) for arm, s in zip(self.arms, shares))
+        self.likelihood = JointLikelihood(spectra, tuple(others))
 
     @classmethod
     def of(
@@ -173,12 +198,14 @@ class JointModel(SpectrumModel):
     def _set_priors(self, given):
         import numpyro.distributions as dist
 
-        first = self.arms[0]
-        nuisance = {n: p for n, p in first.nuisance_priors.items() if n != "log10_jitter"}
+        first = self.arms[0].nuisance_priors if self.arms else {}
+        nuisance = {n: p for n, p in first.items() if n != "log10_jitter"}
         for k, arm in enumerate(self.arms, start=1):
             if k > 1:
                 nuisance[f"rv_offset_{k}"] = dist.Normal(0.0, OFFSET_SD)
             nuisance[f"log10_jitter_{k}"] = arm.nuisance_priors["log10_jitter"]
+        for model in self.beside:
+            nuisance = {**model.nuisance_priors, **nuisance}
         for name in nuisance:
             if name in given:
                 nuisance[name] = checked_prior(name, given.pop(name))
@@ -188,7 +215,8 @@ class JointModel(SpectrumModel):
                 f"There is no parameter {', '.join(unknown)}. Besides labels there are: {', '.join(nuisance)}."
             )
         overridden = label_priors(self.label_space, given)
-        self.priors = {n: overridden[n] if n in given else p for n, p in first.priors.items()}
+        inherited = _inherited((*self.arms[:1], *self.beside), self.label_space)
+        self.priors = {n: p if n in given else inherited.get(n, p) for n, p in overridden.items()}
         self.nuisance_priors = nuisance
 
     @property
@@ -197,6 +225,8 @@ class JointModel(SpectrumModel):
         nuisance = {
             n: NUISANCE_UNITS.get(n, "km / s" if n.startswith("rv_offset") else "") for n in self.nuisance_priors
         }
+        for model in self.beside:
+            nuisance |= {n: model.units[n] for n in model.nuisance_priors}
         return {**dict(zip(self.label_space.names, self.label_space.units)), **nuisance}
 
     @public
@@ -209,12 +239,32 @@ class JointModel(SpectrumModel):
         if name.startswith("rv_offset"):
             arm = self.arms[int(name.rsplit("_", 1)[1]) - 1]
             return (float(np.clip(arm.rv_guess - self.rv_guess, -2 * OFFSET_SD, 2 * OFFSET_SD)),)
+        for model in self.beside:
+            if name in model.nuisance_priors:
+                return model.first_guesses(name)
         return self.arms[0].first_guesses("log10_jitter" if name.startswith("log10_jitter") else name)
 
 
-def _check_arms(arms):
-    if not arms:
+def _inherited(models, space) -> dict:
+    """The priors that the labels of `space` have in the models, those of the first that has one; but where it is flat over all of
+    its own domain, it is left out."""
+    found: dict = {}
+    for model in models:
+        whole = label_priors(model.label_space)
+        for name, prior in model.priors.items():
+            if name in space.names and described_prior(prior) != described_prior(whole[name]):
+                found.setdefault(name, prior)
+    return found
+
+
+def _check_arms(arms, beside):
+    if not arms and not beside:
         raise ObservationError("A JointModel needs one arm or more; got none.")
+    for model in beside:
+        if not isinstance(model, SpectrumModel) or model.spectra:
+            raise ObservationError(
+                f"A JointModel is made of StellarModel, XPModel and ParallaxModel objects; got {type(model).__name__}."
+            )
     if any(arm.fits_resolution for arm in arms):
         raise LabelError(
             "resolution='fit' works for one spectrum: give the arms of a JointModel their resolving powers."

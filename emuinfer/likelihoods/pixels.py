@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from ..emulators import LocalSpectrum
 from ..forward.continuum import Continuum
+from ..labels import LabelSpace
 from .base import SpectraLikelihood
 from .compressed import CompressedLikelihood, compress
 from .forward_model import GridModel, LocalModel, local_parameters
@@ -148,9 +149,14 @@ class PixelLikelihood(SpectraLikelihood):
         (local,) = surrogates
         return self.with_forward(LocalModel(local, self.forward.grid))
 
+    @property
+    def label_space(self) -> LabelSpace:
+        """The labels of its emulator."""
+        return self.forward.label_space
+
     def local_parameters(self, values: dict) -> Float[Array, " n_parameters"]:
         """What a `LocalSpectrum` is a function of."""
-        return local_parameters(self.forward.label_space, values)
+        return local_parameters(self.label_space, values)
 
     def compressed(self, values: dict) -> CompressedLikelihood:
         """The likelihood compressed around `values`; the forward model must be a `LocalModel`."""
