@@ -109,7 +109,7 @@ def test_information_against_finite_differences(model):
     expected = mean @ p @ mean.T + 0.5 * change @ p**2 @ change.T
     scale = jnp.asarray(steps, jnp.float32)
     run = eqx.filter_jit(
-        lambda l, v, z: l.information(lambda z: {n: v[n] + scale[i] * z[i] for i, n in enumerate(names)}, z)
+        lambda one, v, z: one.information(lambda z: {n: v[n] + scale[i] * z[i] for i, n in enumerate(names)}, z)
     )
     found = np.asarray(run(one, at(model), jnp.zeros(5)), float) / np.outer(steps, steps)
     unit = np.sqrt(np.diag(expected))

@@ -205,7 +205,7 @@ class JointModel(SpectrumModel):
                 nuisance[f"rv_offset_{k}"] = dist.Normal(0.0, OFFSET_SD)
             nuisance[f"log10_jitter_{k}"] = arm.nuisance_priors["log10_jitter"]
         for model in self.beside:
-            nuisance = {**model.nuisance_priors, **nuisance}
+            nuisance |= {n: p for n, p in model.nuisance_priors.items() if n not in nuisance}
         for name in nuisance:
             if name in given:
                 nuisance[name] = checked_prior(name, given.pop(name))
