@@ -1,8 +1,6 @@
 """Saving and loading emulators: weights as safetensors, everything else in a JSON card beside them."""
 
-import hashlib
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,12 @@ import numpy as np
 
 from ..entry import public
 from ..errors import EmulatorError, suggestion
-from ..files import parse_json, refuse_more_than_memory, write_bytes
+from ..files.weights import fill, hash_of, named_leaves, read_card, read_weights, stem_of, write_weights
 from ..labels import data_files
 from ..labels.space import LabelSpace
 from ..labels.windows import WINDOWS, default_window, window_of_emulator
 from .base import Emulator
-from .strangers import check_card, hash_of
+from .strangers import check_card
 
 FORMAT = "emuinfer-emulator"
 VERSION = 1
@@ -39,12 +37,6 @@ def class_of(kind: str) -> Any:
     """The class of a kind of `KINDS`."""
     module, name = KINDS[kind]
     return getattr(importlib.import_module(module, __package__), name)
-
-
-def named_leaves(emulator: Emulator) -> dict[str, np.ndarray]:
-    """Array leaves by their path in the module, such as `.blocks[0].expand`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(emulator, eqx.is_array))
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 @public
@@ -71,28 +63,20 @@ def save_emulator(emulator: Emulator, path, card: dict | None = None, **writing)
     Both files are written whole, the card last, so that a card never lacks its weights. `writing` goes to `files.write_bytes`:
     which error is raised where that fails, and the remedy it names.
     """
-    from safetensors.numpy import save
 
-    path = _stem(path)
-    blob = save({name: np.ascontiguousarray(_smallest(a)) for name, a in named_leaves(emulator).items()})
-    described = _describe(emulator)
+    arrays = named_leaves(emulator)
     description = {
         "format": FORMAT,
         "format_version": VERSION,
-        **described,
+        **_describe(emulator),
         "hash": emulator_hash(emulator),
-        "weights_sha256": hashlib.sha256(blob).hexdigest(),
-        "parameters": int(sum(a.size for a in named_leaves(emulator).values())),
+        "weights_sha256": "",
+        "parameters": int(sum(a.size for a in arrays.values())),
     }
     clash = sorted(set(card or {}) & set(description))
     if clash:
         raise EmulatorError(f"The card may not redefine {', '.join(clash)}; save_emulator writes these itself.")
-    for file, content in (
-        (path.with_name(path.name + ".safetensors"), blob),
-        (path.with_name(path.name + ".json"), json.dumps({**description, **(card or {})}, indent=1).encode()),
-    ):
-        write_bytes(file, content, **{"error": EmulatorError, **writing})
-    return path.with_name(path.name + ".json")
+    return write_weights(stem_of(path), arrays, {**description, **(card or {})}, **{"error": EmulatorError, **writing})
 
 
 @public
@@ -104,16 +88,6 @@ def half_precision(emulator: Emulator, smallest: int = 100_000) -> Emulator:
     arrays, rest = eqx.partition(emulator, eqx.is_array)
     rounded = jax.tree.map(lambda a: a.astype(np.float16).astype(a.dtype) if a.size >= smallest else a, arrays)
     return eqx.combine(rounded, rest)
-
-
-def _smallest(array):
-    """As float16 where that loses nothing."""
-    if array.dtype == np.float32:
-        with np.errstate(over="ignore"):
-            half = array.astype(np.float16)
-        if np.array_equal(half, array):
-            return half
-    return array
 
 
 def weight_folders() -> list[Path]:
@@ -135,19 +109,14 @@ def list_emulators() -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _stem(path) -> Path:
-    path = Path(path)
-    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
-
-
-def find_stem(name_or_path=None, *, card_only: bool = False) -> Path:
+def findstem_of(name_or_path=None, *, card_only: bool = False) -> Path:
     """The path, without suffix, of the files of an emulator: of a file, or of a name of `list_emulators`.
 
     The default window's emulator where nothing is given. What is not on this machine is fetched: all of the window's files,
     or with `card_only` no more than the card. **Raises:** `EmulatorError` on unknown names, and where that fails.
     """
     name = str(default_window().emulator if name_or_path is None else name_or_path)
-    stem = _stem(name)
+    stem = stem_of(name)
     if stem.with_name(stem.name + ".json").exists():
         return stem
     for folder in (ZOO, *data_files.user_folders()):
@@ -173,26 +142,12 @@ def _fetch(window, card_only) -> Path:
         for name, _ in window.files:
             if name not in (window.line_list, window.line_errors):
                 window.file(name)
-    return _stem(card)
+    return stem_of(card)
 
 
 def load_card(name_or_path=None) -> dict:
     """The JSON card of an emulator, by name or path as in `load_emulator`, as a dict."""
-    file = find_stem(name_or_path, card_only=True)
-    file = file.with_name(file.name + ".json")
-    try:
-        card = parse_json(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise EmulatorError(
-            f"{file} is not a readable emulator card ({error}). Fetch or save the emulator again."
-        ) from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise EmulatorError(f"{file} is not an emuinfer emulator card (its format is not '{FORMAT}').")
-    if not isinstance(card.get("format_version"), int) or card["format_version"] > VERSION:
-        raise EmulatorError(
-            f"{file} has card version {card.get('format_version')}; this emuinfer reads up to {VERSION}. Update emuinfer."
-        )
-    return card
+    return read_card(findstem_of(name_or_path, card_only=True), FORMAT, VERSION, error=EmulatorError)
 
 
 @public
@@ -203,62 +158,23 @@ def load_emulator(name_or_path=None) -> Emulator:
     `EmulatorError` on unknown names (listing those that exist), on damaged, foreign or mismatched files, and where weights
     cannot be fetched.
     """
-    from safetensors.numpy import load
-
-    stem = find_stem(name_or_path)
+    stem = findstem_of(name_or_path)
     card = load_card(stem)
     file = stem.with_name(stem.name + ".safetensors")
-    if not file.exists():
-        raise EmulatorError(f"The weights {file} are missing beside their card. Fetch or save the emulator again.")
-    refuse_more_than_memory(3 * file.stat().st_size, file, error=EmulatorError)
-    blob = file.read_bytes()
-    if hashlib.sha256(blob).hexdigest() != card.get("weights_sha256"):
-        raise EmulatorError(
-            f"{file} is damaged or belongs to another card: its SHA-256 is not the one in {stem.name}.json. "
-            "Fetch or save the emulator again."
-        )
+    arrays = read_weights(stem, card, error=EmulatorError)
     kind = card.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise EmulatorError(f"{stem.name}.json names the unknown kind of emulator '{kind}'; known: {', '.join(KINDS)}.")
     try:
-        arrays = {name: _single(array) for name, array in load(blob).items()}
         check_card(card, arrays, file)
         space = LabelSpace.from_json(card["labels"])
         make = lambda: class_of(kind).from_config(
             card["config"], space, tuple(card["wavelength_range"]), card["medium"]
         )
-        return _fill(eqx.filter_eval_shape(make), arrays, file)
+        return fill(eqx.filter_eval_shape(make), arrays, file, error=EmulatorError)
     except EmulatorError:
         raise
     except Exception as error:
         raise EmulatorError(
             f"{file} cannot be read as a '{kind}' emulator ({type(error).__name__}: {error})."
         ) from error
-
-
-def _single(array):
-    """In single precision, if it was stored in half."""
-    return array.astype(np.float32) if array.dtype == np.float16 else array
-
-
-def _fill(skeleton, tensors, file):
-    leaves, structure = jax.tree_util.tree_flatten_with_path(
-        skeleton, is_leaf=lambda x: isinstance(x, jax.ShapeDtypeStruct)
-    )
-    filled = []
-    for path, leaf in leaves:
-        if not isinstance(leaf, jax.ShapeDtypeStruct):
-            filled.append(leaf)
-            continue
-        name = jax.tree_util.keystr(path)
-        if name not in tensors:
-            raise EmulatorError(f"{file} lacks the array {name}. It belongs to another card or version.")
-        array = tensors.pop(name)
-        if array.shape != leaf.shape or array.dtype != leaf.dtype:
-            raise EmulatorError(
-                f"{file}: {name} has shape {array.shape} and type {array.dtype}, expected {leaf.shape}, {leaf.dtype}."
-            )
-        filled.append(jax.numpy.asarray(array))
-    if tensors:
-        raise EmulatorError(f"{file} holds arrays that its card does not describe: {', '.join(sorted(tensors))}.")
-    return jax.tree_util.tree_unflatten(structure, filled)

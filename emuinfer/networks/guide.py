@@ -1,0 +1,72 @@
+"""`NetworkGuide`: a network as the proposal of a likelihood; see `emuinfer.refine`."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..entry import public
+from ..tokens import TokenSet, Vocabulary
+from . import heads
+from .draws import draws_of_one, log_density
+
+
+class NetworkGuide:
+    """Draws of labels given one object's tokens, and their exact density, both in the units of the labels.
+
+    - `names`: what is proposed, in order. - `sample(key, n)`: `(n, d)`. - `log_prob(values)`: `(n, d)` to `(n,)`.
+    """
+
+    def __init__(self, net, vocabulary: Vocabulary, wanted, tokens: TokenSet):
+        self.net, self.wanted = net, tuple(int(i) for i in wanted)
+        self.kinds = tuple(vocabulary[i] for i in self.wanted)
+        self.names = tuple(kind.name for kind in self.kinds)
+        context = tokens.standardised()
+        self.context = tuple(jnp.asarray(a[0]) for a in (context.x, context.e, context.seen))
+        self.numbers = tuple(heads.HEADS[kind.head] for kind in vocabulary)
+        self.level = float(context.level[0])
+        offset = vocabulary.centre[list(self.wanted)] + self.level * vocabulary.relative[list(self.wanted)]
+        self._offset = jnp.asarray(offset, jnp.float32)
+        self._scale = jnp.asarray(vocabulary.scale[list(self.wanted)], jnp.float32)
+        self._transforms = tuple(kind.transform for kind in self.kinds)
+
+    @public
+    def sample(self, key, n: int):
+        """`(n, d)` draws: each label given those before it."""
+        return _sample(self.net, key, *self.context, self.wanted, self.numbers, n, self._offset, self._scale, self._transforms)
+
+    @public
+    def log_prob(self, values):
+        """The logarithm `(n,)` of the density at `values` `(n, d)`; −∞ where a value cannot be, as a negative Teff."""
+        values = jnp.asarray(values, jnp.float32)
+        return _density(
+            self.net, *self.context, self.wanted, self.numbers, values, self._offset, self._scale, self._transforms
+        )
+
+
+def _physical(x, transforms):
+    return jnp.stack([{"log": jnp.exp, "arcsinh": jnp.sinh}.get(t, lambda a: a)(x[:, i]) for i, t in enumerate(transforms)], 1)
+
+
+@eqx.filter_jit
+def _sample(net, key, x, e, seen, wanted, numbers, n, offset, scale, transforms):
+    drawn, _ = draws_of_one(net, key, x, e, seen, wanted, jnp.asarray(numbers), n)
+    return _physical(drawn * scale + offset, transforms)
+
+
+@eqx.filter_jit
+def _density(net, x, e, seen, wanted, numbers, values, offset, scale, transforms):
+    inside, transformed, slope = jnp.ones(len(values), bool), [], 0.0
+    for i, transform in enumerate(transforms):
+        value = values[:, i]
+        if transform == "log":
+            inside, value = inside & (value > 0), jnp.log(jnp.maximum(value, 1e-30))
+            slope = slope - value
+        elif transform == "arcsinh":
+            slope = slope - 0.5 * jnp.log1p(value**2)
+            value = jnp.arcsinh(value)
+        transformed.append(value)
+    standardised = (jnp.stack(transformed, 1) - offset) / scale
+    density = log_density(net, x, e, seen, wanted, jnp.asarray(numbers), standardised)
+    found = density + slope - jnp.sum(jnp.log(scale))
+    return jnp.where(inside & jnp.isfinite(found), found, -jnp.inf)
