@@ -109,7 +109,7 @@ def list_emulators() -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def findstem_of(name_or_path=None, *, card_only: bool = False) -> Path:
+def find_stem(name_or_path=None, *, card_only: bool = False) -> Path:
     """The path, without suffix, of the files of an emulator: of a file, or of a name of `list_emulators`.
 
     The default window's emulator where nothing is given. What is not on this machine is fetched: all of the window's files,
@@ -147,7 +147,7 @@ def _fetch(window, card_only) -> Path:
 
 def load_card(name_or_path=None) -> dict:
     """The JSON card of an emulator, by name or path as in `load_emulator`, as a dict."""
-    return read_card(findstem_of(name_or_path, card_only=True), FORMAT, VERSION, error=EmulatorError)
+    return read_card(find_stem(name_or_path, card_only=True), FORMAT, VERSION, error=EmulatorError)
 
 
 @public
@@ -158,7 +158,7 @@ def load_emulator(name_or_path=None) -> Emulator:
     `EmulatorError` on unknown names (listing those that exist), on damaged, foreign or mismatched files, and where weights
     cannot be fetched.
     """
-    stem = findstem_of(name_or_path)
+    stem = find_stem(name_or_path)
     card = load_card(stem)
     file = stem.with_name(stem.name + ".safetensors")
     arrays = read_weights(stem, card, error=EmulatorError)

@@ -76,7 +76,10 @@ def read_weights(stem: Path, card: dict, *, error: type[EmuinferError]) -> dict[
     blob = file.read_bytes()
     if hashlib.sha256(blob).hexdigest() != card.get("weights_sha256"):
         raise error(f"{file} is damaged or belongs to another card: its SHA-256 is not the one in {stem.name}.json. {AGAIN}")
-    arrays = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in load(blob).items()}
+    try:
+        arrays = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in load(blob).items()}
+    except Exception as failed:
+        raise error(f"{file} cannot be read as safetensors ({type(failed).__name__}: {failed}). {AGAIN}") from failed
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
             raise error(f"{file}: {name} has the type {array.dtype}; expected numbers. {AGAIN}")
