@@ -19,6 +19,8 @@ _LAZY = {
     "list_emulators": ".emulators",
     "reduce_emulator": ".emulators",
     "train_on_grid": ".emulators.training",
+    "load_network": ".networks",
+    "list_networks": ".networks",
     "StellarModel": ".likelihoods",
     "JointModel": ".likelihoods",
     "XPModel": ".likelihoods",

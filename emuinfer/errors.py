@@ -25,6 +25,10 @@ class TokenError(EmuinferError):
     """Columns, units or kinds of data that no network of the toolkit can take as tokens."""
 
 
+class NetworkError(EmuinferError):
+    """Networks that are not there, damaged, or asked for what they cannot answer."""
+
+
 class TrainingError(EmuinferError):
     """Training that cannot start or go on (mismatched data, non-finite loss)."""
 

@@ -23,7 +23,7 @@ FLOORS = [
     ["labels", "forward", "posteriors", "training"],
     ["emulators", "observations", "plotting", "samplers", "synthesis"],
     ["emulators.baselines", "grids", "likelihoods", "tokens"],
-    ["emulators.training", "inference"],
+    ["emulators.training", "inference", "networks"],
     ["forecast", "survey"],
     ["calibration", "recipes"],
     ["cli"],

@@ -37,7 +37,9 @@ def stem_of(path) -> Path:
     return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
 
 
-def write_weights(stem: Path, arrays: dict[str, np.ndarray], card: dict, *, error: type[EmuinferError], **writing) -> Path:
+def write_weights(
+    stem: Path, arrays: dict[str, np.ndarray], card: dict, *, error: type[EmuinferError], **writing
+) -> Path:
     """`stem`.safetensors and then `stem`.json, each whole; the card gets the SHA-256 of the weights. Returns its path."""
     from safetensors.numpy import save
 
@@ -61,7 +63,9 @@ def read_card(stem: Path, format: str, version: int, *, error: type[EmuinferErro
     if not isinstance(card, dict) or card.get("format") != format:
         raise error(f"{file} is not a card of the format '{format}'.")
     if not isinstance(card.get("format_version"), int) or card["format_version"] > version:
-        raise error(f"{file} has card version {card.get('format_version')}; this emuinfer reads up to {version}. Update emuinfer.")
+        raise error(
+            f"{file} has card version {card.get('format_version')}; this emuinfer reads up to {version}. Update emuinfer."
+        )
     return card
 
 
@@ -75,7 +79,9 @@ def read_weights(stem: Path, card: dict, *, error: type[EmuinferError]) -> dict[
     refuse_more_than_memory(3 * file.stat().st_size, file, error=error)
     blob = file.read_bytes()
     if hashlib.sha256(blob).hexdigest() != card.get("weights_sha256"):
-        raise error(f"{file} is damaged or belongs to another card: its SHA-256 is not the one in {stem.name}.json. {AGAIN}")
+        raise error(
+            f"{file} is damaged or belongs to another card: its SHA-256 is not the one in {stem.name}.json. {AGAIN}"
+        )
     try:
         arrays = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in load(blob).items()}
     except Exception as failed:
@@ -103,7 +109,9 @@ def fill(skeleton, arrays: dict[str, np.ndarray], file, *, error: type[EmuinferE
             raise error(f"{file} lacks the array {name}. It belongs to another card or version.")
         array = left.pop(name)
         if array.shape != leaf.shape or array.dtype != leaf.dtype:
-            raise error(f"{file}: {name} has shape {array.shape} and type {array.dtype}, expected {leaf.shape}, {leaf.dtype}.")
+            raise error(
+                f"{file}: {name} has shape {array.shape} and type {array.dtype}, expected {leaf.shape}, {leaf.dtype}."
+            )
         filled.append(jax.numpy.asarray(array))
     if left:
         raise error(f"{file} holds arrays that its card does not describe: {', '.join(sorted(left))}.")

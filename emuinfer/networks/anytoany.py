@@ -25,9 +25,9 @@ class AnyToAnyConfig:
     width: int = 96
     heads: int = 4
     latents: int = 8
-    depth: int = 4
-    decoder_depth: int = 2
-    features: int = 6
+    depth: int = 3
+    decoder_depth: int = 1
+    features: int = 3
 
 
 def _normal(key, shape, scale):
@@ -68,7 +68,9 @@ class Tokens(eqx.Module):
         trust = 1.0 / (1.0 + e * e)
         x = 3.0 * jnp.arcsinh(x * trust / 3.0)
         own = jnp.tanh(self.slope * x[:, None] + self.offset)
-        return trust[:, None] * jnp.concatenate([jnp.stack([jnp.ones_like(x), x, jnp.log1p(100.0 * e) / 5.0], 1), own], 1)
+        return trust[:, None] * jnp.concatenate(
+            [jnp.stack([jnp.ones_like(x), x, jnp.log1p(100.0 * e) / 5.0], 1), own], 1
+        )
 
     def __call__(self, x, e) -> Float[Array, "kinds width"]:
         return jnp.einsum("kf,kfw->kw", self.functions(x, e), self.vectors)
@@ -189,9 +191,7 @@ class AnyToAny(eqx.Module):
         self.given_values = Tokens(len(given), c.width * c.decoder_depth, c.features, key=next(k))
         self.start = _normal(next(k), (c.latents, c.width), 1.0)
         self.queries = _normal(next(k), (kinds, c.width), 1.0)
-        make = lambda n: [
-            Block(c.width, c.heads, key=one) for one in jax.random.split(next(k), n)
-        ]
+        make = lambda n: [Block(c.width, c.heads, key=one) for one in jax.random.split(next(k), n)]
         self.blocks, self.decoder = make(c.depth), make(c.decoder_depth)
         self.norm, self.norm_of_answer = Norm(c.width), Norm(c.width)
         self.head = jnp.zeros((c.width, OUTPUTS))
@@ -218,7 +218,7 @@ class AnyToAny(eqx.Module):
         """Parameters of the distributions of the kinds `asked` for; `x` and `e` are values and errors of the kinds of
         `given`, of which query q knows those of `known[q]`."""
         queries, width = self.queries[asked], self.config.width
-        if x is not None:
+        if x is not None and e is not None and known is not None:
             x, e = jnp.where(jnp.any(known, 0), x, 0.0), jnp.where(jnp.any(known, 0), e, 0.0)
             more_keys, more_values = self.given_keys(x, e), self.given_values(x, e)
             bias = jnp.where(known, -jnp.log1p(e * e), -jnp.inf)

@@ -1,9 +1,7 @@
 """`NetworkGuide`: a network as the proposal of a likelihood; see `emuinfer.refine`."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..entry import public
 from ..tokens import TokenSet, Vocabulary
@@ -33,30 +31,34 @@ class NetworkGuide:
     @public
     def sample(self, key, n: int):
         """`(n, d)` draws: each label given those before it."""
-        return _sample(self.net, key, *self.context, self.wanted, self.numbers, n, self._offset, self._scale, self._transforms)
+        return _sample(
+            self.net, key, self.context, self.wanted, self.numbers, n, self._offset, self._scale, self._transforms
+        )
 
     @public
     def log_prob(self, values):
         """The logarithm `(n,)` of the density at `values` `(n, d)`; −∞ where a value cannot be, as a negative Teff."""
         values = jnp.asarray(values, jnp.float32)
         return _density(
-            self.net, *self.context, self.wanted, self.numbers, values, self._offset, self._scale, self._transforms
+            self.net, self.context, self.wanted, self.numbers, values, self._offset, self._scale, self._transforms
         )
 
 
 def _physical(x, transforms):
-    return jnp.stack([{"log": jnp.exp, "arcsinh": jnp.sinh}.get(t, lambda a: a)(x[:, i]) for i, t in enumerate(transforms)], 1)
+    return jnp.stack(
+        [{"log": jnp.exp, "arcsinh": jnp.sinh}.get(t, lambda a: a)(x[:, i]) for i, t in enumerate(transforms)], 1
+    )
 
 
 @eqx.filter_jit
-def _sample(net, key, x, e, seen, wanted, numbers, n, offset, scale, transforms):
-    drawn, _ = draws_of_one(net, key, x, e, seen, wanted, jnp.asarray(numbers), n)
+def _sample(net, key, context, wanted, numbers, n, offset, scale, transforms):
+    drawn, _ = draws_of_one(net, key, *context, wanted, jnp.asarray(numbers), n)
     return _physical(drawn * scale + offset, transforms)
 
 
 @eqx.filter_jit
-def _density(net, x, e, seen, wanted, numbers, values, offset, scale, transforms):
-    inside, transformed, slope = jnp.ones(len(values), bool), [], 0.0
+def _density(net, context, wanted, numbers, values, offset, scale, transforms):
+    inside, transformed, slope = jnp.ones(len(values), bool), [], jnp.zeros(len(values))
     for i, transform in enumerate(transforms):
         value = values[:, i]
         if transform == "log":
@@ -67,6 +69,6 @@ def _density(net, x, e, seen, wanted, numbers, values, offset, scale, transforms
             value = jnp.arcsinh(value)
         transformed.append(value)
     standardised = (jnp.stack(transformed, 1) - offset) / scale
-    density = log_density(net, x, e, seen, wanted, jnp.asarray(numbers), standardised)
+    density = log_density(net, *context, wanted, jnp.asarray(numbers), standardised)
     found = density + slope - jnp.sum(jnp.log(scale))
     return jnp.where(inside & jnp.isfinite(found), found, -jnp.inf)

@@ -51,10 +51,10 @@ class Masking:
     """How contexts and questions are drawn.
 
     - `views`: one of them for each object and step.
-    - `others`: groups seen in every view: all with probability 0.5, none with 0.25, else each with one that is drawn.
+    - `others`: groups seen in every view: all with probability 0.35, none with 0.2, else each with one that is drawn.
     - `labels`: the group that is always asked for, and may be given to the decoder.
     - `questions`: number of elements asked for beside the labels.
-    - `told`: how often the errors of spectra are told; those of labels always are.
+    - `told`: how often errors are told; an error of 0 means one as usual in the training.
     - `noisier`: how often noise is added to some of the elements and told, of a size between those of `noise`, in units of a
       kind's spread.
 
@@ -149,7 +149,7 @@ class Frame:
         part = np.where(which < of("whole") + of("half"), side, each())
         spectra = spectra & ((which < of("whole")) | part)
         which = u(1)
-        others = self.others & ((which < 0.5) | ((which < 0.75) & each()))
+        others = self.others & ((which < 0.35) | ((which < 0.8) & each()))
         labels = self.label & (u(1) < of("labels")) & ((u(1) < of("all_labels")) | each())
         return spectra | others | labels
 
@@ -160,7 +160,7 @@ class Frame:
         where = (u(1) < self.masking.noisier) & (u(self.kinds) < u(1))
         more = np.where(where, np.exp(low + (high - low) * u(1)), 0).astype(np.float32)
         noisy = x + more * generator.standard_normal(x.shape, np.float32)
-        told = (u(1) < self.masking.told) | self.label | where
+        told = (u(1) < self.masking.told) | where
         return noisy, np.where(told, np.hypot(e, more), 0).astype(np.float32)
 
     def _questions(self, generator, view, free):

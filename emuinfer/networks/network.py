@@ -68,7 +68,9 @@ class Network:
             for i in range(0, len(tokens), CHUNK)
         ]
         mean, sd, quantiles, drawn, density = (np.concatenate(part) for part in zip(*parts))
-        return Answer(self.vocabulary, wanted, context.level, mean, sd, quantiles, tuple(levels), drawn, density, tokens.keys)
+        return Answer(
+            self.vocabulary, wanted, context.level, mean, sd, quantiles, tuple(levels), drawn, density, tokens.keys
+        )
 
     def _answer(self, context, rows, wanted, levels, draws, seed):
         x, e, seen = (_padded(a[rows], CHUNK) for a in (context.x, context.e, context.seen))
@@ -89,7 +91,8 @@ class Network:
         s = tokens.standardised()
         rows = [slice(i, i + CHUNK) for i in range(0, len(tokens), CHUNK)]
         parts = [
-            np.asarray(_latent(self.net, *(_padded(a[r], CHUNK) for a in (s.x, s.e, s.seen))))[: len(s.x[r])] for r in rows
+            np.asarray(_latent(self.net, *(_padded(a[r], CHUNK) for a in (s.x, s.e, s.seen))))[: len(s.x[r])]
+            for r in rows
         ]
         return np.concatenate(parts)
 
@@ -98,17 +101,23 @@ class Network:
         if len(tokens) != 1:
             raise TokenError(f"A guide is of one object; {len(tokens)} were given. Choose one: tokens[0].")
         wanted = self.vocabulary.indices(labels)
-        return NetworkGuide(self.net, self.vocabulary, wanted, tokens.without([self.vocabulary.names[i] for i in wanted]))
+        return NetworkGuide(
+            self.net, self.vocabulary, wanted, tokens.without([self.vocabulary.names[i] for i in wanted])
+        )
 
-    def as_emulator(self, condition: Sequence[str] | str = "labels", observe: Sequence[str] | str = "xp_bins") -> NetworkEmulator:
+    def as_emulator(
+        self, condition: Sequence[str] | str = "labels", observe: Sequence[str] | str = "xp_bins"
+    ) -> NetworkEmulator:
         """What predicts the kinds `observe` from labels, with the errors of the prediction, for `XPModel`."""
-        return NetworkEmulator.of(self, self.vocabulary.indices(condition), self.vocabulary.indices(observe))
+        return NetworkEmulator(self, self.vocabulary.indices(condition), self.vocabulary.indices(observe))
 
 
 def _padded(array, n):
     """The rows, and rows of zeros up to `n`, so that all chunks are of one shape."""
     array = np.asarray(array)
-    return np.concatenate([array, np.zeros((n - len(array), *array.shape[1:]), array.dtype)]) if len(array) < n else array
+    return (
+        np.concatenate([array, np.zeros((n - len(array), *array.shape[1:]), array.dtype)]) if len(array) < n else array
+    )
 
 
 @eqx.filter_jit
