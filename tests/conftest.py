@@ -4,12 +4,15 @@ import contextlib
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+MAPS = 10_000  # memory maps, a dozen of each program, beyond which a process frees what it compiled
+QUICK = "--xla_cpu_use_fusion_emitters=false"  # the older emitters of loops: a third of the time to compile
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -18,11 +21,20 @@ def pytest_configure(config):
 
     The numbers are the same but for rounding. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs that users run.
     """
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    quick = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads wait in busy loops while another process works
+    if quick and "XLA_FLAGS" not in os.environ and takes(QUICK):
+        os.environ["XLA_FLAGS"] = QUICK
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         config.programs = tempfile.mkdtemp(prefix="emuinfer-tests-")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = config.programs
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+
+def takes(flag):
+    """Whether this version of XLA has a flag; one that it does not know ends the process."""
+    start = [sys.executable, "-c", "from jaxlib import xla_client; xla_client.make_cpu_client()"]
+    return subprocess.run(start, env={**os.environ, "XLA_FLAGS": flag}, capture_output=True).returncode == 0
 
 
 def pytest_unconfigure(config):
@@ -61,9 +73,11 @@ def strict_types():
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_the_module():
-    """Free what a test file compiled: a process that keeps hundreds of programs runs out of memory maps and crashes."""
+    """Free what test files compiled once it is much: a process that keeps thousands of programs runs out of memory maps
+    (Linux allows 65,530) and crashes, but the next file uses many of the last one's programs."""
     yield
-    if "jax" in sys.modules:
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and not (maps.exists() and maps.read_bytes().count(b"\n") < MAPS):
         from emuinfer.samplers import _compile
 
         _compile._EXECUTABLES.clear()

@@ -280,7 +280,7 @@ def test_a_run_killed_at_once_goes_on(table, tiny_path, stack, tmp_path):
 @pytest.mark.slow
 def test_two_devices_give_what_one_gives(tiny_path, stack, tmp_path):
     one = fit_many(str(tiny_path), stack, tmp_path / "one", **{**OPTIONS, "batch": 2})
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"}
     process = program(tiny_path, stack, tmp_path / "two", devices=2, environment=flags)
     assert process.wait(600) == 0
     two = Table.read(tmp_path / "two" / "results.fits")

@@ -80,7 +80,7 @@ config = dataclasses.replace(t.SETTINGS, devices=4)
 emulator = t.train(t.new(), labels, flux, t.WAVELENGTH, config=config, progress=False, directory={str(tmp_path)!r})
 np.savez({str(tmp_path)!r} + "/four.npz", *t.leaves(emulator))
 """
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     environment = {
         **os.environ,
         "XLA_FLAGS": flags,
