@@ -54,6 +54,9 @@ def of_tokens(plt, result):
                 theirs = e[label]["xgboost"]["theirs"]
                 axis.plot(e["tokens"], theirs, "C1x", label=None if i else "XGBoost trained on each subset")
         axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel=f"robust sd of {NAMES[label]}")
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_formatter("{x:g}")
+            side.set_minor_formatter("{x:g}" if side is axis.yaxis else "")
     axes[0].legend(fontsize=8)
     return figure
 
