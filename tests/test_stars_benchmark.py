@@ -1,5 +1,6 @@
 """What judges the network of stars, judged itself: on answers whose scores are known."""
 
+import statistics
 import types
 
 import numpy as np
@@ -17,12 +18,11 @@ class Exact:
     def __init__(self, truth, sd, claimed):
         self.truth, self.sd, self.claimed = truth, sd, claimed
 
-    def ask(self, tokens, want, draws=0, seed=0):
-        random = np.random.default_rng(seed + 1)
-        n = len(self.truth)
-        mean = self.truth + self.sd * random.standard_normal(n)
-        drawn = mean[:, None] + self.claimed * random.standard_normal((n, draws))
-        return types.SimpleNamespace(mean=mean[:, None], draws=drawn[..., None])
+    def ask(self, tokens, want, levels):
+        mean = self.truth + self.sd * np.random.default_rng(1).standard_normal(len(self.truth))
+        normal = statistics.NormalDist()
+        quantiles = {p: (mean + self.claimed * normal.inv_cdf(p))[:, None] for p in levels}
+        return types.SimpleNamespace(mean=mean[:, None], quantiles=quantiles)
 
 
 def made_up_kit(n=6000):

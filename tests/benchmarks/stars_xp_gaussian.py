@@ -45,7 +45,7 @@ class JointGaussian:
         x = np.nan_to_num(x - centre)
         return cls(stars.vocabulary, centre, x.T @ x / len(x) + RIDGE * np.eye(len(centre)))
 
-    def ask(self, tokens, want, *, draws=0, seed=0):
+    def ask(self, tokens, want, *, draws=0, seed=0, levels=LEVELS):
         """As `Network.ask`: what is wanted is never read."""
         wanted = self.vocabulary.indices(want)
         context = tokens.without([self.vocabulary.names[i] for i in wanted]).standardised()
@@ -63,7 +63,7 @@ class JointGaussian:
         noise = np.random.default_rng(seed).standard_normal((len(tokens), draws, len(wanted)))
         physical = lambda z: self._physical(z, wanted, context.level)
         one = (physical(mean + sd) - physical(mean - sd)) / 2
-        quantiles = {p: physical(mean + NormalDist().inv_cdf(p) * sd) for p in LEVELS}
+        quantiles = {p: physical(mean + NormalDist().inv_cdf(p) * sd) for p in levels}
         return Told(physical(mean), one, quantiles, physical(mean[:, None] + sd[:, None] * noise))
 
     def _physical(self, z, wanted, level):
