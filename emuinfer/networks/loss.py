@@ -23,6 +23,6 @@ class AnyToAnyLoss(eqx.Module):
         )
         each = heads.log_prob(outputs, b.y, b.noise, self.heads[b.asked])
         each = jnp.where(b.valid, each, 0.0)
-        mean = lambda part: -jnp.sum(each[:, part]) / jnp.maximum(jnp.sum(b.valid[:, part]), 1)
+        mean = lambda part: -jnp.sum(each[:, part]) / jnp.maximum(jnp.sum(b.valid[:, part], dtype=each.dtype), 1.0)
         of_labels, of_others = mean(slice(0, self.labels)), mean(slice(self.labels, None))
         return of_labels + self.others * of_others, {"labels": of_labels, "others": of_others}

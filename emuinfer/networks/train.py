@@ -30,11 +30,11 @@ class Recipe:
     sizes: AnyToAnyConfig
     masking: Masking
     loop: LoopConfig
-    others: float = 0.2
+    others: float = 0.3
     label_errors: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def stars_xp(steps: int = 14_000, seed: int = 0) -> Recipe:
+def stars_xp(steps: int = 30_000, seed: int = 0) -> Recipe:
     """The recipe of the shipped network of stars.
 
     The errors of A_K are those of APOGEE's targeting extinctions, about 0.02 mag (Zasowski et al. 2013, AJ 146, 81).
