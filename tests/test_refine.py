@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import tiny
 from scipy.stats import kstest, norm
 
 import emuinfer as ei
@@ -223,3 +224,19 @@ def test_the_result_is_kept_on_disk(tmp_path):
     posterior = ei.refine(Gaussian(NAMES, mean, covariance), linear, data)
     back = load_posterior(save_posterior(posterior, tmp_path / "refined.nc"))
     assert back.attrs["method"] == "importance" and back.attrs["message"] == posterior.attrs["message"]
+
+
+def test_a_spectrum_from_right_and_wrong_labels(tiny_emulator, tiny_observation):
+    """Velocity, broadening and jitter are not the guide's; where it is wrong by many standard deviations the answer is the same."""
+    model = ei.StellarModel(tiny_emulator, tiny_observation, progress=False)
+    right, wrong = (
+        ei.refine(Gaussian(tiny.SPACE.names, mean, np.diag([60.0, 0.05, 0.05]) ** 2), model, seed=1)
+        for mean in ([5620.0, -0.29, 0.14], [6100.0, -0.1, 0.3])
+    )
+    assert right.attrs["flag"] == wrong.attrs["flag"] == right.attrs["verification"] == "ok"
+    assert wrong.attrs["guide_ess"] < 50 and right.attrs["goodness"] == "good"
+    for name, truth in {**tiny.TRUTH, "rv": tiny.RV, "vbroad": tiny.VBROAD}.items():
+        x, y = (draws(p, [name])[:, 0] for p in (right, wrong))
+        assert abs(x.mean() - truth) < 3.5 * x.std() and abs(x.mean() - y.mean()) < 0.3 * x.std()
+        assert x.std() == pytest.approx(y.std(), rel=0.2)
+    assert {"log_likelihood", "posterior_predictive"} <= {g.strip("/") for g in right.groups()}

@@ -50,14 +50,14 @@ def answered(guide: Guide, problem: Problem, effort: Effort, modes: TMixture | N
     pool = Pool(problem, Guided(guide, problem, effort.rename), effort.proposals, effort.seed)
     modes = first_round(pool, modes)
     first = {"guide_k_hat": pool.k_hat, "guide_ess": pool.ess}
-    if effort.search and modes is None:
+    if modes is None and (effort.search or not pool.suffices):
         modes = climb(pool)
     adapted = not pool.suffices or (effort.search and modes is not None and len(modes.means) > 1)
     settled = adapt(pool, modes, effort.rounds) if adapted else True
     if settled or not effort.mcmc:
         z, stats, facts = resampled(pool, effort, first, settled, adapted)
     else:
-        z, stats, facts = from_modes(pool, effort, first)
+        z, stats, facts = from_modes(pool, effort, first, modes)
     known = {"k_hat": pool.k_hat, "ess": pool.ess, "likelihoods": len(pool.log_weights), "seed": effort.seed}
     return pool, Answer(z, stats, first | known | facts, notes_on(pool))
 
@@ -88,8 +88,6 @@ def adapt(pool: Pool, modes: TMixture | None, rounds: int) -> bool:
     posterior's integral: after one, an arm of a curved posterior may not have been found yet. Whether that came about."""
     before = -np.inf
     for number in range(rounds):
-        if number == 0 and modes is None:
-            modes = climb(pool)
         mixture = pool.fitted()
         mixture = mixture.joined(mixture.widened(WIDER), SCOUTS)
         pool.add_mixture(mixture if number or modes is None else mixture.joined(modes, 0.5))
@@ -121,9 +119,10 @@ def resampled(pool, effort, first, settled, adapted):
     return shape(pool.rows.z), {"lp": shape(pool.rows.log_posterior)}, facts
 
 
-def from_modes(pool, effort, first):
-    """The same from NUTS in each mode."""
-    modes = merged(pool.problem, pool.fitted(), pool.n)
+def from_modes(pool, effort, first, modes):
+    """The same from NUTS in each mode, those that are known and those of the weighted draws."""
+    fitted = pool.fitted()
+    modes = merged(pool.problem, fitted if modes is None else fitted.joined(modes, 0.5), pool.n)
     found = sample_modes(pool, modes, chains=effort.chains, draws=effort.draws, seed=effort.seed)
     shares = ", ".join(f"{100 * m:.0f} %" for m in found.masses)
     said = (

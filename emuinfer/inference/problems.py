@@ -19,6 +19,7 @@ from ..likelihoods import Likelihood, SpectrumModel, Unconstrained
 from ..samplers import in_batches
 
 BATCH = 128  # likelihoods that are computed together
+DRAWN = 256  # draws of a prior that say where it lies
 
 
 class Target(eqx.Module):
@@ -149,17 +150,21 @@ def spectrum_problem(model: SpectrumModel, density: Unconstrained, likelihood: L
 
 
 class NumPyroTarget(Target):
-    """A NumPyro model with its arguments. `sites`: name and shape of each latent site."""
+    """A NumPyro model with its arguments. `sites`: name, shape and unconstrained shape of each latent site; positions are counted
+    from `shift` in units of `scale`, both `(dim,)`, those of the prior on the whole real space."""
 
     model: Callable = eqx.field(static=True)
     sites: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = eqx.field(static=True)
     arguments: tuple
     keywords: dict
     transforms: dict[str, Any]
+    shift: Float[Array, " dim"]
+    scale: Float[Array, " dim"]
 
     def values(self, z):
         """The sites by name, and the log of the Jacobian determinant of all transforms."""
-        values, log_jacobian, first = {}, jnp.float32(0), 0
+        values, log_jacobian, first = {}, jnp.sum(jnp.log(self.scale)), 0
+        z = self.shift + self.scale * z
         for name, _, shape in self.sites:
             size = int(np.prod(shape))
             y, first = z[first : first + size].reshape(shape), first + size
@@ -219,9 +224,22 @@ def numpyro_problem(model: Callable, arguments: tuple, keywords: dict) -> Proble
         axes += list(range(at, at + int(np.prod(shape)))) if elementwise else [-1] * int(np.prod(shape))
         at += int(np.prod(raw))
     as_arrays = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf) if eqx.is_array_like(leaf) else leaf, tree)
-    target = NumPyroTarget(model, tuple(sites), as_arrays(arguments), as_arrays(keywords), transforms)
+    target = NumPyroTarget(
+        model, tuple(sites), as_arrays(arguments), as_arrays(keywords), transforms, jnp.zeros(at), jnp.ones(at)
+    )
     draw = lambda key, n: np.asarray(_draw_prior(target, jax.random.split(key, n)), float)
+    target = eqx.tree_at(
+        lambda t: (t.shift, t.scale), target, _location_scale(_positions(target, draw(jax.random.key(0), DRAWN)))
+    )
     return Problem(tuple(names), np.array(axes), target, draw, lambda x: _positions(target, x))
+
+
+def _location_scale(z):
+    """Median and standard deviation of positions `(n, dim)` that are finite, float32."""
+    z = z[np.isfinite(z).all(1)]
+    if len(z) < 2:
+        raise SamplingError("Draws of the model's prior lie outside its own support: check its distributions.")
+    return jnp.asarray(np.median(z, 0), jnp.float32), jnp.asarray(np.maximum(z.std(0), 1e-6), jnp.float32)
 
 
 def _latent(model, arguments, keywords, seed):
@@ -251,7 +269,7 @@ def _raw(target, x):
         size = int(np.prod(shape))
         value, first = x[:, first : first + size].reshape(-1, *shape), first + size
         found.append(jax.vmap(target.transforms[name].inv)(value).reshape(len(x), -1))
-    return jnp.concatenate(found, -1)
+    return (jnp.concatenate(found, -1) - target.shift) / target.scale
 
 
 def _positions(target, x):
