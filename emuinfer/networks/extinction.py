@@ -48,8 +48,7 @@ def extinction_curve(
     if deconvolve:
         # One factor for the whole curve: errors of the label attenuate all wavelengths alike.
         relative = np.array([(mean[0] @ one) / (mean[0] @ mean[0]) for one in mean])
-        slope, intercept = np.polyfit(np.square(told), 1 / relative, 1)
-        strength = 1 / intercept
+        strength = 1 / np.polyfit(np.square(told), 1 / relative, 1)[1]
     error = centred[0].std(0) / np.sqrt(len(stars))
     return ExtinctionCurve(np.array([k.wavelength for k in kinds]), strength * mean[0], strength * error)
 
