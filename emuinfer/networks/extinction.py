@@ -21,7 +21,13 @@ class ExtinctionCurve(NamedTuple):
 
 
 def extinction_curve(
-    network, stars: TokenSet, *, label: str = "a_k", observe="xp_bins", label_error: float = 0.02, deconvolve: bool = True
+    network,
+    stars: TokenSet,
+    *,
+    label: str = "a_k",
+    observe="xp_bins",
+    label_error: float = 0.02,
+    deconvolve: bool = True,
 ) -> ExtinctionCurve:
     """From pairs of spectra that `network` generates for each of `stars` (their labels are read, no spectrum) at its extinction
     plus and minus `STEP`, where the training stars of its kind lie.
