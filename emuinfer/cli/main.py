@@ -1,4 +1,4 @@
-"""The command line, `emuinfer`: fit, fit-many, emulators, grid, pretrain, train, crb."""
+"""The command line, `emuinfer`: fit, fit-many, emulators, grid, data, pretrain, train, crb."""
 
 import sys
 from typing import Annotated
@@ -9,6 +9,7 @@ from .. import __version__
 from ..errors import EmuinferError
 from .coverage import coverage
 from .crb import crb
+from .data import data
 from .emulators import emulators
 from .fit import fit
 from .fit_many import fit_many
@@ -29,6 +30,7 @@ app.command()(fit)
 app.command("fit-many")(fit_many)
 app.command()(emulators)
 app.add_typer(grid, name="grid")
+app.add_typer(data, name="data")
 app.command()(pretrain)
 app.command()(train)
 app.command()(crb)

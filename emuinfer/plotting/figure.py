@@ -50,6 +50,14 @@ def _kind_and_arm(name: str) -> tuple[str, str]:
     return (numbered[1], numbered[2]) if numbered else (name, "")
 
 
+def kept_settings():
+    """A block after which matplotlib's settings are as they were, for libraries that change them when they are imported."""
+    shelter_libraries()
+    import matplotlib
+
+    return matplotlib.rc_context()
+
+
 def new_figure(width: float, height: float):
     """A figure, inches wide and high, that knows nothing of pyplot: it needs no display, and the user's backend stays.
 

@@ -31,8 +31,7 @@ def vectors(column: Column, name: str) -> np.ndarray:
     if values.ndim != 1 or values.dtype.kind not in "OSU":
         raise TokenError(f"The column '{name}' holds single numbers; {SAMPLING}, are expected in each row. {REMEDY}")
     found = np.full((len(values), size), np.nan)
-    for i, entry in enumerate(np.ma.filled(values.astype(object), None)):
-        row = _vector(entry, name, i)
+    for i, row in enumerate(ragged_vectors(column, name)):
         if row is not None:
             if len(row) != size:
                 raise TokenError(
@@ -40,6 +39,14 @@ def vectors(column: Column, name: str) -> np.ndarray:
                 )
             found[i] = row
     return found
+
+
+def ragged_vectors(column: Column, name: str) -> list[np.ndarray | None]:
+    """The vectors of a column of arrays or of texts, of any lengths; None where there is none."""
+    values = np.ma.asarray(column.values)
+    if values.ndim == 2 and values.dtype.kind in "iuf":
+        return list(np.ma.filled(values.astype(float), np.nan))
+    return [_vector(entry, name, i) for i, entry in enumerate(np.ma.filled(values.astype(object), None))]
 
 
 def _vector(entry, name, row):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import TokenError
 from . import columns as named
-from . import spectra, xp
+from . import datalink, spectra, xp
 from .columns import Column
 from .kinds import Vocabulary
 from .tokenset import TokenSet
@@ -70,6 +70,8 @@ def table_tokens(
     found = as_columns(table)
     if spectra.is_long(found):
         found = spectra.one_row_per_star(found, str((getattr(table, "meta", None) or {}).get("source_id", "")))
+    if datalink.is_continuous(found) and {"xp_coefficients", "xp_bins"} & set(vocabulary.groups):
+        found = datalink.calibrated(found)
     roles = named.assign(found, vocabulary, columns)
     if not roles.used:
         raise TokenError(

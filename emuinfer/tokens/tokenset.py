@@ -1,6 +1,7 @@
 """Values, errors and holes of many objects: `TokenSet`. Host only."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,18 @@ class TokenSet:
             raise TokenError(f"There are {len(keys)} keys for {len(values)} objects; give one for each.")
         for name, array in (("values", values), ("errors", errors), ("keys", keys)):
             object.__setattr__(self, name, array)
+
+    @classmethod
+    def concatenate(cls, sets: Sequence["TokenSet"]) -> "TokenSet":
+        """Several sets of one vocabulary as one, in order. Rows without keys of their own are counted anew."""
+        first = sets[0]
+        if any(other.vocabulary.names != first.vocabulary.names for other in sets):
+            raise TokenError("Sets of tokens of different vocabularies cannot be put together.")
+        values, errors = (np.concatenate([getattr(one, name) for one in sets]) for name in ("values", "errors"))
+        same = {one.key_name for one in sets} == {first.key_name} and first.key_name != "row"
+        keys = np.concatenate([one.keys for one in sets]) if same else np.arange(len(values))
+        notes = tuple(dict.fromkeys(note for one in sets for note in one.notes))
+        return cls(first.vocabulary, values, errors, keys, first.key_name if same else "row", notes)
 
     def __len__(self):
         return len(self.values)
