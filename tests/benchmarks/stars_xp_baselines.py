@@ -1,6 +1,6 @@
 """Controls for the any-to-any network of stars: gradient boosting and small networks, each trained for one question.
 
-    python -m tests.benchmarks.stars_xp_baselines --keep FOLDER [--trees 6000] [--only main mlp generative subsets rest]
+    python -m tests.benchmarks.stars_xp_baselines --keep FOLDER [--trees 6000] [--threads 1] [--only main mlp generative subsets rest]
 
 Needs `xgboost` (or `xgboost-cpu`), `scikit-learn` and `dust_extinction`, in an environment of its own if you like; emuinfer is
 not imported. Each fit leaves an npz in FOLDER with its answers for each star of splits 1 and 2, and is not repeated. The numbers
@@ -43,14 +43,13 @@ BOOSTING = {
     "colsample_bytree": 0.4,
     "reg_lambda": 2.0,
     "tree_method": "hist",
-    "n_jobs": 1,
     "early_stopping_rounds": 60,
     "random_state": 0,
 }
 SPLITS = (1, 2)
 
 
-def boosted(kit, label, columns, trees):
+def boosted(kit, label, columns, options):
     """Answers of XGBoost for one label from some of the 93 inputs."""
     import xgboost
 
@@ -58,9 +57,14 @@ def boosted(kit, label, columns, trees):
     x, y = kit.inputs[:, columns], kit.label[label]
     centre, scale = y[rows[0]].mean(), y[rows[0]].std()
     z = (y - centre) / scale
-    model = xgboost.XGBRegressor(n_estimators=trees, **BOOSTING)
+    model = xgboost.XGBRegressor(**BOOSTING, **options)
     model.fit(x[rows[0]], z[rows[0]], eval_set=[(x[rows[1]], z[rows[1]])], verbose=False)
-    out = {"n_train": len(rows[0]), "trees": model.best_iteration + 1, "of_trees": trees, "columns": columns}
+    out = {
+        "n_train": len(rows[0]),
+        "trees": model.best_iteration + 1,
+        "of_trees": options["n_estimators"],
+        "columns": columns,
+    }
     for s in SPLITS:
         out |= {f"rows_{s}": rows[s], f"answer_{s}": model.predict(x[rows[s]]) * scale + centre}
     return out
@@ -145,10 +149,10 @@ def painter(x, y):
     return lambda new: model.predict((new - mean) / sd)
 
 
-def jobs(kit, trees):
+def jobs(kit, options):
     """Every fit by group and name."""
     everything = np.arange(len(INPUTS))
-    xgb = lambda label, columns: functools.partial(boosted, kit, label, columns, trees)
+    xgb = lambda label, columns: functools.partial(boosted, kit, label, columns, options)
     return {
         "mlp": {"mlp_labels": functools.partial(three_networks, kit)},
         "generative": {
@@ -238,13 +242,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, required=True, help="folder of the answers star by star")
     parser.add_argument("--trees", type=int, default=6000)
+    parser.add_argument("--threads", type=int, default=1, help="of XGBoost")
     parser.add_argument("--only", nargs="*", default=["main", "mlp", "generative", "subsets", "rest"])
     parser.add_argument("--kit", type=Path, default=KIT)
     parser.add_argument("--output", type=Path, default=RESULTS / "stars_xp_baselines.json")
     given = parser.parse_args()
     given.keep.mkdir(parents=True, exist_ok=True)
     kit = Kit(given.kit)
-    groups = jobs(kit, given.trees)
+    groups = jobs(kit, {"n_estimators": given.trees, "n_jobs": given.threads})
     for group in given.only:
         for name, work in groups[group].items():
             run(work, given.keep / f"{name}.npz")
