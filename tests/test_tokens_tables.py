@@ -292,3 +292,30 @@ def test_a_single_odd_star_is_not_taken_for_a_wrong_unit(stars):
     (doubt,) = check_plausible(hot)
     assert doubt.name == "teff" and doubt.factor is None and "objects of another sort" in str(doubt)
     assert check_plausible(tokens_of({"teff": [2900.0], "bp_rp": [-0.5]}, stars.vocabulary)) == []
+
+
+@pytest.mark.parametrize("seed", range(0, 400, 5))
+def test_random_columns_become_tokens_or_sentences(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(0, 4))
+    columns = [
+        lambda: rng.normal(0, 10.0 ** rng.integers(-30, 30), n), lambda: np.full(n, np.inf), lambda: np.full(n, np.nan),
+        lambda: np.array(["x"] * n), lambda: np.ones((n, 343)) * rng.normal(), lambda: np.array([None] * n, object),
+        lambda: np.ma.masked_all(n), lambda: rng.integers(-9999, 9999, n), lambda: np.array(["(1, 2)"] * n),
+    ]  # fmt: skip
+    names = [*PLAIN.names[::20], "j_m", "h_m", "e_teff", "flux", "flux_error", "source_id", "junk", "TEFF"]
+    table = {
+        str(k): columns[rng.integers(len(columns))]() for k in rng.choice(names, rng.integers(1, 7), replace=False)
+    }
+    try:
+        tokens = tokens_of(table, PLAIN, spectrum=str(rng.choice(["coefficients", "bins", "both"])))
+    except TokenError:
+        return
+    check_plausible(tokens)
+    assert len(tokens) == n
+    assert all(np.isfinite(array).all() for array in tokens.standardised())
+
+
+def test_two_infinite_magnitudes_make_no_colour():
+    assert not tokens_of({"j_m": [np.inf], "h_m": [np.inf]}, PLAIN).seen.any()
+    assert len(tokens_of({"flux_error": np.zeros(0, int)}, PLAIN)) == 0

@@ -136,7 +136,8 @@ class _Reading:
             (blue, e_blue), (red, e_red) = (self.magnitude(name) for name in named.COLOURS[kind.name])
             if blue is not None and red is not None:
                 absent = np.isnan(value)
-                value = np.where(absent, blue - red, value)
+                with np.errstate(invalid="ignore"):  # of infinite magnitudes
+                    value = np.where(absent, blue - red, value)
                 error = np.where(absent, np.hypot(e_blue, e_red), error)
         return value, error
 
@@ -244,7 +245,7 @@ def _of_mapping(table: Mapping) -> dict[str, Column]:
     arrays = {name: np.ma.asarray(getattr(given, "value", given)) for name, given in pairs.items()}
     long = "wavelength" in arrays
     vector = {name for name in arrays if name in ("xp", "flux", "flux_error") and not long}
-    least = lambda name: 2 if name in vector and arrays[name].dtype.kind in "iuf" else 1
+    least = lambda name: 2 if name in vector and arrays[name].dtype.kind in "iuf" and arrays[name].size else 1
     arrays = {name: a[None] if a.ndim < least(name) else a for name, a in arrays.items()}
     rows = max(map(len, arrays.values()), default=1)
     spread = lambda a: np.ma.concatenate(list(itertools.repeat(a, rows))) if len(a) == 1 < rows else a
