@@ -10,7 +10,7 @@ import numpy as np
 from ..entry import public
 from ..errors import SamplingError
 from ..files import use_compilation_cache
-from ..likelihoods import SpectraLikelihood, SpectrumModel, Unconstrained
+from ..likelihoods import SpectrumModel, Unconstrained
 from ..posteriors import build_posterior, diagnose, import_arviz, plain_attrs
 from ..samplers import SamplerResult
 from .answers import Effort, answered
@@ -69,7 +69,7 @@ def refine(
     import_arviz()  # what cannot be imported fails before the fit, not after
     use_compilation_cache()
     effort = Effort(seed, rename, proposals, rounds, search, mcmc, chains, draws)
-    if isinstance(model, SpectrumModel) and isinstance(model.likelihood, SpectraLikelihood):
+    if isinstance(model, SpectrumModel) and model.spectra:
         return refine_spectra(guide, model, effort)
     clock = time.perf_counter()
     pool, answer = answered(guide, problem_of(model, data), effort)

@@ -30,6 +30,7 @@ import emuinfer as ei
 from emuinfer.files import use_compilation_cache
 from emuinfer.inference.proposals import fit_mixture, scattered
 from emuinfer.posteriors import draws_of
+from emuinfer.tokens import TokenSet
 from tests.conftest import SHARED
 
 RESULTS = Path(__file__).parent / "results"
@@ -72,7 +73,9 @@ def observed(values, error, emulator, prior):
     """The model: `prior` of all labels as one site, and what is observed given them."""
     x = numpyro.sample("x", prior_of(prior))
     mean, sd = emulator.predict(x)
-    numpyro.sample("values", dist.LowRankMultivariateNormal(mean, emulator.factors, sd**2 + error**2), obs=values)
+    factors = jnp.asarray(emulator.factors)
+    factors = jnp.concatenate([factors, jnp.zeros((len(factors), 1))], 1)  # there may be none
+    numpyro.sample("values", dist.LowRankMultivariateNormal(mean, factors, sd**2 + error**2), obs=values)
 
 
 def prior_of(numbers):
@@ -171,27 +174,24 @@ def polished(emulator, values, error, x):
 def of_network(name):
     """Emulator, prior and `guide(values, error)` of a network."""
     network = ei.load_network(name)
-    names = [k.name for k in network.vocabulary if k.group == "xp_bins"]
-    emulator = network.as_emulator(condition=list(LABELS), observe=names)
+    emulator = network.as_emulator(condition=list(LABELS), observe="xp_bins")
+    columns = list(network.vocabulary.indices(emulator.kinds))
 
     def guide(values, error):
-        # Transformed space to the units of users: bins are logarithms of the flux.
-        tokens = {k: (float(np.exp(v)), float(np.exp(v) * e)) for k, v, e in zip(names, values, error)}
-        return network.as_guide(network.tokens(tokens), labels=list(LABELS))
+        # Bins are logarithms of the flux; users' units are the flux itself.
+        tokens, errors = np.full((2, 1, len(network.vocabulary)), np.nan)
+        tokens[0, columns] = np.exp(np.asarray(values, float))
+        errors[0, columns] = tokens[0, columns] * np.asarray(error, float)
+        return network.as_guide(TokenSet(network.vocabulary, tokens, errors), labels=list(LABELS))
 
-    kit = np.load(SHARED / "foundation" / "stars_xp_apogee.npz", allow_pickle=True)
-    labels = kit["labels"][kit["split"] == 1]
-    columns = [str(n) for n in kit["label_names"]]
-    rows = np.stack([labels[:, columns.index(n)] for n in LABELS], -1).astype(float)
-    rows = rows[
-        np.isfinite(rows).all(1)
-        & (rows > np.asarray(emulator.lower)).all(1)
-        & (rows < np.asarray(emulator.upper)).all(1)
-    ]
+    kit = np.load(SHARED / "foundation" / "stars_xp_apogee.npz")
+    names = [str(n) for n in kit["label_names"]]
+    rows = np.stack([kit["labels"][kit["split"] == 1, names.index(n)] for n in LABELS], -1).astype(float)
+    lower, upper = np.asarray(emulator.lower), np.asarray(emulator.upper)
+    rows = rows[np.isfinite(rows).all(1) & (rows > lower).all(1) & (rows < upper).all(1)]
     equal = np.full(len(rows), 1 / len(rows))
     fitted = fit_mixture(rows, equal, scattered(np.random.default_rng(0), rows, equal, 8))
-    as32 = lambda a: jnp.asarray(a, jnp.float32)
-    return emulator, (as32(fitted.weights), as32(fitted.means), as32(fitted.roots)), guide
+    return emulator, tuple(jnp.asarray(a, jnp.float32) for a in (fitted.weights, fitted.means, fitted.roots)), guide
 
 
 def spread(guide, key):
