@@ -14,8 +14,12 @@ from .proposals import Conditional, Guide, TMixture, moments
 
 MIXED, CERTAIN = 1.05, 0.3  # R-hat within a mode, error of the logarithm of its mass: above, a warning
 DIVERGING = 0.01  # share of the transitions, the same
-WIDER, SCOUTS = 2.5, 0.3  # draws that look around: how much wider than the fitted mixture, and their share
+# Draws that look around: their share, and what their mixture is fitted to, a power of the posterior, with longer axes.
+SCOUTS, FLATTER, LONGER = 0.4, 0.4, 2.0
 AGREE = 0.1  # between the logarithms of two rounds' integrals
+EFFICIENT = (
+    0.2  # effective draws per draw: below, the mixture does not follow the posterior, whose arms it may not have found
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +88,14 @@ def first_round(pool: Pool, modes: TMixture | None) -> TMixture | None:
 
 
 def adapt(pool: Pool, modes: TMixture | None, rounds: int) -> bool:
-    """Rounds of mixtures fitted to optima and weighted draws, until the weights suffice in two of them that agree on the
-    posterior's integral: after one, an arm of a curved posterior may not have been found yet. Whether that came about."""
+    """Rounds of mixtures fitted to optima and weighted draws, until the weights suffice, many draws count, and two rounds agree on
+    the posterior's integral: before, an arm of a curved posterior may not have been found yet. Whether that came about."""
     before = -np.inf
     for number in range(rounds):
-        mixture = pool.fitted()
-        mixture = mixture.joined(mixture.widened(WIDER), SCOUTS)
+        mixture = pool.fitted().joined(pool.fitted(FLATTER).stretched(LONGER), SCOUTS)
         pool.add_mixture(mixture if number or modes is None else mixture.joined(modes, 0.5))
-        if pool.suffices and abs(pool.log_integral - before) < AGREE:
+        fits = pool.ess > EFFICIENT * len(pool.log_weights)
+        if pool.suffices and fits and abs(pool.log_integral - before) < AGREE:
             return True
         before = pool.log_integral
     return False
@@ -104,7 +108,8 @@ def resampled(pool, effort, first, settled, adapted):
     flag = "ok" if settled else "fail"
     if not settled:
         message = (
-            f"The weights do not hold ({figures}; k-hat must be below {K_HAT}, effective draws above {ESS:.0f}). Do not use these "
+            f"The weights do not hold, or do not agree yet from round to round ({figures}; k-hat must be below {K_HAT}, effective draws "
+            f"above {ESS:.0f}). Do not use these "
             "values: allow more rounds or proposals, or mcmc=True."
         )
     elif adapted:

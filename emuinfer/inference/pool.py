@@ -11,7 +11,7 @@ from .proposals import Conditional, Guide, TMixture, fit_mixture, scattered
 
 DEFENCE = 0.1  # share of the prior in every round
 K_HAT, ESS = 0.7, 200.0  # weights suffice below and above these
-COMPONENTS = 6  # at most, of a fitted mixture
+COMPONENTS = 12  # at most, of a fitted mixture
 
 
 class Guided:
@@ -129,8 +129,9 @@ class Pool:
             self.log_weights, self.k_hat, self.ess = self.log_ratio, np.inf, 0.0
             return
         shares = [np.log(count / len(finite)) + log_density(self) for count, log_density in self._components]
-        proposal = logsumexp(np.stack(shares), axis=0)
-        self.log_ratio[finite] = (self.rows.log_posterior - proposal)[finite]
+        self.log_proposal = logsumexp(np.stack(shares), axis=0)
+        finite &= np.isfinite(self.log_proposal)
+        self.log_ratio[finite] = (self.rows.log_posterior - self.log_proposal)[finite]
         self.log_weights, self.k_hat, self.ess = pareto_smoothed_weights(self.log_ratio)
 
     @property
@@ -143,25 +144,27 @@ class Pool:
         """Whether the weights are good enough to be the answer."""
         return self.k_hat < K_HAT and self.ess > ESS
 
-    def tempered(self) -> np.ndarray:
-        """Weights `(n,)` raised to a power below 1 where few draws have all the weight, so that a fit to them has enough."""
-        log_ratio = self.log_ratio - self.log_ratio.max()
-        enough = max(40.0, 8.0 * self.rows.z.shape[1])
-
-        def power(b):
-            w = np.exp(b * log_ratio)
-            return w / w.sum()
-
-        low, high = 0.0, 1.0
-        if 1 / np.sum(power(1.0) ** 2) < enough:
-            for _ in range(30):
-                middle = 0.5 * (low + high)
-                low, high = (middle, high) if 1 / np.sum(power(middle) ** 2) > enough else (low, middle)
-        return power(high)
-
-    def fitted(self) -> TMixture:
-        """A mixture fitted to the weighted draws."""
-        weights = self.tempered()
-        effective = 1 / np.sum(weights**2)
-        count = int(np.clip(effective / (4 * self.rows.z.shape[1]), 1, COMPONENTS))
+    def fitted(self, power: float = 1.0) -> TMixture:
+        """A mixture fitted to the weighted draws; `power` below 1: to a power of the posterior, which is wider."""
+        usable = np.isfinite(self.log_ratio)
+        dim, log_ratio = self.rows.z.shape[1], np.full(len(usable), -np.inf)
+        log_ratio[usable] = power * self.rows.log_posterior[usable] - self.log_proposal[usable]
+        weights = tempered(log_ratio, max(40.0, 8.0 * dim))
+        count = int(np.clip(1 / np.sum(weights**2) / (4 * dim), 1, COMPONENTS))
         return fit_mixture(self.rows.z, weights, scattered(self.rng, self.rows.z, weights, count))
+
+
+def tempered(log_ratio, enough: float) -> np.ndarray:
+    """Weights `(n,)` of log ratios, raised to a power below 1 where fewer than `enough` draws have all the weight."""
+    log_ratio = log_ratio - log_ratio.max()
+
+    def weights(power):
+        w = np.exp(power * log_ratio)
+        return w / w.sum()
+
+    low, high = 0.0, 1.0
+    if 1 / np.sum(weights(1.0) ** 2) < enough:
+        for _ in range(30):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if 1 / np.sum(weights(middle) ** 2) > enough else (low, middle)
+    return weights(high)

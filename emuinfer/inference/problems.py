@@ -45,11 +45,12 @@ class Target(eqx.Module):
 class Problem(NamedTuple):
     """A model, on the host.
 
-    - `names`: of the sampled parameters, elements of arrays as `a[0]`; `axes` `(m,)`: the coordinate of the position that
-      belongs to each of them alone, −1 where there is none (elements of a simplex, say).
+    - `sites`: name and shape of what is sampled; `names` `(m,)`: of all its elements in turn, those of arrays as `a[0]`.
+    - `axes` `(m,)`: the coordinate of the position that belongs to an element alone, −1 where there is none (in a simplex, say).
     - `draw_prior(key, n)`: values `(n, m)`; `positions(values)`: `(n, dim)`, not finite outside the support.
     """
 
+    sites: tuple[tuple[str, tuple[int, ...]], ...]
     names: tuple[str, ...]
     axes: np.ndarray
     target: Target
@@ -85,9 +86,14 @@ def evaluate(problem: Problem, z: np.ndarray) -> tuple[Rows, int]:
     return Rows(z.astype(float), x, log_jacobian, np.where(finite, prior, -np.inf), posterior), bad
 
 
-def values_at(problem: Problem, z: np.ndarray) -> np.ndarray:
-    """Values `(n, m)` of positions `(n, dim)`."""
-    return np.asarray(_constrain(problem.target, jnp.asarray(z, jnp.float32)), float)
+def values_at(problem: Problem, z: np.ndarray) -> dict[str, np.ndarray]:
+    """What is sampled at positions `(…, dim)`: name to values `(…, *shape)`."""
+    flat = jnp.asarray(z.reshape(-1, z.shape[-1]), jnp.float32)
+    x = np.asarray(_constrain(problem.target, flat), float).reshape(*z.shape[:-1], -1)
+    edges = np.cumsum([0, *(int(np.prod(shape)) for _, shape in problem.sites)])
+    return {
+        name: x[..., a:b].reshape(*z.shape[:-1], *shape) for (name, shape), a, b in zip(problem.sites, edges, edges[1:])
+    }
 
 
 def log_target(z, target: Target):
@@ -143,7 +149,7 @@ def spectrum_problem(model: SpectrumModel, density: Unconstrained, likelihood: L
 
     axes = np.array([density.flat_names.index(n) for n in names])
     positions = lambda x: density.positions(dict(zip(names, np.asarray(x, float).T)))
-    return Problem(names, axes, SpectrumTarget(density, likelihood), draw, positions)
+    return Problem(tuple((n, ()) for n in names), names, axes, SpectrumTarget(density, likelihood), draw, positions)
 
 
 # Any NumPyro model
@@ -231,7 +237,8 @@ def numpyro_problem(model: Callable, arguments: tuple, keywords: dict) -> Proble
     target = eqx.tree_at(
         lambda t: (t.shift, t.scale), target, _location_scale(_positions(target, draw(jax.random.key(0), DRAWN)))
     )
-    return Problem(tuple(names), np.array(axes), target, draw, lambda x: _positions(target, x))
+    shapes = tuple((name, shape) for name, shape, _ in sites)
+    return Problem(shapes, tuple(names), np.array(axes), target, draw, lambda x: _positions(target, x))
 
 
 def _location_scale(z):

@@ -63,9 +63,15 @@ class TMixture:
         weights = np.concatenate([(1 - share) * self.weights, share * other.weights])
         return TMixture(weights, np.concatenate([self.means, other.means]), np.concatenate([self.scales, other.scales]))
 
-    def widened(self, factor: float) -> "TMixture":
-        """With widths multiplied by `factor`."""
-        return TMixture(self.weights, self.means, factor**2 * self.scales)
+    def stretched(self, factor: float) -> "TMixture":
+        """With each component's longest axis, in units of its own standard deviations, multiplied by `factor`."""
+        scales = self.scales.copy()
+        for k, scale in enumerate(self.scales):
+            unit = np.sqrt(np.diagonal(scale))
+            values, vectors = np.linalg.eigh(scale / unit[:, None] / unit)
+            axis = np.sqrt((factor**2 - 1) * values[-1]) * vectors[:, -1] * unit
+            scales[k] += np.outer(axis, axis)
+        return TMixture(self.weights, self.means, scales)
 
     def sample(self, rng, n: int) -> np.ndarray:
         """Draws `(n, dim)`; each component has its share of them as nearly as whole numbers go."""

@@ -50,9 +50,8 @@ def refine(
 
     - `guide`: a `Guide`: `names`, `sample(key, n)`, `log_prob(values)`. It may know some of the model's parameters only; the others
       (velocity, broadening, continuum) are proposed from their Laplace approximation given the guide's.
-    - `model`: a `StellarModel`, `JointModel` or the like, or any NumPyro model. `data`: the arguments of a NumPyro model, a tuple or a
-      mapping; of ours, another `Likelihood` of the same model. Arrays among the data are arguments of compiled programs: the
-      second star of the same shapes compiles nothing.
+    - `model`: a `StellarModel`, `JointModel` or the like, or any NumPyro model. `data`: the arguments of the latter, a tuple or a mapping.
+      Arrays among them are arguments of compiled programs: the second star of the same shapes compiles nothing.
     - `rename`: names in the guide to names in the model.
     - `proposals`: draws of each round, each of which costs one likelihood; `rounds`: of adaptation. `mcmc`: False never starts NUTS.
     - `search`: look for modes that the guide does not know, by climbing from the likeliest draws of the prior, even where the weights
@@ -69,6 +68,8 @@ def refine(
     import_arviz()  # what cannot be imported fails before the fit, not after
     use_compilation_cache()
     effort = Effort(seed, rename, proposals, rounds, search, mcmc, chains, draws)
+    if isinstance(model, SpectrumModel) and data is not None:
+        raise SamplingError(f"A {type(model).__name__} has its data already; `data` is for NumPyro models of your own.")
     if isinstance(model, SpectrumModel) and model.spectra:
         return refine_spectra(guide, model, effort)
     clock = time.perf_counter()
@@ -79,7 +80,7 @@ def refine(
 def problem_of(model, data) -> Problem:
     """The `Problem` of one of our models, or of any NumPyro model."""
     if isinstance(model, SpectrumModel):
-        return spectrum_problem(model, Unconstrained(model), model.likelihood if data is None else data)
+        return spectrum_problem(model, Unconstrained(model), model.likelihood)
     if not callable(model):
         raise SamplingError(f"refine takes a model of emuinfer or a NumPyro model; got {type(model).__name__}.")
     if isinstance(data, dict):
@@ -90,16 +91,13 @@ def problem_of(model, data) -> Problem:
 
 def posterior_of_draws(pool, answer, facts):
     """The ArviZ object of a model that has no spectrum's pixels."""
-    problem, z = pool.problem, answer.z
-    x = values_at(problem, z.reshape(-1, z.shape[-1])).reshape(*z.shape[:2], -1)
-    names = list(problem.names)
     posterior = build_posterior(
-        {n: x[..., i] for i, n in enumerate(names)},
+        values_at(pool.problem, answer.z),
         answer.stats,
         observed_data=None,
         constant_data={"proposal": pool.rows.x, "log_weight": pool.log_weights},
         dims={"proposal": ["proposal_draw", "parameter"], "log_weight": ["proposal_draw"]},
-        coords={"parameter": names},
+        coords={"parameter": list(pool.problem.names)},
         attrs=facts,
     )
     return with_facts(posterior, answer.facts, [*answer.warnings, *diagnose(posterior)])

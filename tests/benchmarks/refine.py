@@ -205,7 +205,7 @@ def one(guide, data, names, seed):
     rename = {n: f"x[{k}]" for k, n in enumerate(names)}
     posterior = ei.refine(guide, observed, data, seed=seed, rename=rename, draws=250)
     seconds = time.perf_counter() - clock, time.process_time() - processors
-    x = np.stack([draws_of(posterior, f"x[{k}]").ravel() for k in range(len(names))], -1)
+    x = draws_of(posterior, "x").reshape(-1, len(names))
     return x, {k: posterior.attrs[k] for k in ("method", "flag", "k_hat", "guide_k_hat", "guide_ess", "ess")}, seconds
 
 
