@@ -34,7 +34,7 @@ class Recipe:
     label_errors: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def stars_xp(steps: int = 30_000, seed: int = 0) -> Recipe:
+def stars_xp(steps: int = 24_000, seed: int = 0) -> Recipe:
     """The recipe of the shipped network of stars.
 
     The errors of A_K are those of APOGEE's targeting extinctions, about 0.02 mag (Zasowski et al. 2013, AJ 146, 81).
@@ -50,7 +50,7 @@ def stars_xp(steps: int = 30_000, seed: int = 0) -> Recipe:
         steps=steps,
         batch=128,
         warmup=200,
-        decay=0.5,
+        decay=0.4,
         learning_rate=3e-3,
         weight_decay=0.02,
         optimiser="muon",
