@@ -7,15 +7,15 @@ import jax.numpy as jnp
 from . import heads
 
 
-def draw_jointly(net, key, x, e, seen, wanted, kinds, draws: int):
+def draw_jointly(net, key, x, e, seen, wanted, kinds, draws: int, factor=None):
     """Draws `(n, draws, d)` of `wanted` in this order, standardised, and the logarithms `(n, draws)` of their density.
 
     Kinds that the decoder may be given (labels) are drawn first, with one encoding for each object; what follows them is
     asked with what was drawn in the context, one encoding for each draw. `log_density` gives the same density for values that
-    come from elsewhere.
+    come from elsewhere. `factor` `(n, K)`: by which widths are multiplied, if they are.
     """
     keys = jax.random.split(key, len(x))
-    return _draw(net, keys, x, e, seen, tuple(int(i) for i in wanted), jnp.asarray(kinds), draws)
+    return _draw(net, keys, x, e, seen, tuple(int(i) for i in wanted), jnp.asarray(kinds), draws, factor)
 
 
 def split(net, wanted):
@@ -25,23 +25,23 @@ def split(net, wanted):
 
 
 @eqx.filter_jit
-def _draw(net, keys, x, e, seen, wanted, kinds, draws: int):
+def _draw(net, keys, x, e, seen, wanted, kinds, draws: int, factor):
     # One object after the other: memory does not grow with their number.
-    one = lambda o: draws_of_one(net, o[0], o[1], o[2], o[3], wanted, kinds, draws)
-    return jax.lax.map(one, (keys, x, e, seen))
+    one = lambda o: draws_of_one(net, *o[:4], wanted, kinds, draws, *o[4:])
+    return jax.lax.map(one, (keys, x, e, seen) if factor is None else (keys, x, e, seen, factor))
 
 
-def draws_of_one(net, key, x, e, seen, wanted, kinds, draws: int):
+def draws_of_one(net, key, x, e, seen, wanted, kinds, draws: int, factor=None):
     """Draws `(draws, d)` for one object and their log densities `(draws,)`."""
-    return _chain(net, x, e, seen, wanted, kinds, jax.random.split(key, draws), None)
+    return _chain(net, x, e, seen, wanted, kinds, jax.random.split(key, draws), None, factor)
 
 
-def log_density(net, x, e, seen, wanted, kinds, values):
+def log_density(net, x, e, seen, wanted, kinds, values, factor=None):
     """The logarithm `(m,)` of the density of standardised `values` `(m, d)` of one object."""
-    return _chain(net, x, e, seen, wanted, kinds, None, values)[1]
+    return _chain(net, x, e, seen, wanted, kinds, None, values, factor)[1]
 
 
-def _chain(net, x, e, seen, wanted, kinds, keys, values):
+def _chain(net, x, e, seen, wanted, kinds, keys, values, factor):
     wanted = [int(kind) for kind in wanted]
     direct, others = split(net, wanted)
     place = {kind: i for i, kind in enumerate(net.given)}
@@ -57,6 +57,8 @@ def _chain(net, x, e, seen, wanted, kinds, keys, values):
                 outputs = net.decode(latents, jnp.array([kind]), given, jnp.zeros_like(given), known[None])[0]
             else:
                 outputs = net.decode(net.encode(xx, ee, ss), jnp.array([kind]))[0]
+            if factor is not None:
+                outputs = heads.widened(outputs, factor[kind], kinds[kind])
             if value is None:
                 found = found.at[i].set(heads.sample(jax.random.fold_in(key, number), outputs, kinds[kind]))
             total = total + heads.log_prob(outputs, found[i], jnp.zeros(()), kinds[kind])

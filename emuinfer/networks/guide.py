@@ -15,8 +15,10 @@ class NetworkGuide:
     - `names`: what is proposed, in order. - `sample(key, n)`: `(n, d)`. - `log_prob(values)`: `(n, d)` to `(n,)`.
     """
 
-    def __init__(self, net, vocabulary: Vocabulary, wanted, tokens: TokenSet):
+    def __init__(self, net, vocabulary: Vocabulary, wanted, tokens: TokenSet, calibration=None):
         self.net, self.wanted = net, tuple(int(i) for i in wanted)
+        factor = None if calibration is None else calibration.factor(calibration.cells(tokens))[0]
+        self.factor = None if factor is None else jnp.asarray(factor)
         self.kinds = tuple(vocabulary[i] for i in self.wanted)
         self.names = tuple(kind.name for kind in self.kinds)
         context = tokens.standardised()
@@ -31,17 +33,15 @@ class NetworkGuide:
     @public
     def sample(self, key, n: int):
         """`(n, d)` draws: each label given those before it."""
-        return _sample(
-            self.net, key, self.context, self.wanted, self.numbers, n, self._offset, self._scale, self._transforms
-        )
+        how = self.wanted, self.numbers, self._offset, self._scale, self._transforms
+        return _sample(self.net, self.factor, key, self.context, n, *how)
 
     @public
     def log_prob(self, values):
         """The logarithm `(n,)` of the density at `values` `(n, d)`; −∞ where a value cannot be, as a negative Teff."""
         values = jnp.asarray(values, jnp.float32)
-        return _density(
-            self.net, self.context, self.wanted, self.numbers, values, self._offset, self._scale, self._transforms
-        )
+        how = self.wanted, self.numbers, self._offset, self._scale, self._transforms
+        return _density(self.net, self.factor, self.context, values, *how)
 
 
 def _physical(x, transforms):
@@ -51,13 +51,13 @@ def _physical(x, transforms):
 
 
 @eqx.filter_jit
-def _sample(net, key, context, wanted, numbers, n, offset, scale, transforms):
-    drawn, _ = draws_of_one(net, key, *context, wanted, jnp.asarray(numbers), n)
+def _sample(net, factor, key, context, n, wanted, numbers, offset, scale, transforms):
+    drawn, _ = draws_of_one(net, key, *context, wanted, jnp.asarray(numbers), n, factor)
     return _physical(drawn * scale + offset, transforms)
 
 
 @eqx.filter_jit
-def _density(net, context, wanted, numbers, values, offset, scale, transforms):
+def _density(net, factor, context, values, wanted, numbers, offset, scale, transforms):
     inside, transformed, slope = jnp.ones(len(values), bool), [], jnp.zeros(len(values))
     for i, transform in enumerate(transforms):
         value = values[:, i]
@@ -69,6 +69,6 @@ def _density(net, context, wanted, numbers, values, offset, scale, transforms):
             value = jnp.arcsinh(value)
         transformed.append(value)
     standardised = (jnp.stack(transformed, 1) - offset) / scale
-    density = log_density(net, *context, wanted, jnp.asarray(numbers), standardised)
+    density = log_density(net, *context, wanted, jnp.asarray(numbers), standardised, factor)
     found = density + slope - jnp.sum(jnp.log(scale))
     return jnp.where(inside & jnp.isfinite(found), found, -jnp.inf)

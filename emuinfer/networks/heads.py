@@ -29,6 +29,26 @@ def student(outputs):
     return outputs[..., 0], FLOOR + jax.nn.softplus(outputs[..., 1])
 
 
+def widened(outputs, factor, heads):
+    """`outputs` of distributions whose widths are those of `outputs` times `factor` `(…,)`, about the mean; for classes the
+    logarithms of the probabilities are divided by it. No width falls below `FLOOR`."""
+    log_weight, means, widths = mixture(outputs)
+    factor = factor[..., None]
+    mean = jnp.sum(jnp.exp(log_weight) * means, -1, keepdims=True)
+    means = mean + factor * (means - mean) - jnp.linspace(-1.0, 1.0, COMPONENTS)
+    of_mixture = jnp.concatenate([outputs[..., :COMPONENTS], means, _inverse(factor * widths) - 0.5], -1)
+    _, scale = student(outputs)
+    of_student = outputs.at[..., 1].set(_inverse(factor[..., 0] * scale))
+    kinds = heads[..., None]
+    return jnp.select([kinds == MIXTURE, kinds == STUDENT], [of_mixture, of_student], outputs / factor)
+
+
+def _inverse(width):
+    """What FLOOR + softplus makes `width` of."""
+    above = jnp.maximum(width - FLOOR, 1e-6)
+    return above + jnp.log(-jnp.expm1(-above))
+
+
 def log_prob(outputs, y, noise, heads):
     """Logarithm of the density of `y` `(…,)`, measured with Gaussian noise of `noise`; of the probability for classes,
     where `y` is the class's number."""
@@ -83,11 +103,14 @@ def sample(key, outputs, heads):
     return jnp.select([heads == MIXTURE, heads == STUDENT], draws[:2], draws[2])
 
 
-def cumulative(outputs, y, heads):
-    """The probability `(…,)` of a value below `y`; classes have none (NaN)."""
+def cumulative(outputs, y, heads, noise=0.0):
+    """The probability `(…,)` of a value below `y`, measured with Gaussian noise of `noise`; classes have none (NaN)."""
     log_weight, means, widths = mixture(outputs)
+    noise = jnp.broadcast_to(noise, y.shape)
+    widths = jnp.hypot(widths, noise[..., None])
     below = jnp.sum(jnp.exp(log_weight) * jax.scipy.stats.norm.cdf(y[..., None], means, widths), -1)
     centre, scale = student(outputs)
+    scale = jnp.hypot(scale, noise)
     return jnp.select([heads == MIXTURE, heads == STUDENT], [below, _cdf_student((y - centre) / scale)], jnp.nan)
 
 
@@ -99,10 +122,12 @@ def _cdf_student(t):
 
 
 def quantiles(outputs, levels, heads, steps: int = 40):
-    """Values `(levels, …)` below which the distribution has the probabilities `levels`, by bisection."""
+    """Values `(levels, …)` below which the distribution has the probabilities `levels`, by bisection. `levels` `(levels,)`, or
+    `(levels, …)` where each distribution has its own."""
     mean, sd = moments(outputs, heads)
     reach = 12.0 * sd + 1e-3
-    levels = jnp.asarray(levels, mean.dtype).reshape(-1, *[1] * mean.ndim)
+    levels = jnp.asarray(levels, mean.dtype)
+    levels = levels.reshape(-1, *[1] * mean.ndim) if levels.ndim == 1 else levels
     low, high = (jnp.broadcast_to(a, (len(levels), *mean.shape)) for a in (mean - reach, mean + reach))
 
     def halve(_, ends):

@@ -1,6 +1,7 @@
 """`Network`: weights, vocabulary and card of a trained any-to-any network, and what is asked of it."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from ..tokens import TokenSet, Vocabulary
 from . import heads
 from .answer import Answer
 from .anytoany import AnyToAny
+from .calibration import Calibration
 from .emulator import NetworkEmulator
 from .guide import NetworkGuide
 
@@ -38,7 +40,16 @@ class Network:
         return np.array([heads.HEADS[kind.head] for kind in self.vocabulary], dtype=np.int32)
 
     @public
-    def ask(self, tokens: TokenSet, want, *, draws: int = 0, seed: int = 0, levels: Sequence[float] = LEVELS) -> Answer:
+    def ask(
+        self,
+        tokens: TokenSet,
+        want,
+        *,
+        draws: int = 0,
+        seed: int = 0,
+        levels: Sequence[float] = LEVELS,
+        calibrated=True,
+    ) -> Answer:
         """The distributions of the kinds or groups `want`, given all else that `tokens` hold of each object.
 
         **Arguments:**
@@ -47,6 +58,8 @@ class Network:
         - `want`: names of kinds or of groups.
         - `draws`: joint draws of what is wanted, `(n, draws, d)`: each kind given those before it, in the order of `want`.
         - `levels`: probabilities of the quantiles.
+        - `calibrated`: whether widths and quantiles are corrected as the card says (`networks.calibration`), by stars that the
+          network was not trained on.
 
         Of relative kinds (bins of spectra) the values are fluxes in the unit of the bins that were given; where none was, their
         mean over 4000 to 9500 Å is 1. **Raises:** `TokenError` on unknown kinds, and for objects of which nothing is known,
@@ -55,7 +68,9 @@ class Network:
         wanted = self.vocabulary.indices(want)
         if not len(wanted):
             raise TokenError("Nothing was asked for: give the names of kinds or groups in `want`.")
-        context = tokens.without([self.vocabulary.names[i] for i in wanted]).standardised()
+        others = tokens.without([self.vocabulary.names[i] for i in wanted])
+        cells = self.calibration.cells(others) if calibrated and self.calibration else None
+        context = others.standardised()
         empty = ~context.seen.any(1)
         if empty.any():
             keys = ", ".join(str(k) for k in tokens.keys[empty][:5])
@@ -64,7 +79,7 @@ class Network:
                 f"{', …' if empty.sum() > 5 else ''}). Leave them out, or give at least one value of: {self.vocabulary.describe()}."
             )
         parts = [
-            self._answer(context, slice(i, i + CHUNK), wanted, tuple(levels), draws, seed)
+            self._answer(context, cells, slice(i, i + CHUNK), wanted, tuple(levels), draws, seed)
             for i in range(0, len(tokens), CHUNK)
         ]
         mean, sd, quantiles, drawn, density = (np.concatenate(part) for part in zip(*parts))
@@ -72,9 +87,21 @@ class Network:
             self.vocabulary, wanted, context.level, mean, sd, quantiles, tuple(levels), drawn, density, tokens.keys
         )
 
-    def _answer(self, context, rows, wanted, levels, draws, seed):
+    @functools.cached_property
+    def calibration(self) -> Calibration | None:
+        """What corrects widths and quantiles; None if the card has none."""
+        return Calibration.from_json(self.card.get("calibration"), self.vocabulary)
+
+    def _answer(self, context, cells, rows, wanted, levels, draws, seed):
+        calibration = None if cells is None else self.calibration
         x, e, seen = (_padded(a[rows], CHUNK) for a in (context.x, context.e, context.seen))
-        found = _ask(self.net, x, e, seen, jnp.asarray(wanted), jnp.asarray(self.heads[wanted]), jnp.asarray(levels))
+        factor, levels = None, jnp.asarray(levels)
+        if calibration is not None:
+            own = _padded(cells[rows], CHUNK)
+            factor = calibration.factor(own)
+            levels = jnp.moveaxis(jnp.asarray(calibration.levels(levels, own, wanted)), 1, 0)
+        how = jnp.asarray(wanted), jnp.asarray(self.heads[wanted]), levels
+        found = _ask(self.net, x, e, seen, *how, None if factor is None else factor[:, wanted])
         n = len(context.x[rows])
         mean, sd, quantiles = (np.asarray(a)[:n] for a in found)
         if not draws:
@@ -82,7 +109,7 @@ class Network:
         from .draws import draw_jointly
 
         key = jax.random.fold_in(jax.random.key(seed), rows.start)
-        drawn, density = draw_jointly(self.net, key, x, e, seen, wanted, self.heads, draws)
+        drawn, density = draw_jointly(self.net, key, x, e, seen, wanted, self.heads, draws, factor)
         return mean, sd, quantiles, np.asarray(drawn)[:n], np.asarray(density)[:n]
 
     @public
@@ -102,7 +129,11 @@ class Network:
             raise TokenError(f"A guide is of one object; {len(tokens)} were given. Choose one: tokens[0].")
         wanted = self.vocabulary.indices(labels)
         return NetworkGuide(
-            self.net, self.vocabulary, wanted, tokens.without([self.vocabulary.names[i] for i in wanted])
+            self.net,
+            self.vocabulary,
+            wanted,
+            tokens.without([self.vocabulary.names[i] for i in wanted]),
+            self.calibration,
         )
 
     def as_emulator(
@@ -121,8 +152,10 @@ def _padded(array, n):
 
 
 @eqx.filter_jit
-def _ask(net, x, e, seen, wanted, kinds, levels):
+def _ask(net, x, e, seen, wanted, kinds, levels, factor):
     outputs = jax.vmap(lambda *one: net.decode(net.encode(*one), wanted))(x, e, seen)
+    if factor is not None:
+        outputs = heads.widened(outputs, factor, kinds)
     mean, sd = heads.moments(outputs, kinds)
     return mean, sd, jnp.moveaxis(heads.quantiles(outputs, levels, kinds), 0, -1)
 

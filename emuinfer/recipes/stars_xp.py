@@ -3,6 +3,7 @@
 
 `data/stars/xp.npz`: the basis of the XP coefficients, and mean and covariance of the shapes of the training stars' spectra, by
 which fluxes in another unit are told. `data/stars/examples.fits.gz`: example stars of the validation split.
+With `--weights NETWORK` the network is shipped instead: see `stars_xp_network`.
 """
 
 import sys
@@ -80,4 +81,9 @@ def main(table: str, library: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if "--weights" in sys.argv:
+        from .stars_xp_network import main as ship
+
+        ship(sys.argv[1:])
+    else:
+        main(*sys.argv[1:3])
