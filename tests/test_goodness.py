@@ -203,3 +203,14 @@ def test_resolution_on_the_command_line():
     for wrong in ("fit:", "high", "-3", "fit:-1", "fit:x", ":5"):
         with pytest.raises(EmuinferError, match="--resolution"):
             _resolution(wrong)
+
+
+def test_numbers_that_are_no_spectrum():
+    """A chi² beyond what one in a thousand has alarms, and twice that is poor; the verdict is the worst of all."""
+    fine = together([]).with_numbers({"xp": (60.0, 60.0), "parallax": (1.0, 1.0)})
+    assert fine.verdict == "good" and not fine.messages and not fine.flags and not fine.lineless
+    assert fine.statistics["chi2_xp"].p == pytest.approx(0.48, abs=0.02)
+    doubtful, poor = (together([]).with_numbers({"xp": (v, 60.0), "parallax": (1.0, 1.0)}) for v in (110.0, 400.0))
+    assert (doubtful.verdict, poor.verdict) == ("doubtful", "poor") and "poor_fit" in poor.flags
+    assert "chi² = 400 for 60 numbers" in poor.messages[0]
+    assert together([]).with_numbers({}).verdict == "good"

@@ -105,7 +105,8 @@ def test_posterior(joint):
     assert predicted["xp"].shape[-1] == 13 and predicted["parallax"].shape[-1] == 1 and "flux" in predicted
     assert list(posterior["observed_data"]["xp"]["xp_kind"].values)[-1] == "j_h"
     spread = predicted["parallax"].values.std()
-    assert 0.25 < spread < 0.7 and "does not describe" not in posterior.attrs["warnings"]
+    assert 0.25 < spread < 0.7
+    assert posterior.attrs["goodness"] == "good" and "chi2_xp" in posterior.attrs["goodness_statistics"]
 
 
 def test_models_that_do_not_go_together(stellar, xp):

@@ -21,6 +21,7 @@ THRESHOLDS = {
 LEAST = ("lines",)  # these are to be above their thresholds
 ROTATION, SIGNIFICANT = 0.2, 3.0  # amplitude of a rotation profile in place of the Gaussian, and standard deviations
 NO_BROADENING = 1.0  # km/s: hardly a star has less macroturbulence (Doyle et al. 2014, MNRAS 444, 3592)
+UNLIKELY = 1e-3  # chance of a larger chi² of numbers that are no spectrum, below which it alarms
 SIMULATED = 40  # spectra behind a p-value
 
 TOO_LOW = (
@@ -95,12 +96,36 @@ class Goodness:
         numbers = {k: {"value": s.value, "threshold": s.threshold, "p": s.p} for k, s in self.statistics.items()}
         return {"goodness": self.verdict, "goodness_message": self.sentence, "goodness_statistics": numbers}
 
+    def with_numbers(self, numbers: dict[str, tuple[float, float]]) -> "Goodness":
+        """With the chi² of data that are no spectra: names to `(chi², how many numbers are free)`."""
+        from scipy.stats import chi2
+
+        statistics, messages = dict(self.statistics), list(self.messages)
+        for name, (value, free) in numbers.items():
+            free = max(free, 1.0)
+            one = Statistic(value, float(chi2.isf(UNLIKELY, free)), float(chi2.sf(value, free)))
+            statistics[f"chi2_{name}"] = one
+            if one.excess > 1:
+                messages.append(
+                    f"The model does not describe {name}: chi² = {value:.0f} for {free:.0f} numbers (p = {one.p:.1g})."
+                )
+        new = [statistics[f"chi2_{n}"].excess for n in numbers]
+        verdict = (
+            max(self.verdict, *(verdict_of(excess) for excess in new), key=VERDICTS.index) if new else self.verdict
+        )
+        return dataclasses.replace(self, verdict=verdict, statistics=statistics, messages=tuple(messages))
+
     def with_broadening(self, vbroad) -> "Goodness":
         """With a sentence where draws of the broadening go to zero; `vbroad` km/s, of any shape, or None."""
         if vbroad is None or self.lineless or not at_zero(vbroad):
             return self
         text = f"The broadening goes to zero (84 % of the draws below {np.quantile(vbroad, 0.84):.2f} km/s). {TOO_LOW}"
         return dataclasses.replace(self, narrow=True, messages=(*self.messages, text))
+
+
+def verdict_of(excess: float) -> str:
+    """The verdict where a statistic is `excess` times its threshold."""
+    return VERDICTS[0 if excess <= 1 else 1 if excess <= POOR else 2]
 
 
 def at_zero(vbroad):
@@ -119,7 +144,7 @@ def judge(wavelength, residuals, *, simulate: int = 0, seed: int = 0) -> Goodnes
     statistics = {k: Statistic(found[k], limit, p.get(k), k in LEAST) for k, limit in THRESHOLDS.items()}
     # A jitter alone is noise that was stated too low, which the fit takes care of: doubtful at most.
     worst = max(min(one.excess, POOR) if name == "jitter" else one.excess for name, one in statistics.items())
-    verdict = VERDICTS[0 if worst <= 1 else 1 if worst <= POOR else 2]
+    verdict = verdict_of(worst)
     lines = found["lines"] >= THRESHOLDS["lines"]
     alike = statistics["second_spectrum"].excess <= 1  # two stars look like one that rotates
     rotating = bool(lines and alike and found["rotation"] > ROTATION and found["rotation_z"] > SIGNIFICANT)
@@ -129,8 +154,10 @@ def judge(wavelength, residuals, *, simulate: int = 0, seed: int = 0) -> Goodnes
 
 
 def together(parts) -> Goodness:
-    """The verdict on a star with several spectra: the worst of them, `parts` `[(name, Goodness)]`."""
+    """The verdict on a star with several spectra: the worst of them, `parts` `[(name, Goodness)]`; good where there are none."""
     parts = list(parts)
+    if not parts:
+        return Goodness(VERDICTS[0], {})
     if len(parts) == 1:
         return parts[0][1]
     worst = lambda name: max((one.statistics[name] for _, one in parts), key=lambda s: s.excess)

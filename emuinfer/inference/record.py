@@ -11,7 +11,6 @@ import numpy as np
 from ..emulators import emulator_hash
 from .residuals import goodness_of
 
-UNLIKELY = 1e-3  # probability of a chi2, below which a warning says so
 PACKAGES = ("emuinfer", "jax", "numpyro", "blackjax", "arviz", "numpy")
 
 
@@ -177,12 +176,6 @@ def facts(fit, result, check, values: dict, constant: dict) -> tuple[dict, list[
         )
     if check is not None and check.flag != "ok":
         warnings.append(check.message)
-    misfits = {one.site: misfit(one, fit) for one in fit.likelihood.others}
-    warnings += [
-        f"The model does not describe {site}: chi2 = {chi2:.0f} for {free:.0f} numbers (p = {p:.1g})."
-        for site, (chi2, free, p) in misfits.items()
-        if p < UNLIKELY
-    ]
     together = lambda of: ", ".join(dict.fromkeys(of(spectrum) for spectrum in fit.model.spectra))
     attrs = {
         "emulator_hash": together(lambda spectrum: emulator_hash(spectrum.full)),
@@ -201,24 +194,8 @@ def facts(fit, result, check, values: dict, constant: dict) -> tuple[dict, list[
         "down_weighted_pixels": float((constant["weight"][constant["good"] > 0] < 0.5).mean()) if constant else None,
         "versions": {p: _version(p) for p in PACKAGES} | {"python": sys.version.split()[0]},
         "gradients": result.gradients,
-        "chi2_beside": {site: {"chi2": chi2, "numbers": free, "p": p} for site, (chi2, free, p) in misfits.items()}
-        or None,
     }
     return attrs, warnings
-
-
-def misfit(one, fit) -> tuple[float, float, float]:
-    """χ² of a `LabelLikelihood` at the optimum, how many numbers it has, and the probability of a larger one."""
-    from scipy.stats import chi2
-
-    values = {k: jnp.float32(v) for k, v in fit.model.complete(fit.values).items()}
-    found, free = (float(x) for x in _chi2(one, values))
-    return found, free, float(chi2.sf(found, max(free, 1.0)))
-
-
-@eqx.filter_jit
-def _chi2(one, values):
-    return one.chi2(values)
 
 
 def _version(package):

@@ -78,13 +78,21 @@ _residuals = eqx.filter_jit(residuals_of)
 
 
 def goodness_of(fit, draws: dict, seed: int = 0) -> Goodness:
-    """The verdict on the spectra of a `Fit` at its optimum; `draws`: name to draws `(n,)` of the parameters."""
-    if not fit.model.spectra:
-        return Goodness("good", {})
+    """The verdict on a `Fit` at its optimum, on its spectra and on what else is known of the star; `draws`: name to draws `(n,)` of the
+    parameters."""
     values = {k: jnp.float32(v) for k, v in fit.model.complete(fit.values).items()}
     judged = []
     for k, (spectrum, part) in enumerate(zip(fit.model.spectra, fit.likelihood.parts(values)), 1):
         residuals = jax.tree.map(np.asarray, _residuals(*part))
         one = judge(spectrum.wavelength, residuals, simulate=SIMULATED, seed=seed)
         judged.append((spectrum.observation.name or f"spectrum {k}", one))
-    return together(judged).with_broadening(draws.get("vbroad"))
+    numbers = {}
+    for one in fit.likelihood.others:
+        chi2, free = _chi2(one, values)
+        numbers[one.site] = float(chi2), float(free)
+    return together(judged).with_numbers(numbers).with_broadening(draws.get("vbroad"))
+
+
+@eqx.filter_jit
+def _chi2(one, values):
+    return one.chi2(values)

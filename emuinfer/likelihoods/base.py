@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -83,12 +84,11 @@ class SpectraLikelihood(Likelihood):
 class LabelLikelihood(Likelihood):
     """A likelihood of numbers that depend on the labels alone: no pixels, no velocity, no continuum.
 
-    `values` has all parameters of the star by name; each takes its own (`label_value`). `site` names it for NumPyro and ArviZ,
-    `kinds` its numbers.
+    `values` has all parameters of the star by name; each takes its own (`label_value`). `site` names it for NumPyro and ArviZ;
+    `kinds`, which every subclass has, names its numbers.
     """
 
-    site: eqx.AbstractVar[str]
-    kinds: eqx.AbstractVar[tuple[str, ...]]
+    site: ClassVar[str]
 
     @abc.abstractmethod
     def observed(self) -> Float[Array, " m"]:

@@ -23,15 +23,13 @@ def label_value(name: str, values: dict):
     return sum(values[n] for n in parts) / np.float32(len(parts))
 
 
-def common_space(first: LabelSpace | None, second: LabelSpace) -> LabelSpace:
+def common_space(first: LabelSpace, second: LabelSpace) -> LabelSpace:
     """The labels of both, within the bounds and constraints of both.
 
     A label of `second` that `first` has under the names of its parts bounds their mean.
 
     **Raises:** `LabelError` where two ranges do not overlap.
     """
-    if first is None:
-        return second
     bounds = {n: list(b) for n, b in first.bounds.items()}
     units = dict(zip(first.names, first.units))
     constraints = [*first.constraints, *second.constraints]

@@ -138,7 +138,7 @@ class JointModel(SpectrumModel):
         _check_arms(self.arms, self.beside)
         first = models[0] if not self.arms else self.arms[0]
         self.broadening, self.rv_guess, self.peaks = first.broadening, first.rv_guess, first.peaks
-        self.label_space = None if not self.arms else first.label_space
+        self.label_space = first.label_space
         for model in self.beside:
             self.label_space = common_space(self.label_space, model.label_space)
         self._set_priors(dict(priors or {}))

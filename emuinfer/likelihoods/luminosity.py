@@ -9,7 +9,8 @@ how far the star is. Mass, bolometric correction and law of extinction have erro
 out; the distance is integrated out numerically, under its prior and the parallax. Negative parallaxes need no special care.
 """
 
-import equinox as eqx
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,8 +75,8 @@ class LuminosityLikelihood(LabelLikelihood):
     moduli: Float[Array, " nodes"]
     log_weights: Float[Array, " nodes"]  # of the distance's prior and the parallax, normalised
     modulus_variance: Float[Array, ""]  # of both
-    site: str = eqx.field(static=True, default="parallax")
-    kinds: tuple[str, ...] = eqx.field(static=True, default=("parallax",))
+    site: ClassVar[str] = "parallax"
+    kinds: ClassVar[tuple[str, ...]] = ("parallax",)
 
     @classmethod
     def of(cls, parallax, parallax_sd, magnitude, magnitude_sd, length=LENGTH) -> "LuminosityLikelihood":

@@ -11,7 +11,7 @@ Woodbury identity (Golub & Van Loan 2013, section 2.1.4); the flat prior is the 
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import equinox as eqx
 import jax
@@ -27,10 +27,11 @@ from .priors import domain_penalty
 
 
 class TokenEmulator(Protocol):
-    """What predicts numbers from labels; a pytree, every method traceable by JAX in float32.
+    """What predicts numbers from labels, traceable by JAX in float32.
 
     `labels` with bounds `lower`, `upper` `(d,)`, and `kinds`, the names of the m numbers in order. `factors` `(m, r)`: covariance of
-    low rank beside the variance that `predict` gives.
+    low rank beside the variance that `predict` gives. A `vocabulary`, where it has one, says how the kinds are transformed and which
+    are relative; without one, kinds `xp_bin_…` are ln flux relative to a common level, and all others are taken as they are.
     """
 
     labels: tuple[str, ...]
@@ -41,6 +42,16 @@ class TokenEmulator(Protocol):
 
     def predict(self, labels: Float[Array, " d"]) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         """Mean and standard deviation `(m,)` of the transformed numbers at labels in their own units."""
+
+
+class Held(eqx.Module):
+    """An emulator that is no pytree: static, and compared by identity."""
+
+    emulator: Any = eqx.field(static=True)
+
+    def predict(self, labels: Float[Array, " d"]):
+        """As the emulator does."""
+        return self.emulator.predict(labels)
 
 
 class Moments(eqx.Module):
@@ -54,7 +65,8 @@ class Moments(eqx.Module):
 class PhotometricLikelihood(LabelLikelihood):
     """Log likelihood of a star's numbers; `kinds` and all arrays are in the emulator's order. See the module's docstring."""
 
-    emulator: Any
+    emulator: Any  # or `Held`
+    factors: Float[Array, "m r"]  # of it
     data: Float[Array, " m"]  # transformed; fluxes about a level; 0 where nothing is seen
     variance: Float[Array, " m"]
     seen: Float[Array, " m"]  # 1 or 0
@@ -64,7 +76,8 @@ class PhotometricLikelihood(LabelLikelihood):
     kinds: tuple[str, ...] = eqx.field(static=True)
     shares_labels: bool = eqx.field(static=True, default=False)  # with others, so that `scale_errors` count
     local: LocalSpectrum | None = None  # of mean and log variance
-    site: str = eqx.field(static=True, default="xp")
+
+    site: ClassVar[str] = "xp"
 
     def parameters(self, values: dict) -> Float[Array, " d"]:
         """The emulator's labels at `values`, scaled to [-1, 1]."""
@@ -83,7 +96,7 @@ class PhotometricLikelihood(LabelLikelihood):
         scaled, m = self.parameters(values), len(self.kinds)
         both = self.predicted(scaled)
         error = 0.0 if self.local is None else self.local.error[:m] ** 2
-        factors = jnp.asarray(self.emulator.factors, jnp.float32).reshape(m, -1)
+        factors = self.factors
         if self.shares_labels:
             steps = self.scale_errors / self.label_space.half_width.astype(np.float32)
             moved = jax.vmap(lambda step: jax.jvp(lambda x: self.predicted(x)[:m], (scaled,), (step,))[1])

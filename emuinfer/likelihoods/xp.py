@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +11,12 @@ import numpy as np
 from ..entry import public
 from ..errors import LabelError, ObservationError, suggestion
 from ..labels import LabelSpace
-from .base import SpectrumModel
+from ..tokens import TokenSet
+from ..tokens.kinds import slope, transformed
+from .base import LabelLikelihood, SpectrumModel
 from .joint import JointLikelihood
 from .luminosity import LENGTH, LuminosityLikelihood
-from .photometry import PhotometricLikelihood, TokenEmulator
+from .photometry import Held, PhotometricLikelihood, TokenEmulator
 from .priors import checked_prior, label_priors
 
 EXTINCTION = "a_k"
@@ -22,11 +25,6 @@ A_K_SD = 0.1  # mag, of the half-normal prior where no emulator says how far ext
 # How much the labels of two emulators may differ for one star: APOGEE's calibrated Teff, log g and abundances against those of
 # synthetic spectra in LTE. Comparisons of surveys find such differences (e.g. Jönsson et al. 2020, AJ 160, 120); a choice.
 SCALE_ERRORS = {"teff": 50.0, "logg": 0.05, "fe_h": 0.05, "alpha_m": 0.05}
-TRANSFORMS = {  # of a value and its standard deviation, to the space in which emulators predict
-    "identity": lambda v, e: (v, e),
-    "log": lambda v, e: (np.log(v), e / v),
-    "arcsinh": lambda v, e: (np.arcsinh(v), e / np.hypot(1.0, v)),
-}
 GUESSES = (0.02, 0.15, 0.4, 0.7)  # quantiles of an extinction's prior that a search may start from
 
 
@@ -90,7 +88,7 @@ class XPModel(LabelModel):
       `TokenSet` of one star. NaN values and infinite errors are missing. What has no error (a number alone, a NaN error) cannot be
       weighed: it is left out, with a note.
     - `parallax`: `(value, error)` in mas, corrected for the zero point by you; negative values are fine. `data` then needs
-      `phot_g_mean_mag`.
+      `phot_g_mean_mag`, whose error may be left out: beside the calibration's 0.01 mag it hardly counts.
     - `priors`: names to NumPyro distributions, or to numbers that fix. Default: labels flat in the emulator's domain, `a_k` flat from 0 to
       the emulator's upper bound. A dust map is `{"a_k": dist.Normal(0.05, 0.02)}`.
     - `scale_errors`: standard deviations by which the scales of the labels of this emulator and of those of spectra may differ, for use
@@ -116,7 +114,7 @@ class XPModel(LabelModel):
         upper = bounds.pop(EXTINCTION, None)
         space = LabelSpace(tuple(bounds), *zip(*bounds.values()))
         numbers, magnitude, self.notes = read_numbers(emulator, data)
-        others = [_photometric(emulator, numbers, whole, scale_errors)]
+        others: list[LabelLikelihood] = [_photometric(emulator, numbers, whole, scale_errors)]
         extinctions = None if upper is None else dist.Uniform(max(upper[0], 0.0), upper[1])
         if parallax is not None:
             if magnitude is None:
@@ -173,7 +171,9 @@ def read_numbers(emulator, data) -> tuple[Numbers, tuple[float, float] | None, t
         transforms, relative = zip(*((kinds[n].transform, kinds[n].relative) for n in known))
     value, error = np.array([given.get(n, (np.nan, np.nan)) for n in known], float).reshape(-1, 2).T
     there = np.isfinite(value) & ~np.isposinf(error) & ((np.array(transforms) != "log") | (value > 0))
-    if (wrong := there & (error <= 0)).any():
+    if isinstance(data, TokenSet):
+        error = np.where(error < 0, np.nan, error)
+    elif (wrong := there & (error <= 0)).any():
         k = int(np.argmax(wrong))
         raise ObservationError(f"The error of {known[k]} is {error[k]:g}; it must be positive.")
     notes = []
@@ -188,15 +188,18 @@ def read_numbers(emulator, data) -> tuple[Numbers, tuple[float, float] | None, t
         )
     if seen.sum() == 1 and np.array(relative)[seen].all():
         notes.append("One flux of a spectrum says nothing: only ratios count.")
-    pairs = [TRANSFORMS[t](v, e) if s else (0.0, 0.0) for t, v, e, s in zip(transforms, value, error, seen)]
-    return Numbers(*np.array(pairs, float).T, seen, np.array(relative)), _pair(magnitude), tuple(notes)
+    x, sd = np.zeros(len(known)), np.zeros(len(known))
+    for transform in set(transforms):
+        of = seen & (np.array(transforms) == transform)
+        x[of], sd[of] = transformed(transform, value[of]), error[of] * slope(transform, value[of])
+    return Numbers(x, sd, seen, np.array(relative)), magnitude, tuple(notes)
 
 
 def _by_name(data):
     """Name to `(value, error)`, and the vocabulary of a `TokenSet`, or None."""
     if isinstance(data, Mapping):
         return {n: _pair(v) for n, v in data.items()}, None
-    if not hasattr(data, "vocabulary"):
+    if not isinstance(data, TokenSet):
         raise ObservationError(
             f"data must be a mapping of kinds to (value, error), or a TokenSet of one star; got {type(data).__name__}."
         )
@@ -206,17 +209,15 @@ def _by_name(data):
     return dict(zip(data.vocabulary.names, pairs)), data.vocabulary
 
 
-def _pair(value):
+def _pair(value) -> tuple[float, float]:
     """`(value, error)` as floats; NaN for an error that is not given."""
-    if value is None:
-        return None
     try:
-        pair = tuple(float(v) for v in np.atleast_1d(np.asarray(value, float)))
+        pair = [float(v) for v in np.atleast_1d(np.asarray(value, float))]
     except (TypeError, ValueError):
-        pair = ()
+        pair = []
     if len(pair) not in (1, 2):
         raise ObservationError(f"A number must be given as (value, error); got {value!r:.60}.")
-    return pair if len(pair) == 2 else (*pair, np.nan)
+    return pair[0], pair[1] if len(pair) == 2 else np.nan
 
 
 def _listed(names) -> str:
@@ -236,7 +237,8 @@ def _photometric(emulator, numbers: Numbers, whole: LabelSpace, scale_errors) ->
     middle = np.mean(values[fluxes]) if fluxes.any() else 0.0
     as32 = lambda x: jnp.asarray(x, jnp.float32)
     return PhotometricLikelihood(
-        emulator,
+        emulator if isinstance(emulator, eqx.Module) else Held(emulator),
+        as32(np.asarray(emulator.factors, float).reshape(len(seen), -1)),
         as32(np.where(fluxes, values - middle, values)),
         as32(errors**2),
         as32(seen),
@@ -250,12 +252,14 @@ def _photometric(emulator, numbers: Numbers, whole: LabelSpace, scale_errors) ->
 def _luminosity(parallax, magnitude, length, space) -> LuminosityLikelihood:
     if missing := [n for n in ("teff", "logg") if n not in space.names]:
         raise LabelError(f"A parallax tells of teff and logg together; the emulator has no {', '.join(missing)}.")
-    pairs = {"parallax": _pair(parallax), MAGNITUDE: _pair(magnitude)}
-    for name, (value, error) in pairs.items():
-        if not (np.isfinite(value) and np.isfinite(error) and error > 0):
-            raise ObservationError(
-                f"{name} = {value:g} ± {error:g}: both must be finite and the error positive. Leave a missing parallax out."
-            )
+    value, error = _pair(parallax)
+    g, g_error = _pair(magnitude)
+    if not (np.isfinite([value, error, g]).all() and error > 0):
+        raise ObservationError(
+            f"parallax = {value:g} ± {error:g} mas, G = {g:g}: all must be finite and the error positive. Leave a missing parallax out."
+        )
+    if not (np.isnan(g_error) or 0 <= g_error < np.inf):
+        raise ObservationError(f"The error of {MAGNITUDE} is {g_error:g}; it must be a finite number of 0 or more.")
     if not (np.isfinite(length) and length > 0):
         raise ObservationError(f"length = {length} must be a positive number of parsecs.")
-    return LuminosityLikelihood.of(*pairs["parallax"], *pairs[MAGNITUDE], length)
+    return LuminosityLikelihood.of(value, error, g, np.nan_to_num(g_error), length)
