@@ -168,10 +168,10 @@ def test_the_sun_at_ten_parsecs():
     )
 
 
-@pytest.mark.parametrize("parallax, sd", [(5.0, 0.5), (0.2, 0.3), (-0.4, 0.2), (18.52, 0.02)])
-def test_distance_is_integrated_out(parallax, sd):
+@pytest.mark.parametrize("parallax, sd, g", [(5.0, 0.5, 11.0), (0.2, 0.3, 11.0), (-0.4, 0.2, 11.0), (18.52, 0.02, 8.6)])
+def test_distance_is_integrated_out(parallax, sd, g):
     """Against quadrature over the distance itself, in float64, of prior, parallax and magnitude."""
-    one = LuminosityLikelihood.of(parallax, sd, 11.0, 0.003)
+    one = LuminosityLikelihood.of(parallax, sd, g, 0.003)
     r = np.exp(np.linspace(np.log(1.0), np.log(1e5), 400_001))
     found, expected = [], []
     for logg in (1.5, 2.2, 2.6, 3.0, 3.5, 4.0, 4.3, 4.5):
@@ -183,7 +183,7 @@ def test_distance_is_integrated_out(parallax, sd):
         }
         m, variance = (float(x) for x in one.absolute(values))
         terms = 3 * np.log(r) - r / 1350 - 0.5 * ((parallax - 1e3 / r) / sd) ** 2
-        terms -= 0.5 * (11.0 - m - 5 * np.log10(r) + 5) ** 2 / variance + 0.5 * np.log(variance)
+        terms -= 0.5 * (g - m - 5 * np.log10(r) + 5) ** 2 / variance + 0.5 * np.log(variance)
         expected.append(np.logaddexp.reduce(terms))
         found.append(float(value(one, values)))
     near = np.array(expected) > max(expected) - 15
