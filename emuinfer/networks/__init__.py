@@ -18,6 +18,7 @@ _WHERE = {
     "View": ".masking",
     "finish_network": ".finish",
     "list_networks": ".storage",
+    "measure_correlation": ".correlation",
     "load_network": ".storage",
     "save_network": ".storage",
     "stars_xp": ".train",

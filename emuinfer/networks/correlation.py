@@ -1,5 +1,6 @@
 """What the errors of a network's predictions from labels have in common: measured on stars that it was not trained on."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,9 @@ from ..errors import TokenError
 from ..tokens import TokenSet
 from .network import Network
 
-LABEL_SD = {"a_k": 0.024}  # of labels whose errors the table does not give: A_K scatters by this about what XP spectra and colours tell
+LABEL_SD = {
+    "a_k": 0.024
+}  # of labels whose errors the table does not give: A_K scatters by this about what XP spectra and colours tell
 RANK, FEWEST, CUT = 12, 50, 6.0
 LEAST = 0.1  # of the predicted variance stays each kind's own
 
@@ -29,10 +32,8 @@ def measure_correlation(
     **Raises:** `TokenError` with fewer than 50 stars that have all labels.
     """
     emulator = network.as_emulator(condition, observe)
-    emulator.unique = np.ones_like(emulator.unique)
-    v = network.vocabulary
-    labels, seen = tokens.values[:, list(emulator.condition)], tokens.seen[:, list(emulator.observe)]
-    whole = np.isfinite(labels).all(1) & seen.all(1)
+    emulator = eqx.tree_at(lambda e: e.unique, emulator, np.ones_like(emulator.unique))
+    whole = tokens.seen[:, [*emulator.condition, *emulator.observe]].all(1)
     if whole.sum() < FEWEST:
         raise TokenError(f"{whole.sum()} of {len(tokens)} stars have all labels and kinds; {FEWEST} are needed.")
     part = tokens[whole]
@@ -40,10 +41,9 @@ def measure_correlation(
     noise = part.errors[:, list(emulator.condition)]
     unknown = np.array([LABEL_SD.get(n, 0.0) for n in emulator.labels])
     noise = np.where(np.isfinite(noise), noise, unknown)
-    predict = jax.jit(lambda rows: jax.lax.map(lambda x: (*emulator.predict(x), jax.jacfwd(emulator.predict)(x)[0]), rows))
-    mean, sd, slope = (np.asarray(a, float) for a in predict(jnp.asarray(labels, jnp.float32)))
-    kinds = [v[i] for i in emulator.observe]
+    mean, sd, slope = (np.asarray(a, float) for a in _predicted(emulator, jnp.asarray(labels, jnp.float32)))
     columns = list(emulator.observe)
+    kinds = [network.vocabulary[i] for i in columns]
     y = np.stack([k.transformed(part.values[:, i]) for k, i in zip(kinds, columns)], 1)
     e = np.stack([k.transformed_error(part.values[:, i], part.errors[:, i]) for k, i in zip(kinds, columns)], 1)
     relative = np.array([k.relative for k in kinds])
@@ -64,3 +64,9 @@ def measure_correlation(
         "stars": int(kept.sum()),
         "left_out": int((~kept).sum()),
     }
+
+
+@eqx.filter_jit
+def _predicted(emulator, rows):
+    """Means, standard deviations `(n, m)` and derivatives of the means by the labels `(n, m, d)`."""
+    return jax.lax.map(lambda x: (*emulator.predict(x), jax.jacfwd(lambda x: emulator.predict(x)[0])(x)), rows)

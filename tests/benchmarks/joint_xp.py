@@ -10,6 +10,7 @@ Finished mocks are kept in `--folder`, so that a run goes on where it was stoppe
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,7 +22,9 @@ import numpy as np
 import emuinfer as ei
 from emuinfer.forecast import instrument_model
 from emuinfer.likelihoods.luminosity import LuminosityLikelihood
+from emuinfer.networks import measure_correlation
 from emuinfer.posteriors import draws_of
+from emuinfer.tokens import stars_tokens
 
 RESULTS = Path(__file__).parent / "results"
 KIT = Path(__file__).resolve().parents[3] / "shared" / "data" / "foundation" / "stars_xp_apogee.npz"
@@ -90,6 +93,11 @@ def token_emulator(name):
     if name == "kit":
         return Quadratic.of_kit()
     network = ei.load_network(name)
+    if "correlation" not in network.card:
+        stars = stars_tokens(dict(np.load(KIT)), network.vocabulary)
+        rows = np.random.default_rng(0).permutation(np.flatnonzero((stars.split == 1) & stars.usable))[:700]
+        found = measure_correlation(network, stars.tokens[rows])
+        network = dataclasses.replace(network, card={**network.card, "correlation": found})
     bins = [kind.name for kind in network.vocabulary if kind.group == "xp_bins" and 3950 < kind.wavelength < 9900]
     return network.as_emulator(condition=list(LABELS), observe=[*bins, "j_k"])
 
@@ -265,7 +273,7 @@ def main():
     emulator, tokens = ei.load_emulator("optical-fgk"), token_emulator(given.emulator)
     path = RESULTS / "joint_xp.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
-    own = saved.setdefault(given.emulator, {})
+    own = saved.setdefault(Path(given.emulator).name, {})
     if given.mocks:
         fit_mocks(emulator, tokens, star_of(emulator), given.resolution, given.mocks, given.folder)
         own.setdefault("mocks", {})[str(given.resolution)] = coverage(given.folder, given.resolution)
