@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -237,7 +236,7 @@ def _photometric(emulator, numbers: Numbers, whole: LabelSpace, scale_errors) ->
     middle = np.mean(values[fluxes]) if fluxes.any() else 0.0
     as32 = lambda x: jnp.asarray(x, jnp.float32)
     return PhotometricLikelihood(
-        emulator if isinstance(emulator, eqx.Module) else Held(emulator),
+        Held(emulator) if jax.tree.leaves(emulator) == [emulator] else emulator,
         as32(np.asarray(emulator.factors, float).reshape(len(seen), -1)),
         as32(np.where(fluxes, values - middle, values)),
         as32(errors**2),

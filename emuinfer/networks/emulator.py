@@ -1,31 +1,23 @@
 """`NetworkEmulator`: a network as an emulator of what is observed, with the errors of its predictions; see `emuinfer.XPModel`."""
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from ..errors import TokenError
-from ..tokens import Vocabulary
 from . import heads
-from .anytoany import AnyToAny
 
 
-class NetworkEmulator(eqx.Module):
+@jax.tree_util.register_pytree_node_class
+class NetworkEmulator:
     """Predicts kinds from labels: mean and standard deviation in the kinds' transformed space (ln flux of bins, to their level).
 
     - `labels`, `lower`, `upper`: what it is conditioned on, and the range of the training values.
     - `kinds`: what it predicts. - `factors` `(m, r)`: what the errors of the prediction have in common, measured on stars that the
-      network was not trained on; `predict` gives the standard deviations of the rest.
-    """
+      network was not trained on; `predict` gives the standard deviations of the rest, which are `unique` times the network's.
 
-    net: AnyToAny
-    factors: Float[np.ndarray, "m r"]
-    unique: Float[np.ndarray, " m"]  # share of the standard deviations that the factors leave
-    vocabulary: Vocabulary = eqx.field(static=True)
-    condition: tuple[int, ...] = eqx.field(static=True)
-    observe: tuple[int, ...] = eqx.field(static=True)
-    heads: tuple[int, ...] = eqx.field(static=True)  # of what is observed
+    A pytree: weights, factors and `unique` are its leaves.
+    """
 
     def __init__(self, network, condition, observe):
         v = self.vocabulary = network.vocabulary
@@ -40,6 +32,18 @@ class NetworkEmulator(eqx.Module):
             rows = [correlation["kinds"].index(name) for name in self.kinds]
             factors, unique = np.array(correlation["factors"])[rows], np.array(correlation["unique"])[rows]
         self.factors, self.unique = factors.astype(np.float32), unique.astype(np.float32)
+
+    def tree_flatten(self):
+        """Arrays, and what is static."""
+        return (self.net, self.factors, self.unique), (self.vocabulary, self.condition, self.observe, self.heads)
+
+    @classmethod
+    def tree_unflatten(cls, static, arrays):
+        """The reverse."""
+        emulator = object.__new__(cls)
+        emulator.net, emulator.factors, emulator.unique = arrays
+        emulator.vocabulary, emulator.condition, emulator.observe, emulator.heads = static
+        return emulator
 
     @property
     def labels(self) -> tuple[str, ...]:
