@@ -10,8 +10,6 @@ import numpy as np
 from ..entry import public
 from ..errors import LabelError, ObservationError, suggestion
 from ..labels import LabelSpace
-from ..tokens import TokenSet
-from ..tokens.kinds import slope, transformed
 from .base import LabelLikelihood, SpectrumModel
 from .joint import JointLikelihood
 from .luminosity import LENGTH, LuminosityLikelihood
@@ -24,6 +22,11 @@ A_K_SD = 0.1  # mag, of the half-normal prior where no emulator says how far ext
 # How much the labels of two emulators may differ for one star: APOGEE's calibrated Teff, log g and abundances against those of
 # synthetic spectra in LTE. Comparisons of surveys find such differences (e.g. Jönsson et al. 2020, AJ 160, 120); a choice.
 SCALE_ERRORS = {"teff": 50.0, "logg": 0.05, "fe_h": 0.05, "alpha_m": 0.05}
+TRANSFORMS = {  # to the space in which emulators predict, and its derivative
+    "identity": (lambda v: v, np.ones_like),
+    "log": (np.log, np.reciprocal),
+    "arcsinh": (np.arcsinh, lambda v: 1.0 / np.hypot(1.0, v)),
+}
 GUESSES = (0.02, 0.15, 0.4, 0.7)  # quantiles of an extinction's prior that a search may start from
 
 
@@ -170,7 +173,7 @@ def read_numbers(emulator, data) -> tuple[Numbers, tuple[float, float] | None, t
         transforms, relative = zip(*((kinds[n].transform, kinds[n].relative) for n in known))
     value, error = np.array([given.get(n, (np.nan, np.nan)) for n in known], float).reshape(-1, 2).T
     there = np.isfinite(value) & ~np.isposinf(error) & ((np.array(transforms) != "log") | (value > 0))
-    if isinstance(data, TokenSet):
+    if not isinstance(data, Mapping):  # in tokens a negative error is one that is not known
         error = np.where(error < 0, np.nan, error)
     elif (wrong := there & (error <= 0)).any():
         k = int(np.argmax(wrong))
@@ -188,9 +191,9 @@ def read_numbers(emulator, data) -> tuple[Numbers, tuple[float, float] | None, t
     if seen.sum() == 1 and np.array(relative)[seen].all():
         notes.append("One flux of a spectrum says nothing: only ratios count.")
     x, sd = np.zeros(len(known)), np.zeros(len(known))
-    for transform in set(transforms):
+    for transform, (function, slope) in TRANSFORMS.items():
         of = seen & (np.array(transforms) == transform)
-        x[of], sd[of] = transformed(transform, value[of]), error[of] * slope(transform, value[of])
+        x[of], sd[of] = function(value[of]), error[of] * slope(value[of])
     return Numbers(x, sd, seen, np.array(relative)), magnitude, tuple(notes)
 
 
@@ -198,7 +201,7 @@ def _by_name(data):
     """Name to `(value, error)`, and the vocabulary of a `TokenSet`, or None."""
     if isinstance(data, Mapping):
         return {n: _pair(v) for n, v in data.items()}, None
-    if not isinstance(data, TokenSet):
+    if not hasattr(data, "vocabulary"):
         raise ObservationError(
             f"data must be a mapping of kinds to (value, error), or a TokenSet of one star; got {type(data).__name__}."
         )
