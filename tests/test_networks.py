@@ -258,7 +258,7 @@ def test_draws_of_ask(trained):
     answer = trained.ask(toy(3, seed=8), ["teff", "logg"], draws=200)
     assert answer.draws.shape == (3, 200, 2) and answer.log_prob.shape == (3, 200)
     assert np.allclose(answer.draws.mean(1), answer.mean, atol=5 * np.asarray(answer.sd).max(0) / 14)
-    assert {"teff", "e_teff", "teff_p16", "logg_p97.5"} <= set(answer.to_table().colnames)
+    assert {"teff", "e_teff", "teff_p16", "logg_p97_5"} <= set(answer.to_table().colnames)
 
 
 def test_asked_for_what_is_not_there(trained):

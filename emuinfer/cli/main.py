@@ -1,4 +1,4 @@
-"""The command line, `emuinfer`: fit, fit-many, emulators, grid, data, pretrain, train, crb."""
+"""The command line, `emuinfer`: fit, fit-many, ask, emulators, grid, data, pretrain, train, crb."""
 
 import sys
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 
 from .. import __version__
 from ..errors import EmuinferError
+from .ask import ask
 from .coverage import coverage
 from .crb import crb
 from .data import data
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(fit)
 app.command("fit-many")(fit_many)
 app.command()(emulators)
+app.command()(ask)
 app.add_typer(grid, name="grid")
 app.add_typer(data, name="data")
 app.command()(pretrain)

@@ -4,6 +4,7 @@ from .cache import PATIENCE, cache_directory, cache_folders, lock, shelter_libra
 from .hdf5 import check_dataset, written_hdf5
 from .reading import parse_json, read_arrays, read_json, refuse_more_than_memory, size_text
 from .runs import Difference, RunFolder, differences
+from .tables import described_hdu, table_format, write_pieces
 from .writing import (
     cannot_write,
     require_folder_of,
@@ -24,6 +25,7 @@ __all__ = [
     "cache_folders",
     "cannot_write",
     "check_dataset",
+    "described_hdu",
     "differences",
     "lock",
     "parse_json",
@@ -34,10 +36,12 @@ __all__ = [
     "shelter_libraries",
     "size_text",
     "sweep",
+    "table_format",
     "use_compilation_cache",
     "write_arrays",
     "write_bytes",
     "write_json",
+    "write_pieces",
     "write_table",
     "written_hdf5",
     "written_together",

@@ -9,6 +9,8 @@ KNOWN = {
     "teff": ("phys.temperature.effective", "effective temperature"),
     "logg": ("phys.gravity", "log10 of the surface gravity in cm/s2"),
     "fe_h": ("phys.abund.Fe", "iron abundance [Fe/H]"),
+    "alpha_m": ("phys.abund", "abundance of alpha elements over metals [alpha/M]"),
+    "a_k": ("phys.absorption;em.IR.K", "extinction in 2MASS Ks"),
     "vmic": ("phys.veloc.microTurb", "microturbulence"),
     "rv": ("spect.dopplerVeloc", "radial velocity in the frame of the spectrum"),
     "vsini": ("phys.veloc.rotat", "projected rotational velocity"),

@@ -7,6 +7,8 @@ import importlib
 
 _WHERE = {
     "Answer": ".answer",
+    "Asked": ".ask",
+    "FLAGS": ".flags",
     "AnyToAny": ".anytoany",
     "AnyToAnyConfig": ".anytoany",
     "Calibration": ".calibration",
@@ -16,6 +18,8 @@ _WHERE = {
     "NetworkGuide": ".guide",
     "Recipe": ".train",
     "View": ".masking",
+    "Outliers": ".outliers",
+    "ask_table": ".ask",
     "finish_network": ".finish",
     "list_networks": ".storage",
     "measure_correlation": ".correlation",

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..tokens import Vocabulary
+from .answer_table import columns_of, described
 
 PROBABILITY = 0.6827  # of an interval of one standard deviation on both sides
 
@@ -16,8 +17,11 @@ class Answer:
     - `draws` `(n, draws, d)` and `log_prob` `(n, draws)`: joint draws and the logarithm of their density, in physical units.
     """
 
-    def __init__(self, vocabulary: Vocabulary, wanted, level, mean, sd, quantiles, levels, draws, log_prob, keys):
-        self.vocabulary, self.wanted, self.keys = vocabulary, np.asarray(wanted), keys
+    def __init__(
+        self, vocabulary: Vocabulary, wanted, level, mean, sd, quantiles, levels, draws, log_prob, keys, key_name="row"
+    ):
+        self.vocabulary, self.wanted = vocabulary, np.asarray(wanted)
+        self.keys, self.key_name = keys, key_name
         self.kinds = tuple(vocabulary[i] for i in wanted)
         self.names = tuple(kind.name for kind in self.kinds)
         self._level = np.asarray(level)
@@ -53,15 +57,7 @@ class Answer:
         return self.vocabulary.scale[self.wanted] / np.stack(one, -1)
 
     def to_table(self):
-        """One row for each object: its key, `NAME`, `e_NAME` and quantiles `NAME_p16`, … as an `astropy.table.QTable`-like Table."""
-        from astropy.table import Table
-
-        table = Table()
-        for i, kind in enumerate(self.kinds):
-            unit = kind.unit or None
-            columns = {kind.name: self.mean[:, i], f"e_{kind.name}": self.sd[:, i]}
-            columns |= {f"{kind.name}_p{100 * p:g}": q[:, i] for p, q in self.quantiles.items()}
-            for name, values in columns.items():
-                table[name] = values.astype(np.float32) if kind.group != "labels" else values
-                table[name].unit = unit
-        return table
+        """One row for each object: its key, `NAME` (the mean), `e_NAME`, quantiles `NAME_p16`, … and what was drawn, `NAME_draws`, as an
+        astropy Table with units, descriptions and UCDs."""
+        columns = columns_of(self.kinds, self.mean, self.sd, self.quantiles, self.draws, self.log_prob)
+        return described({self.key_name: self.keys, **columns}, self.kinds, self.key_name)

@@ -15,9 +15,8 @@ class NetworkGuide:
     - `names`: what is proposed, in order. - `sample(key, n)`: `(n, d)`. - `log_prob(values)`: `(n, d)` to `(n,)`.
     """
 
-    def __init__(self, net, vocabulary: Vocabulary, wanted, tokens: TokenSet, calibration=None):
+    def __init__(self, net, vocabulary: Vocabulary, wanted, tokens: TokenSet, factor=None):
         self.net, self.wanted = net, tuple(int(i) for i in wanted)
-        factor = None if calibration is None else calibration.factor(calibration.cells(tokens))[0]
         self.factor = None if factor is None else jnp.asarray(factor)
         self.kinds = tuple(vocabulary[i] for i in self.wanted)
         self.names = tuple(kind.name for kind in self.kinds)

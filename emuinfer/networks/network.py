@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -11,13 +12,15 @@ import numpy as np
 
 from ..entry import public
 from ..errors import TokenError
-from ..tokens import TokenSet, Vocabulary
+from ..tokens import TokenSet, Vocabulary, read_tokens, tokens_of
 from . import heads
 from .answer import Answer
 from .anytoany import AnyToAny
 from .calibration import Calibration
+from .context import context_of
 from .emulator import NetworkEmulator
 from .guide import NetworkGuide
+from .outliers import Outliers, outlier_scores
 
 LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
 CHUNK = 256  # objects that are answered for at a time
@@ -39,10 +42,24 @@ class Network:
         """`(K,)`: numbers of `heads.HEADS`."""
         return np.array([heads.HEADS[kind.head] for kind in self.vocabulary], dtype=np.int32)
 
+    @property
+    def kinds(self):
+        """The kinds of the vocabulary, in order."""
+        return self.vocabulary.kinds
+
+    def tokens(self, data, *, columns=None, key: str | None = None) -> TokenSet:
+        """What is known of objects, as tokens: of a table, a file's path, a mapping such as
+        `{"xp": (flux, error), "j_h": 0.41, "teff": (5777, 60)}`, or tokens as they are. `columns`, `key`: as of
+        `emuinfer.tokens.table_tokens`. Spectra come as bins and as coefficients; each answer uses one of the two."""
+        options = dict(columns=columns, key=key, spectrum="both")
+        if isinstance(data, str | Path):
+            return read_tokens(data, self.vocabulary, **options).tokens
+        return tokens_of(data, self.vocabulary, **options)
+
     @public
     def ask(
         self,
-        tokens: TokenSet,
+        tokens,
         want,
         *,
         draws: int = 0,
@@ -54,7 +71,8 @@ class Network:
 
         **Arguments:**
 
-        - `tokens`: n objects. What is wanted is never read, even where it is there.
+        - `tokens`: n objects, or a table or mapping of which `tokens()` makes them. What is wanted is never read, even where it
+          is there, and of a spectrum either the coefficients or the bins are.
         - `want`: names of kinds or of groups.
         - `draws`: joint draws of what is wanted, `(n, draws, d)`: each kind given those before it, in the order of `want`.
         - `levels`: probabilities of the quantiles.
@@ -68,9 +86,10 @@ class Network:
         wanted = self.vocabulary.indices(want)
         if not len(wanted):
             raise TokenError("Nothing was asked for: give the names of kinds or groups in `want`.")
-        others = tokens.without([self.vocabulary.names[i] for i in wanted])
-        cells = self.calibration.cells(others) if calibrated and self.calibration else None
-        context = others.standardised()
+        tokens = self.tokens(tokens)
+        others, context = tokens.without([self.vocabulary.names[i] for i in wanted]), context_of(tokens, wanted)
+        cells = self.calibration.cells(others, context.seen) if calibrated and self.calibration else None
+        context = context.standardised()
         empty = ~context.seen.any(1)
         if empty.any():
             keys = ", ".join(str(k) for k in tokens.keys[empty][:5])
@@ -84,8 +103,9 @@ class Network:
         ]
         mean, sd, quantiles, drawn, density = (np.concatenate(part) for part in zip(*parts))
         return Answer(
-            self.vocabulary, wanted, context.level, mean, sd, quantiles, tuple(levels), drawn, density, tokens.keys
-        )
+            self.vocabulary, wanted, context.level, mean, sd, quantiles, tuple(levels), drawn, density, tokens.keys,
+            tokens.key_name,
+        )  # fmt: skip
 
     @functools.cached_property
     def calibration(self) -> Calibration | None:
@@ -113,8 +133,9 @@ class Network:
         return mean, sd, quantiles, np.asarray(drawn)[:n], np.asarray(density)[:n]
 
     @public
-    def latent(self, tokens: TokenSet) -> np.ndarray:
+    def latent(self, tokens) -> np.ndarray:
         """Unit vectors `(n, d)` of what is known of each object; near ones are alike (cosine similarity)."""
+        tokens = context_of(self.tokens(tokens))
         s = tokens.standardised()
         rows = [slice(i, i + CHUNK) for i in range(0, len(tokens), CHUNK)]
         parts = [
@@ -123,18 +144,28 @@ class Network:
         ]
         return np.concatenate(parts)
 
+    @public
+    def outlier_score(self, tokens) -> Outliers:
+        """How unlike the training objects each object is: `score` and `p`, both `(n,)`.
+
+        Every second of an object's elements is predicted from the others, and these from the first. The score is a mean over all of
+        what lies between prediction and value in units of its error (robust: ln(1 + t²/5)), so that it is about 1 where the
+        object is as the network expects, errors included. `p` is the share of objects like those of the training, with the
+        same description of the spectrum, that score higher; NaN for parts of spectra, of which none was measured.
+        """
+        return outlier_scores(self, self.tokens(tokens))
+
     def as_guide(self, tokens: TokenSet, labels: Sequence[str] | str = "labels") -> NetworkGuide:
         """What proposes values of `labels` for the one object of `tokens`: draws and their density, for `refine`."""
         if len(tokens) != 1:
             raise TokenError(f"A guide is of one object; {len(tokens)} were given. Choose one: tokens[0].")
         wanted = self.vocabulary.indices(labels)
-        return NetworkGuide(
-            self.net,
-            self.vocabulary,
-            wanted,
-            tokens.without([self.vocabulary.names[i] for i in wanted]),
-            self.calibration,
-        )
+        context = context_of(tokens, wanted)
+        factor = None
+        if self.calibration is not None:
+            others = tokens.without([self.vocabulary.names[i] for i in wanted])
+            factor = self.calibration.factor(self.calibration.cells(others, context.seen))[0]
+        return NetworkGuide(self.net, self.vocabulary, wanted, context, factor)
 
     def as_emulator(
         self, condition: Sequence[str] | str = "labels", observe: Sequence[str] | str = "xp_bins"

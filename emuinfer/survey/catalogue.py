@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..files import written_whole
+from ..files import described_hdu, written_whole
 from ..labels.vocabulary import SOLAR_SCALE, column_facts
 from .summary import FLAGS, MEASURED, parameter_flags
 
@@ -63,18 +63,7 @@ def write_catalogue(table, path, error, **more):
     """Write a table of `catalogue_of` as FITS, with units (TUNIT), UCDs (TUCD) and descriptions (TCOMM) of the columns."""
     from astropy.io import fits
 
-    plain = table.copy()
-    for column in plain.colnames:
-        plain[column].description, plain[column].meta = None, {}  # astropy would write them its own way, too
-    hdu = fits.table_to_hdu(plain)
-    for i, column in enumerate(table.colnames, start=1):
-        hdu.header[f"TUCD{i}"] = str(table[column].meta.get("ucd", ""))
-        hdu.header[f"TCOMM{i}"] = table[column].description or ""
-    for key, text in KEYWORDS.items():
-        if key in hdu.header:
-            hdu.header.add_comment(f"{key}: {text}")
-    for name, bit in FLAGS.items():
-        hdu.header.add_comment(f"flag {bit}: {name}")
-    hdu.name = "RESULTS"
+    comments = [f"{key}: {text}" for key, text in KEYWORDS.items() if key in table.meta]
+    hdu = described_hdu(table, "RESULTS", [*comments, *(f"flag {bit}: {name}" for name, bit in FLAGS.items())])
     with written_whole(path, error, **more) as temporary:
         fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(temporary, overwrite=True)
