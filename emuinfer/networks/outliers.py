@@ -92,11 +92,11 @@ def _surprise(net, x, e, seen, asked, kinds):
 
     def one(x, e, seen):
         total = 0.0
-        for mine in asked:
+        for mine in (half for half in asked if len(half)):
             outputs = net.decode(net.encode(x, e, seen.at[mine].set(False)), mine)
             mean, sd = heads.moments(outputs, kinds[mine])
             z2 = (x[mine] - mean) ** 2 / (sd**2 + e[mine] ** 2 + 1e-12)
             total += jnp.sum(jnp.where(seen[mine], jnp.log1p(z2 / heads.FREEDOM), 0.0))
-        return total / jnp.maximum(jnp.sum(seen), 1)
+        return total / jnp.maximum(jnp.sum(seen, dtype=x.dtype), 1.0)
 
     return jax.vmap(one)(x, e, seen) / TYPICAL

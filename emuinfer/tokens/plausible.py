@@ -145,7 +145,7 @@ def _logarithms(tokens, vocabulary) -> np.ndarray:
                 values = xp.in_bins(xp.samples_from(values[np.isfinite(values).all(axis=1)]))
             with np.errstate(invalid="ignore"):
                 found.append(np.log(values[np.isfinite(values).all(axis=1) & (values > 0).all(axis=1)]))
-    return found[0] if len(found[0]) else found[-1] if found else np.empty((0, 0))
+    return next((one for one in found if len(one)), np.empty((0, 0)))
 
 
 def chi2_of_shapes(logarithms) -> np.ndarray:
