@@ -38,7 +38,8 @@ def write_pieces(pieces: Callable[[], Iterator], path, error=EmuinferError, *, n
     `pieces()` gives its pieces in order, tables of the same columns, and is called twice: columns of texts get the width of
     the longest. `comments`: lines for the header of FITS. `more`: for `written_whole`.
     """
-    rows, widths = 0, {}
+    rows = 0
+    widths: dict[str, int] = {}
     for piece in pieces():
         rows += len(piece)
         for column in piece.colnames:
