@@ -19,7 +19,7 @@ from ..errors import NetworkError, TokenError
 from ..files import RunFolder, read_arrays, require_folder_of, table_format, write_arrays, write_pieces
 from ..tokens import TokenSet, check_plausible, iterate_tokens
 from .answer_table import columns_of, described
-from .context import SPECTRA, context_of
+from .context import context_of
 from .flags import FLAGS, OTHERS, judged
 from .network import LEVELS, Network
 
@@ -97,8 +97,7 @@ def ask_table(
     }  # fmt: skip
     folder = AskFolder(output.with_name(output.name + ".run"), run, overwrite)
     asking = _Asking(network, names, given, draws, seed, tuple(levels), outliers)
-    spectrum = _spectrum(network.vocabulary, [*wanted, *network.vocabulary.indices(given or ())])
-    tables = iterate_tokens(file, network.vocabulary, columns=columns, key=key, spectrum=spectrum)
+    tables = iterate_tokens(file, network.vocabulary, columns=columns, key=key, spectrum="both")
     parts = asking.answer_all(tables, folder, progress)
     kinds = [network.vocabulary[name] for name in names]
     pieces = lambda: (described(folder.load(i), kinds, asking.key, OTHERS) for i in range(parts))
@@ -149,7 +148,8 @@ class _Asking:
         """The columns of some rows."""
         network, n, d = self.network, len(tokens), len(self.kinds)
         keys = tokens.keys if tokens.key_name != "row" else self.rows + np.arange(n)
-        context = context_of(tokens.only(self.given) if self.given is not None else tokens, self.wanted)
+        tokens = tokens.only(self.given) if self.given is not None else tokens
+        context = context_of(tokens, self.wanted)
         self._say(context, tokens.notes, bar)
         known = context.seen.any(1)
         mean, sd = np.full((n, d), np.nan), np.full((n, d), np.nan)
@@ -158,7 +158,7 @@ class _Asking:
         score, p = np.full(n, np.nan), np.full(n, np.nan)
         if known.any():
             seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
-            answer = network.ask(context[known], self.want, draws=self.draws, seed=seed, levels=self.levels)
+            answer = network.ask(tokens[known], self.want, draws=self.draws, seed=seed, levels=self.levels)
             mean[known], sd[known] = answer.mean, answer.sd
             for q in self.levels:
                 quantiles[q][known] = answer.quantiles[q]
@@ -193,11 +193,6 @@ def _checked(network, want, given, draws, output) -> np.ndarray:
     if table_format(output, NetworkError) == "ascii.csv" and draws:
         raise NetworkError("CSV has no place for draws, which are vectors. Write FITS, ECSV or a VOTable.")
     return wanted
-
-
-def _spectrum(vocabulary, named) -> str:
-    """How spectra are read: as coefficients (bins where those are not whole) unless bins are named."""
-    return "bins" if any(vocabulary[int(i)].group == SPECTRA[1] for i in named) else "coefficients"
 
 
 def _listed(names) -> list[str] | None:
