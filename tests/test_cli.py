@@ -23,6 +23,9 @@ COMMANDS = [
     ("grid", "make"),
     ("grid", "import"),
     ("grid", "info"),
+    ("ask",),
+    ("network", "train"),
+    ("network", "coverage"),
 ]
 
 

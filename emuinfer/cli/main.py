@@ -1,4 +1,4 @@
-"""The command line, `emuinfer`: fit, fit-many, ask, emulators, grid, data, pretrain, train, crb."""
+"""The command line, `emuinfer`: fit, fit-many, ask, emulators, grid, data, network, pretrain, train, crb."""
 
 import sys
 from typing import Annotated
@@ -15,6 +15,7 @@ from .emulators import emulators
 from .fit import fit
 from .fit_many import fit_many
 from .grid import grid
+from .network import network
 from .options import ending_in_order, print_error, print_what_can_be
 from .pretrain import pretrain
 from .train import train
@@ -33,6 +34,7 @@ app.command()(emulators)
 app.command()(ask)
 app.add_typer(grid, name="grid")
 app.add_typer(data, name="data")
+app.add_typer(network, name="network")
 app.command()(pretrain)
 app.command()(train)
 app.command()(crb)

@@ -20,6 +20,7 @@ _WHERE = {
     "View": ".masking",
     "Outliers": ".outliers",
     "ask_table": ".ask",
+    "extinction_curve": ".extinction",
     "finish_network": ".finish",
     "list_networks": ".storage",
     "measure_correlation": ".correlation",

@@ -10,6 +10,7 @@ import numpy as np
 from ..tokens import TokenSet
 from .calibrate import asked_with_errors, calibrated_ranks, fit_calibration, ranks
 from .network import Network
+from .outliers import ordinary_scores
 from .residuals import correlation_card
 from .storage import half_precision
 
@@ -40,6 +41,7 @@ def finish_network(
         **card,
         "correlation": correlation,
         "calibration": calibration.to_json(),
+        "outliers": ordinary_scores(network, validation),
         "figures": {"coverage_of_held_out_half": judged, "objects": len(validation), "seed": seed},
         "made": {"date": time.strftime("%Y-%m-%d", time.gmtime()), **versions()},
     }
