@@ -50,7 +50,7 @@ def test_site_needs_no_other_server(site):
 def test_site_has_every_page_of_the_menu_and_figures(site):
     for page in ("index", "limits", "how-it-works", "changelog", "contributing", "api/command-line", "how-to/warnings"):
         assert (site / f"{page}.html").exists()
-    assert len(list(site.glob("tutorials/*.html"))) == 6
+    assert len(list(site.glob("tutorials/*.html"))) == 7
     assert len(list(site.glob("benchmarks/figures/*.png"))) >= 10
 
 

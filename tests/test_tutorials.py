@@ -11,7 +11,12 @@ from test_docs_code import check_import
 from emuinfer.emulators import list_emulators
 from emuinfer.networks import list_networks
 
-SLOW = ("02_train_your_own", "03_calibration", "04_survey", "06_any_star")  # two minutes or more each, most of it compiling
+SLOW = (
+    "02_train_your_own",
+    "03_calibration",
+    "04_survey",
+    "06_any_star",
+)  # two minutes or more each, most of it compiling
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
 
 

@@ -118,7 +118,9 @@ class _Asking:
         self.kinds = [network.vocabulary[name] for name in want]
         self.wanted = network.vocabulary.indices(want)
         self.most = max(1, NUMBERS // (draws * len(want))) if draws else 10**9
-        self.key, self.rows, self.notes, self.flags = "row", 0, [], Counter()
+        self.key, self.rows = "row", 0
+        self.notes: list[str] = []
+        self.flags: Counter[str] = Counter()
         self.doubted: set[str] = set()
 
     def answer_all(self, tables: Iterator, folder: AskFolder, progress: bool) -> int:

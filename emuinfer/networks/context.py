@@ -26,7 +26,7 @@ def context_of(tokens: TokenSet, wanted=()) -> TokenSet:
         return tokens.without([name for name in SPECTRA if name not in asked])
     coefficients, bins = (np.isin(np.arange(len(vocabulary)), vocabulary.group(name)) for name in SPECTRA)
     seen = tokens.seen
-    whole = seen[:, coefficients].all(1) | ~seen[:, bins].any(1)
+    whole = np.logical_or(seen[:, coefficients].all(1), ~seen[:, bins].any(1))
     kept = np.where(whole[:, None], ~bins, ~coefficients)
     return dataclasses.replace(
         tokens, values=np.where(kept, tokens.values, np.nan), errors=np.where(kept, tokens.errors, np.nan)

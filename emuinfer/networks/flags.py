@@ -51,12 +51,9 @@ def judged(context: TokenSet, kinds, mean, p) -> tuple[np.ndarray, np.ndarray]:
         (edge, "edge", "answer at the edge of the training"),
     ):
         flag[condition] |= FLAGS[name]
-        for i in np.flatnonzero(condition):
-            notes.setdefault(int(i), []).append(text)
-    text = np.array([""] * len(flag), dtype=object)
-    for i, said in notes.items():
-        text[i] = "; ".join(said)
-    return flag, text.astype(str) if len(text) else np.zeros(0, "U1")
+        for row in np.flatnonzero(condition):
+            notes.setdefault(int(row), []).append(text)
+    return flag, np.array(["; ".join(notes.get(i, [])) for i in range(len(flag))], dtype=str)
 
 
 def _outside(kind, value) -> str:

@@ -87,9 +87,9 @@ class Network:
         if not len(wanted):
             raise TokenError("Nothing was asked for: give the names of kinds or groups in `want`.")
         tokens = self.tokens(tokens)
-        others, context = tokens.without([self.vocabulary.names[i] for i in wanted]), context_of(tokens, wanted)
+        others = tokens.without([self.vocabulary.names[i] for i in wanted])
+        context = context_of(tokens, wanted).standardised()
         cells = self.calibration.cells(others, context.seen) if calibrated and self.calibration else None
-        context = context.standardised()
         empty = ~context.seen.any(1)
         if empty.any():
             keys = ", ".join(str(k) for k in tokens.keys[empty][:5])

@@ -71,8 +71,8 @@ def _scores(network, context: TokenSet) -> np.ndarray:
     for i in range(0, len(context), CHUNK):
         rows = [np.asarray(a[i : i + CHUNK]) for a in (s.x, s.e, s.seen)]
         n = len(rows[0])
-        padded = [np.concatenate([a, np.zeros((CHUNK - n, *a.shape[1:]), a.dtype)]) for a in rows]
-        parts.append(np.asarray(_surprise(network.net, *padded, asked, network.heads))[:n])
+        x, e, seen = (np.concatenate([a, np.zeros((CHUNK - n, *a.shape[1:]), a.dtype)]) for a in rows)
+        parts.append(np.asarray(_surprise(network.net, x, e, seen, asked, network.heads))[:n])
     found = np.concatenate(parts) if parts else np.zeros(0)
     return np.where(s.seen.sum(1) > 1, found, np.nan)
 
@@ -91,7 +91,7 @@ def _surprise(net, x, e, seen, asked, kinds):
     `asked`: the kinds of each half, which are predicted from the other half."""
 
     def one(x, e, seen):
-        total = 0.0
+        total = jnp.zeros(())
         for mine in (half for half in asked if len(half)):
             outputs = net.decode(net.encode(x, e, seen.at[mine].set(False)), mine)
             mean, sd = heads.moments(outputs, kinds[mine])
