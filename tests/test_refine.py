@@ -210,7 +210,7 @@ def test_ranks_of_200_mocks_are_uniform_and_compile_once():
         wrong = np.linalg.cholesky(covariance) @ rng.normal(size=3)
         guide = Gaussian(NAMES, mean + 0.5 * wrong, 1.5 * covariance)
         before = compiled
-        posterior = ei.refine(guide, counted, data, seed=k, draws=50, proposals=512)
+        posterior = ei.refine(guide, counted, data, seed=k, draws=50)
         assert compiled == before or posterior.attrs["method"] not in methods  # only the first of a method compiles
         ranks.append((draws(posterior) < truth).mean(0))
         methods.append(posterior.attrs["method"])
