@@ -25,7 +25,10 @@ _WHERE = {
     "list_networks": ".storage",
     "measure_correlation": ".correlation",
     "load_network": ".storage",
+    "population_shift": ".population",
+    "reweight": ".population",
     "save_network": ".storage",
+    "similar": ".similar",
     "stars_xp": ".train",
     "train_any_to_any": ".train",
 }

@@ -83,15 +83,13 @@ def _outputs(net, x, e, seen, asked):
 
 def ranks(network: Network, asked: Asked, factor=1.0) -> np.ndarray:
     """`(n, m)`: probabilities of values below the true ones, these being noisy; uniform where all is right."""
-    outputs = heads.widened(*_device(network, asked, factor))
-    return np.asarray(
-        heads.cumulative(outputs, jnp.asarray(asked.y), jnp.asarray(network.heads)[asked.asked], asked.noise)
-    )
+    factor = np.broadcast_to(np.asarray(factor, np.float32), asked.y.shape)
+    return np.asarray(_ranks(asked.outputs, factor, network.heads[asked.asked], asked.y, asked.noise))
 
 
-def _device(network, asked, factor):
-    factor = jnp.broadcast_to(jnp.asarray(factor, jnp.float32), asked.y.shape)
-    return jnp.asarray(asked.outputs), factor, jnp.asarray(network.heads)[asked.asked]
+@jax.jit
+def _ranks(outputs, factor, kinds, y, noise):
+    return heads.cumulative(heads.widened(outputs, factor, kinds), y, kinds, noise)
 
 
 def row_names(vocabulary: Vocabulary) -> tuple[tuple[str, ...], np.ndarray]:

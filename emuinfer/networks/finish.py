@@ -11,25 +11,36 @@ from ..tokens import TokenSet
 from .calibrate import asked_with_errors, calibrated_ranks, fit_calibration, ranks
 from .network import Network
 from .outliers import ordinary_scores
+from .population import population_card
 from .residuals import correlation_card
 from .storage import half_precision
 
 BATCHES = 80
+OBSERVED = ("xp_bins", "colours")
 CENTRAL = {"68": 0.34, "95": 0.475}  # half of the central probability
 
 
 def finish_network(
-    network: Network, validation: TokenSet, card: dict, *, seed: int = 0, batches=BATCHES, say=print
+    network: Network,
+    validation: TokenSet,
+    card: dict,
+    *,
+    training: TokenSet | None = None,
+    observe=OBSERVED,
+    seed: int = 0,
+    batches=BATCHES,
+    say=print,
 ) -> Network:
     """The network with weights in half precision and a full card.
 
     `validation`: objects that were not used in training. The calibration and the factors are those by all of them; the figures in
-    the card are of one random half by what was fitted to the other. `card`: title, data, licence and what else is to be said.
+    the card are of one random half by what was fitted to the other. `training`: whose distribution of labels is kept. `observe`: groups
+    whose residuals, given labels, are measured. `card`: title, data, licence and what else is to be said.
     """
     network = dataclasses.replace(half_precision(network), card=dict(network.card))
     half = np.random.default_rng(seed).permutation(len(validation)) < len(validation) // 2
     say("residuals of spectra and colours, given labels")
-    correlation = correlation_card(network, validation, seed=seed)
+    correlation = correlation_card(network, validation, seed=seed, observe=observe)
     say("questions at random")
     one, errors = asked_with_errors(network, validation[half], batches, seed + 1)
     other, _ = asked_with_errors(network, validation[~half], batches, seed + 2)
@@ -37,7 +48,9 @@ def finish_network(
     judged = coverage(network, fit_calibration(network, one, errors), other)
     both, errors = asked_with_errors(network, validation, 2 * batches, seed + 3)
     calibration = fit_calibration(network, both, errors)
+    more = {} if training is None else {"population": population_card(training)}
     made = {
+        **more,
         **card,
         "correlation": correlation,
         "calibration": calibration.to_json(),

@@ -52,7 +52,9 @@ def ship(weights, table=None, output=None) -> Path:
         "stars": numbers,
     }
     say = lambda text: print(text, flush=True)
-    network = finish_network(network, stars.rows(VALIDATION), {**ABOUT, "data": data}, say=say)
+    network = finish_network(
+        network, stars.rows(VALIDATION), {**ABOUT, "data": data}, training=stars.rows(TRAIN), say=say
+    )
     card = save_network(network, output or ZOO / NAME)
     size = card.with_suffix(".safetensors").stat().st_size
     say(f"{card} and weights of {size / 1e6:.2f} MB")
