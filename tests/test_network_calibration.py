@@ -101,7 +101,7 @@ def test_factors_of_residuals():
     y = random.normal(size=(n, 2)) @ factors.T + np.hypot(0.6 * sd, error) * random.normal(size=(n, m))
     y[:20] += 1.0
     found = fit_factors(Residuals(y, sd, error, np.arange(m)), 2)
-    assert np.allclose(found.factors @ found.factors.T, factors @ factors.T, atol=3e-4)
+    assert np.allclose(found.factors @ found.factors.T, factors @ factors.T, atol=1.5e-3)  # sampling: 0.0007
     assert np.allclose(found.unique, 0.6, atol=0.08)
     checked = check(Residuals(y[20:], sd[20:], error[20:], np.arange(m)), found)
     assert abs(checked["robust_sd"] - 1) < 0.03 and checked["rms_correlation"] < 0.025

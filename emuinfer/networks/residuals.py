@@ -80,6 +80,8 @@ def fit_factors(r: Residuals, rank: int = RANK) -> Factors:
         left = np.einsum("nk,nrs->krs", w, second) + 1e-9 * np.eye(factors.shape[1])
         factors = np.linalg.solve(left, np.einsum("nk,nk,nr->kr", w, y, scores)[..., None])[..., 0]
         off = (y - scores @ factors.T) ** 2 + np.einsum("kr,nrs,ks->nk", factors, spread, factors)
+        # The scores' own covariance goes into the factors: many times faster (parameter expansion, Liu et al. 1998, Biometrika 85, 755).
+        factors = factors @ np.linalg.cholesky(second[kept].mean(0))
         # A step towards where the squares are as large as they should be, weighted as in the likelihood.
         weight = w**2 * sd**2
         ratio = (weight * np.maximum(off - error**2, 0)).sum(0) / np.maximum(
