@@ -77,13 +77,13 @@ def test_a_calibration_in_the_card(network, tmp_path):
     save_network(calibrated, tmp_path / "toy")
     loaded = load_network(tmp_path / "toy")
     tokens = toy(3).only("bins")
-    answer, plain = loaded.ask(tokens, "teff", draws=2000), loaded.ask(tokens, "teff", calibrated=False)
+    answer, plain = loaded.ask(tokens, "teff", draws=400), loaded.ask(tokens, "teff", calibrated=False)
     factor = calibration.factor(calibration.cells(tokens))[:, TEFF]
     assert np.allclose(answer.standardised_sd[:, 0] / plain.standardised_sd[:, 0], factor, rtol=1e-3)
     assert np.allclose(factor, 1.3, rtol=0.05)
     assert np.allclose(plain.sd, network.ask(tokens, "teff").sd, rtol=1e-5)
     spread = np.log(answer.draws[..., 0]).std(1) / VOCABULARY["teff"].scale
-    assert np.allclose(spread, answer.standardised_sd[:, 0], rtol=0.15)
+    assert np.allclose(spread, answer.standardised_sd[:, 0], rtol=0.25)
     density = loaded.as_guide(tokens[0], "teff").log_prob(answer.draws[0])
     assert np.allclose(density, answer.log_prob[0], atol=0.02)
     damaged = dataclasses.replace(network, card={"calibration": {**calibration.to_json(), "factors": [[1.0]]}})

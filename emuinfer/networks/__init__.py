@@ -28,7 +28,7 @@ _WHERE = {
     "population_shift": ".population",
     "reweight": ".population",
     "save_network": ".storage",
-    "similar": ".similar",
+    "similar": ".neighbours",
     "stars_xp": ".train",
     "train_any_to_any": ".train",
 }

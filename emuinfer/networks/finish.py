@@ -41,6 +41,8 @@ def finish_network(
     half = np.random.default_rng(seed).permutation(len(validation)) < len(validation) // 2
     say("residuals of spectra and colours, given labels")
     correlation = correlation_card(network, validation, seed=seed, observe=observe)
+    say("scores of ordinary objects")
+    outliers = ordinary_scores(network, validation)
     say("questions at random")
     one, errors = asked_with_errors(network, validation[half], batches, seed + 1)
     other, _ = asked_with_errors(network, validation[~half], batches, seed + 2)
@@ -53,6 +55,7 @@ def finish_network(
         **more,
         **card,
         "correlation": correlation,
+        "outliers": outliers,
         "calibration": calibration.to_json(),
         "outliers": ordinary_scores(network, validation),
         "figures": {"coverage_of_held_out_half": judged, "objects": len(validation), "seed": seed},

@@ -60,6 +60,7 @@ def residuals(network: Network, tokens: TokenSet, condition="labels", observe=("
 def fit_factors(r: Residuals, rank: int = RANK) -> Factors:
     """The most probable factors and unique parts of Gaussian residuals (expectation and maximisation, Rubin & Thayer 1982), of the
     objects that fit: a share `KEPT` by chi-square."""
+    rank = min(rank, r.difference.shape[1] // 2)
     use = np.isfinite(r.difference).sum(1) > rank
     y, sd, error = (np.asarray(a[use], float) for a in r[:3])
     there = np.isfinite(y)
@@ -84,9 +85,7 @@ def fit_factors(r: Residuals, rank: int = RANK) -> Factors:
         factors = factors @ np.linalg.cholesky(second[kept].mean(0))
         # A step towards where the squares are as large as they should be, weighted as in the likelihood.
         weight = w**2 * sd**2
-        ratio = (weight * np.maximum(off - error**2, 0)).sum(0) / np.maximum(
-            (weight * (unique * sd) ** 2).sum(0), 1e-30
-        )
+        ratio = (weight * (off - error**2)).sum(0) / np.maximum((weight * (unique * sd) ** 2).sum(0), 1e-30)
         unique = np.clip(unique * np.sqrt(np.clip(ratio, 0.25, 4.0)), LEAST, MOST)
     return Factors(factors, unique)
 
