@@ -57,7 +57,6 @@ def finish_network(
         "correlation": correlation,
         "outliers": outliers,
         "calibration": calibration.to_json(),
-        "outliers": ordinary_scores(network, validation),
         "figures": {"coverage_of_held_out_half": judged, "objects": len(validation), "seed": seed},
         "made": {"date": time.strftime("%Y-%m-%d", time.gmtime()), **versions()},
     }
