@@ -27,7 +27,7 @@ def split(net, wanted):
 @eqx.filter_jit
 def _draw(net, keys, x, e, seen, wanted, kinds, draws: int, factor):
     # One object after the other: memory does not grow with their number.
-    one = lambda o: draws_of_one(net, *o[:4], wanted, kinds, draws, *o[4:])
+    one = lambda o: draws_of_one(net, o[0], o[1], o[2], o[3], wanted, kinds, draws, *o[4:])
     return jax.lax.map(one, (keys, x, e, seen) if factor is None else (keys, x, e, seen, factor))
 
 

@@ -51,7 +51,7 @@ def _physical(x, transforms):
 
 @eqx.filter_jit
 def _sample(net, factor, key, context, n, wanted, numbers, offset, scale, transforms):
-    drawn, _ = draws_of_one(net, key, *context, wanted, jnp.asarray(numbers), n, factor)
+    drawn, _ = draws_of_one(net, key, context[0], context[1], context[2], wanted, jnp.asarray(numbers), n, factor)
     return _physical(drawn * scale + offset, transforms)
 
 
@@ -68,6 +68,6 @@ def _density(net, factor, context, values, wanted, numbers, offset, scale, trans
             value = jnp.arcsinh(value)
         transformed.append(value)
     standardised = (jnp.stack(transformed, 1) - offset) / scale
-    density = log_density(net, *context, wanted, jnp.asarray(numbers), standardised, factor)
+    density = log_density(net, context[0], context[1], context[2], wanted, jnp.asarray(numbers), standardised, factor)
     found = density + slope - jnp.sum(jnp.log(scale))
     return jnp.where(inside & jnp.isfinite(found), found, -jnp.inf)
