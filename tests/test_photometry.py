@@ -127,6 +127,24 @@ def test_chi2_of_data_that_the_model_made(emulator):
     assert np.mean([float(c) for c, _ in found]) == pytest.approx(free, abs=4 * np.sqrt(2 * free / 60))
 
 
+def test_is_a_numpyro_model(emulator):
+    """Its density is that of priors and likelihood; data simulated of it scatter as the emulator says."""
+    from numpyro.infer import Predictive
+    from numpyro.infer.util import log_density
+
+    model = ei.XPModel(emulator, {**observe(emulator), **MAGNITUDE}, parallax=(3.0, 0.3))
+    values = at(model)
+    flat = sum(float(p.log_prob(values[n])) for n, p in model.all_priors.items())
+    found = float(jax.jit(lambda v: log_density(model, (), {}, v)[0])(values))
+    assert found == pytest.approx(flat + float(value(model.likelihood, values)), abs=0.01)
+    draws = {n: jnp.broadcast_to(v, (400,)) for n, v in values.items()}
+    simulated = Predictive(model, draws)(jax.random.key(0), observe=False)
+    assert simulated["xp"].shape == (400, 13) and simulated["parallax"].shape == (400, 1)
+    moments = model.likelihood.others[0].moments(values)
+    sd = np.sqrt(np.asarray(moments.variance) + (np.asarray(moments.factors) ** 2).sum(1))
+    np.testing.assert_allclose(np.asarray(simulated["xp"]).std(0), sd, rtol=0.15)
+
+
 def test_surrogate_near_a_star(model):
     """Quadratic in the labels, it holds where it was fitted; and the whole emulator comes back."""
     one = model.likelihood.others[0]
