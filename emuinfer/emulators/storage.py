@@ -147,7 +147,7 @@ def _fetch(window, card_only) -> Path:
 
 def load_card(name_or_path=None) -> dict:
     """The JSON card of an emulator, by name or path as in `load_emulator`, as a dict."""
-    return read_card(find_stem(name_or_path, card_only=True), FORMAT, VERSION, error=EmulatorError)
+    return read_card(find_stem(name_or_path, card_only=True), "emulator", VERSION, error=EmulatorError)
 
 
 @public

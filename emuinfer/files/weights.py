@@ -53,15 +53,15 @@ def write_weights(
     return stem.with_name(stem.name + ".json")
 
 
-def read_card(stem: Path, format: str, version: int, *, error: type[EmuinferError]) -> dict:
-    """The card of `stem`, of a known format and version."""
+def read_card(stem: Path, what: str, version: int, *, error: type[EmuinferError]) -> dict:
+    """The card of `stem`, of the format `emuinfer-WHAT` and a known version."""
     file = stem.with_name(stem.name + ".json")
     try:
         card = parse_json(file.read_bytes())
     except (OSError, ValueError) as failed:
-        raise error(f"{file} is not a readable card ({failed}). {AGAIN}") from failed
-    if not isinstance(card, dict) or card.get("format") != format:
-        raise error(f"{file} is not a card of the format '{format}'.")
+        raise error(f"{file} is not a readable {what} card ({failed}). {AGAIN}") from failed
+    if not isinstance(card, dict) or card.get("format") != f"emuinfer-{what}":
+        raise error(f"{file} is not an emuinfer {what} card (its format is not 'emuinfer-{what}').")
     if not isinstance(card.get("format_version"), int) or card["format_version"] > version:
         raise error(
             f"{file} has card version {card.get('format_version')}; this emuinfer reads up to {version}. Update emuinfer."

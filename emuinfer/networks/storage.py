@@ -58,7 +58,7 @@ def list_networks() -> list[str]:
     for folder in data_files.user_folders():
         for card in sorted(folder.glob("*.json")):
             try:
-                read_card(stem_of(card), FORMAT, VERSION, error=NetworkError)
+                read_card(stem_of(card), "network", VERSION, error=NetworkError)
             except NetworkError:
                 continue
             found.append(card.stem)
@@ -85,7 +85,7 @@ def load_network(name_or_path="stars-xp") -> Network:
     **Raises:** `NetworkError` on unknown names, and on files that are damaged, foreign or do not belong together.
     """
     stem = find_network(name_or_path)
-    card = read_card(stem, FORMAT, VERSION, error=NetworkError)
+    card = read_card(stem, "network", VERSION, error=NetworkError)
     file = stem.with_name(stem.name + ".safetensors")
     arrays = read_weights(stem, card, error=NetworkError)
     try:
