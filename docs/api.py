@@ -16,6 +16,8 @@ FOLDERS = (
     "samplers",
     "posteriors",
     "plotting",
+    "networks",
+    "tokens",
     "survey",
     "forecast",
     "calibration",
@@ -55,6 +57,8 @@ def place(module_name: str, name: str) -> str:
 def _module_of(module_name, name):
     """The module that binds a constant, followed through `from .x import name`."""
     module = importlib.import_module(module_name)
+    if name in getattr(module, "_WHERE", {}):  # a room that imports its names on first use
+        return module_name + module._WHERE[name]
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
             package = module_name if module.__file__.endswith("__init__.py") else module_name.rpartition(".")[0]

@@ -1,6 +1,6 @@
 """`XPModel` and `ParallaxModel`: NumPyro models of what is known of a star beside its high-resolution spectra."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ A_K_SD = 0.1  # mag, of the half-normal prior where no emulator says how far ext
 # How much the labels of two emulators may differ for one star: APOGEE's calibrated Teff, log g and abundances against those of
 # synthetic spectra in LTE. Comparisons of surveys find such differences (e.g. Jönsson et al. 2020, AJ 160, 120); a choice.
 SCALE_ERRORS = {"teff": 50.0, "logg": 0.05, "fe_h": 0.05, "alpha_m": 0.05}
-TRANSFORMS = {  # to the space in which emulators predict, and its derivative
+TRANSFORMS: dict[str, tuple[Callable, Callable]] = {  # to the space in which emulators predict, and its derivative
     "identity": (lambda v: v, np.ones_like),
     "log": (np.log, np.reciprocal),
     "arcsinh": (np.arcsinh, lambda v: 1.0 / np.hypot(1.0, v)),
