@@ -11,6 +11,7 @@ from scipy import stats
 from emuinfer.errors import NetworkError, TokenError
 from emuinfer.networks import AnyToAny, Network, finish_network, heads, load_network, save_network, similar
 from emuinfer.networks.calibrate import Asked, calibrated_ranks, fit_calibration, ranks
+from emuinfer.networks.outliers import ordinary_scores
 from emuinfer.networks.population import population_card, population_shift, reweight
 from emuinfer.networks.residuals import Residuals, check, fit_factors, whitened
 from emuinfer.tokens import TokenSet
@@ -155,3 +156,13 @@ def test_populations(network):
         reweight(known, Drawn(draws), {"teff": prior.logpdf})
     with pytest.raises(NetworkError, match="population"):
         reweight(network, Drawn(draws), {"logg": prior.logpdf})
+
+
+def test_one_odd_group_is_told(network):
+    """A colour that does not belong to the spectrum: rare by itself, lost among all elements; ordinary objects are as rare as p says."""
+    card = {"outliers": ordinary_scores(network, toy(2000, 3))}
+    judge, tokens = dataclasses.replace(network, card=card), toy(1000, 4)
+    p = judge.outlier_score(tokens).p
+    assert np.mean(p < 0.05) < 0.08 and np.mean(p < 0.5) > 0.3
+    tokens.values[:, VOCABULARY.index("colour")] += 100.0
+    assert np.mean(judge.outlier_score(tokens).p < 0.01) > 0.9

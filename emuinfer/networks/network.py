@@ -151,7 +151,8 @@ class Network:
         Every second of an object's elements is predicted from the others, and these from the first. The score is a mean over all of
         what lies between prediction and value in units of its error (robust: ln(1 + t²/5)), so that it is about 1 where the
         object is as the network expects, errors included. `p` is the share of objects like those of the training, with the
-        same description of the spectrum, that score higher; NaN for parts of spectra, of which none was measured.
+        same description of the spectrum, that are as odd, in all elements together or in those of one group (labels, colours, …);
+        NaN for parts of spectra, of which none was measured.
         """
         return outlier_scores(self, self.tokens(tokens))
 
