@@ -18,6 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 
 import emuinfer as ei
 from emuinfer.forecast import instrument_model
@@ -162,7 +163,15 @@ def bounds(emulator, tokens, star) -> list[dict]:
         stellar = spectrum_model(emulator, resolution, star)
         for errors in (True, False):
             row = {"resolution": resolution, "model_error": errors, "pixels": len(stellar.wavelength)}
-            for name, model in models_of(stellar, tokens, data, magnitude, (2.5, 2.5 * FRACTION)).items():
+            models = models_of(stellar, tokens, data, magnitude, (2.5, 2.5 * FRACTION))
+            whole, dust = {**data, "phot_g_mean_mag": magnitude}, {"a_k": dist.Normal(A_K, 0.01)}
+            better = (
+                ei.XPModel(tokens, whole, parallax=(2.5, 0.025)),
+                ei.XPModel(tokens, whole, parallax=(2.5, 0.025), priors=dust),
+            )
+            models["200 Å + XP + parallax of 1 %"] = ei.JointModel([stellar, better[0]])
+            models["the same + dust map to 0.01"] = ei.JointModel([stellar, better[1]])
+            for name, model in models.items():
                 at = {**star, "a_k": A_K} if "a_k" in model.all_priors else star
                 found = ei.cramer_rao(model, at, rv=RV, vbroad=VBROAD, model_error=errors)
                 row[name] = {n: found.marginal[n] for n in SHOWN}
@@ -271,15 +280,16 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("joint-xp-mocks"))
     given = parser.parse_args()
     emulator, tokens = ei.load_emulator("optical-fgk"), token_emulator(given.emulator)
+    star, found = star_of(emulator), {}
+    if given.mocks:
+        fit_mocks(emulator, tokens, star, given.resolution, given.mocks, given.folder)
+        found[f"mocks_{given.resolution}"] = coverage(given.folder, given.resolution)
+    else:
+        found["bounds"] = bounds(emulator, tokens, star)
     path = RESULTS / "joint_xp.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
-    own = saved.setdefault(Path(given.emulator).name, {})
-    if given.mocks:
-        fit_mocks(emulator, tokens, star_of(emulator), given.resolution, given.mocks, given.folder)
-        own.setdefault("mocks", {})[str(given.resolution)] = coverage(given.folder, given.resolution)
-    else:
-        own["bounds"] = bounds(emulator, tokens, star_of(emulator))
-    path.write_text(json.dumps(saved, indent=1, ensure_ascii=False))
+    saved.setdefault(Path(given.emulator).name, {}).update(found)
+    path.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
 
 
 def star_of(emulator) -> dict:
