@@ -171,7 +171,7 @@ def fit_label_errors(network: Network, asked: Asked, assumed: dict[str, float]) 
     found = {}
     for name, error in assumed.items():
         kind = network.vocabulary.index(name)
-        own = (asked.asked == kind) & asked.valid & (asked.number > COUNTS[-1])[:, None]
+        own = (asked.asked == kind) & asked.valid & (asked.number > COUNTS[1])[:, None]
         own = own if own.any() else (asked.asked == kind) & asked.valid
         y, noise, kinds = jnp.asarray(asked.y[own]), jnp.asarray(asked.noise[own]), jnp.asarray(network.heads[kind])
         outputs = jnp.asarray(asked.outputs[own])

@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import NetworkError
 from ..tokens import TokenSet, Vocabulary
 
-COUNTS = (12.5, 60.5)  # of elements seen, between the bins
+COUNTS = (12.5, 60.5, 89.5)  # of elements seen, between the bins; the last are those of whole spectra (90 coefficients)
 UNKNOWN = 3  # the bin of objects of unknown quality, after the thirds
 
 

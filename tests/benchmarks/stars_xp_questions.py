@@ -223,15 +223,21 @@ def emulated(network, some, want):
 def coverage(network, tokens, kit, split, seed=0):
     """Shares of stars whose APOGEE label is in the central 68 and 95 %, by thirds of the XP spectrum's S/N.
 
-    Labels are noisy, answers are of what is true: each of 199 quantiles gets an error as APOGEE states it (of A_K: `A_K_ERROR`).
+    Labels are noisy, answers are of what is true: each of 199 quantiles gets an error as APOGEE states it (of A_K, which has none, that
+    found on the validation split, `calibration.label_errors` of the card; without one `A_K_ERROR`). A network with a calibration
+    is given the bins too, as users' spectra have them: it reads the coefficients alone, and the calibration takes the S/N from the bins.
     """
     rows = kit.rows(split, kit.chosen)
-    context, third = tokens[rows].only(INPUTS), np.argsort(np.argsort(kit.snr[rows])) * 3 // len(rows)
+    calibration = getattr(network, "calibration", None)
+    found = calibration.label_errors if calibration else {}
+    kinds = [*INPUTS, "xp_bins"] if calibration else INPUTS
+    context, third = tokens[rows].only(kinds), np.argsort(np.argsort(kit.snr[rows])) * 3 // len(rows)
     answer, random, out = network.ask(context, want=list(LABELS), levels=RANKS), np.random.default_rng(seed), {}
     for j, label in enumerate(LABELS):
         points = np.stack([answer.quantiles[p][:, j] for p in RANKS], 1)
         column = tokens.vocabulary.index(label)
-        truth, error = kit.label[label][rows], np.nan_to_num(tokens.errors[rows, column])
+        error = found.get(label, np.nan_to_num(tokens.errors[rows, column])) * np.ones(len(rows))
+        truth = kit.label[label][rows]
         noisy = points + error[:, None] * random.standard_normal(points.shape)
         out[label] = []
         for part in [*(third == t for t in range(3)), third >= 0]:
