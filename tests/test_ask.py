@@ -9,11 +9,11 @@ from astropy.table import Table
 from test_networks import SIZES, VOCABULARY, K, jiggled
 
 from emuinfer.errors import NetworkError, TokenError
-from emuinfer.networks import FLAGS, AnyToAny, Network, ask_table, load_network, save_network
+from emuinfer.networks import FLAGS, AnyToAny, Network, ask_table, list_networks, load_network, save_network
 from emuinfer.networks import ask as module
 from emuinfer.networks.context import SPECTRA, context_of
 from emuinfer.networks.outliers import ordinary_scores
-from emuinfer.tokens import Kind, TokenSet, Vocabulary
+from emuinfer.tokens import Kind, TokenSet, Vocabulary, example_stars
 
 ROWS = 12
 
@@ -211,3 +211,14 @@ def test_outlier_scores(network):
 def test_saved_scores_are_used(network, tmp_path):
     save_network(network, tmp_path / "toy", {"outliers": {"none": [0.0] * 35}})
     assert len(load_network(tmp_path / "toy").card["outliers"]["none"]) == 35
+
+
+@pytest.mark.skipif("stars-xp" not in list_networks(), reason="the network 'stars-xp' is not in this checkout")
+def test_joint_draws_have_the_margins_that_are_answered():
+    """Of real stars: a label drawn given others is, over all draws, distributed as the label asked for alone."""
+    network = load_network("stars-xp")
+    answer = network.ask(network.tokens(example_stars()[:8]), ["logg", "fe_h"], draws=200)
+    low, high = np.quantile(answer.draws, [0.16, 0.84], axis=1)
+    width = answer.quantiles[0.84] - answer.quantiles[0.16]
+    assert np.all(np.abs(np.median(answer.draws, 1) - answer.quantiles[0.5]) < 0.8 * width)
+    assert np.allclose(np.median((high - low) / width, 0), 1, atol=0.25)

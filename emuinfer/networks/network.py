@@ -129,6 +129,8 @@ class Network:
         from .draws import draw_jointly
 
         key = jax.random.fold_in(jax.random.key(seed), rows.start)
+        m = 1 << (n - 1).bit_length()  # a few shapes, and no draws for the many rows of zeros
+        x, e, seen, factor = (None if a is None else a[:m] for a in (x, e, seen, factor))
         drawn, density = draw_jointly(self.net, key, x, e, seen, wanted, self.heads, draws, factor)
         return mean, sd, quantiles, np.asarray(drawn)[:n], np.asarray(density)[:n]
 
