@@ -1,5 +1,6 @@
 """Fitting the calibration of a network to objects that it was not trained on, and telling how well it then holds."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -62,9 +63,17 @@ def masking_of(network: Network) -> Masking:
     return Masking(**plain({**masking, "views": tuple(View(**plain(view)) for view in masking["views"])}))
 
 
+def everyday(masking: Masking) -> Masking:
+    """`masking` in half of the contexts; in the others what users have most often: a whole spectrum and no label."""
+    spectra = [view for view in masking.views if view.groups]
+    whole = [dataclasses.replace(view, share=0.5 / len(spectra), whole=1.0, half=0.0, labels=0.0) for view in spectra]
+    rest = [dataclasses.replace(view, share=view.share * (0.5 if spectra else 1.0)) for view in masking.views]
+    return dataclasses.replace(masking, views=(*rest, *whole))
+
+
 def ask_at_random(network: Network, tokens: TokenSet, batches: int, seed: int = 0) -> Asked:
-    """Random questions from random contexts, as in training, `CHUNK` of them a batch."""
-    masking = masking_of(network)
+    """Random questions from random contexts, as in training and `everyday`, `CHUNK` of them a batch."""
+    masking = everyday(masking_of(network))
     rows, quality, found = _Rows(tokens, masking, seed), quality_of(tokens), []
     spectra = network.vocabulary.indices({group for view in masking.views for group in view.groups})
     for step in range(batches):
