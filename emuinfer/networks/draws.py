@@ -10,11 +10,18 @@ from . import heads
 def draw_jointly(net, key, x, e, seen, wanted, kinds, draws: int, factor=None):
     """Draws `(n, draws, d)` of `wanted` in this order, standardised, and the logarithms `(n, draws)` of their density.
 
-    Each is asked with those drawn before it in the context, so that from the second on every draw has an encoding of its own.
-    `log_density` gives the same density for values that come from elsewhere. `factor` `(n, K)`: by which widths are multiplied.
+    Kinds that the decoder may be given (labels) are drawn first, with one encoding for each object; what follows them is
+    asked with what was drawn in the context, one encoding for each draw. `log_density` gives the same density for values that
+    come from elsewhere. `factor` `(n, K)`: by which widths are multiplied, if they are.
     """
     keys = jax.random.split(key, len(x))
     return _draw(net, keys, x, e, seen, tuple(int(i) for i in wanted), jnp.asarray(kinds), draws, factor)
+
+
+def split(net, wanted):
+    """Places in `wanted` of the kinds that the decoder may be given, and of the others."""
+    direct = [i for i, kind in enumerate(wanted) if int(kind) in net.given]
+    return direct, [i for i in range(len(wanted)) if i not in direct]
 
 
 @eqx.filter_jit
@@ -36,19 +43,27 @@ def log_density(net, x, e, seen, wanted, kinds, values, factor=None):
 
 def _chain(net, x, e, seen, wanted, kinds, keys, values, factor):
     wanted = [int(kind) for kind in wanted]
+    direct, others = split(net, wanted)
+    place = {kind: i for i, kind in enumerate(net.given)}
+    latents = net.encode(x, e, seen)
 
     def one(key, value):
         found = jnp.zeros(len(wanted)) if value is None else value
-        total, xx, ee, ss = jnp.zeros(()), x, e, seen
-        for i, kind in enumerate(wanted):
-            # By way of the context: an error of 0 means there what it meant in the training, one as usual. What is handed to the
-            # decoder always had an error told in the training, and exact values there mislead it by several sigma.
-            outputs = net.decode(net.encode(xx, ee, ss), jnp.array([kind]))[0]
+        total, given, known = 0.0, jnp.zeros(len(net.given)), jnp.zeros(len(net.given), bool)
+        xx, ee, ss = x, e, seen
+        for number, i in enumerate([*direct, *others]):
+            kind = wanted[i]
+            if i in direct:
+                outputs = net.decode(latents, jnp.array([kind]), given, jnp.zeros_like(given), known[None])[0]
+            else:
+                outputs = net.decode(net.encode(xx, ee, ss), jnp.array([kind]))[0]
             if factor is not None:
                 outputs = heads.widened(outputs, factor[kind], kinds[kind])
             if value is None:
-                found = found.at[i].set(heads.sample(jax.random.fold_in(key, i), outputs, kinds[kind]))
+                found = found.at[i].set(heads.sample(jax.random.fold_in(key, number), outputs, kinds[kind]))
             total = total + heads.log_prob(outputs, found[i], jnp.zeros(()), kinds[kind])
+            if i in direct:
+                given, known = given.at[place[kind]].set(found[i]), known.at[place[kind]].set(True)
             xx, ee, ss = xx.at[kind].set(found[i]), ee.at[kind].set(0.0), ss.at[kind].set(True)
         return found, total
 

@@ -1,7 +1,6 @@
 """The loss of an any-to-any network: minus the logarithm of the density of what it was asked for."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
@@ -18,9 +17,7 @@ class AnyToAnyLoss(eqx.Module):
 
     def __call__(self, network, batch: Batch):
         b = Batch(*batch)
-        outputs = jax.vmap(lambda *one: network.decode(network.encode(*one[:3]), *one[3:]))(
-            b.x, b.e, b.seen, b.asked, b.given, b.given_e, b.known
-        )
+        outputs = network.decode(network.encode(b.x, b.e, b.seen), b.asked, b.given, b.given_e, b.known)
         each = heads.log_prob(outputs, b.y, b.noise, self.heads[b.asked])
         each = jnp.where(b.valid, each, 0.0)
         mean = lambda part: -jnp.sum(each[:, part]) / jnp.maximum(jnp.sum(b.valid[:, part], dtype=each.dtype), 1.0)

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     y: np.ndarray  # (n, Q) what the answer is
     noise: np.ndarray  # (n, Q) the errors of y
     given: np.ndarray  # (n, G) values handed to the decoder
-    given_e: np.ndarray  # (n, G) their errors
+    given_e: np.ndarray  # (n, G) their errors, 0 where they are not told
     known: np.ndarray  # (n, Q, G) which of them a question knows
 
 
@@ -115,6 +115,7 @@ class Frame:
         x = with_level(self.vocabulary, x, -self._level(x, seen, have))
         context, errors = self._noisier(generator, x, e)
         asked, valid = self._questions(generator, view, have & ~seen)
+        told = generator.random((n, 1)) < m.told
         known = self._known(generator, asked.shape) & have[:, None, self.labels]
         take = lambda a: np.take_along_axis(a, asked, 1)
         return Batch(
@@ -126,7 +127,7 @@ class Frame:
             take(x),
             take(np.where(self.label, e, 0)).astype(np.float32),
             x[:, self.labels],
-            e[:, self.labels],
+            np.where(told, e[:, self.labels], 0).astype(np.float32),
             known,
         )
 
