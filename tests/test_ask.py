@@ -72,7 +72,7 @@ def test_one_row_for_each_row(network, table, tmp_path):
         hdus.verify("exception")
         header = hdus[1].header
         at = {header[f"TTYPE{i}"]: i for i in range(1, header["TFIELDS"] + 1)}
-        assert header[f"TUCD{at['teff']}"] == "phys.temperature.effective;stat.mean"
+        assert header[f"TUCD{at['teff']}"] == "phys.temperature.effective;stat.median"
         assert "standard deviation" in header[f"TCOMM{at['e_logg']}"] and f"TUNIT{at['logg']}" not in header
         assert any(line.startswith("flag 2: outside") for line in header["COMMENT"])
 

@@ -17,13 +17,13 @@ from emuinfer.labels import sobol_design
 from emuinfer.labels.features import label_terms
 from emuinfer.wavelengths.pixels import PixelGrid
 
-STARS = 96
+STARS = 48
 OPTIONS = {
     "resolution": tiny.RESOLUTION,
     "pixels_per_fwhm": 2.5,
     "snr": 100,
     "rv_range": (-5.0, 5.0),
-    "batch": 48,
+    "batch": 24,
     "progress": False,
     "config": SamplingConfig(warmup=75, draws=400, local=80, test=20, components=8, verify=0),
 }
@@ -208,7 +208,7 @@ def test_labels_that_no_prior_draws_are_noted(tiny_emulator, spectra):
     labels[:, 0] = 5000 + 0.3 * (labels[:, 0] - 5000)
     labels[3, 1] = 2.0
     notes = _prior_notes(space, labels)
-    assert "1 of 96 stars lie outside" in notes[0] and "teff" in notes[1] and "mg_fe" not in notes[1]
+    assert f"1 of {STARS} stars lie outside" in notes[0] and "teff" in notes[1] and "mg_fe" not in notes[1]
 
 
 def test_p_values_and_bands_hold_what_they_say():

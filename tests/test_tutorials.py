@@ -15,8 +15,9 @@ SLOW = (
     "02_train_your_own",
     "03_calibration",
     "04_survey",
+    "05_forecast",
     "06_any_star",
-)  # two minutes or more each, most of it compiling
+)  # half a minute to several each, most of it compiling
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
 
 

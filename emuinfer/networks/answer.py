@@ -12,8 +12,10 @@ class Answer:
     """Distributions of d kinds for n objects.
 
     - `names`, `keys`: of the kinds and of the objects.
-    - `mean`, `sd` `(n, d)`, in the units of the kinds. For kinds with a logarithm inside they are those of the value, to first order.
-    - `quantiles`: probability to `(n, d)`.
+    - `median` `(n, d)`, in the units of the kinds: the best single number, and what `answer[name]` and tables give.
+    - `mean`, `sd` `(n, d)`. For kinds with a logarithm inside they are those of the value, to first order. A small part of a
+      distribution that lies far off moves the mean and widens the standard deviation, not the quantiles.
+    - `quantiles`: probability to `(n, d)`; 0.5 is always there.
     - `draws` `(n, draws, d)` and `log_prob` `(n, draws)`: joint draws and the logarithm of their density, in physical units.
     """
 
@@ -30,6 +32,7 @@ class Answer:
         self.mean = self.physical(mean)
         self.sd = sd * self.slope(self.mean)
         self.quantiles = {float(p): self.physical(quantiles[..., i]) for i, p in enumerate(levels)}
+        self.median = self.quantiles[0.5]
         self.draws = self.physical(draws)
         self.log_prob = log_prob - np.sum(np.log(np.abs(self.slope(self.draws))), -1)
 
@@ -37,8 +40,8 @@ class Answer:
         return len(self.mean)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """The means `(n,)` of a kind."""
-        return self.mean[:, self.names.index(self.vocabulary[name].name)]
+        """The medians `(n,)` of a kind."""
+        return self.median[:, self.names.index(self.vocabulary[name].name)]
 
     def __repr__(self):
         return f"<Answer for {len(self)} objects: {', '.join(self.names[:8])}{', …' if len(self.names) > 8 else ''}>"
@@ -57,7 +60,7 @@ class Answer:
         return self.vocabulary.scale[self.wanted] / np.stack(one, -1)
 
     def to_table(self):
-        """One row for each object: its key, `NAME` (the mean), `e_NAME`, quantiles `NAME_p16`, … and what was drawn, `NAME_draws`, as an
+        """One row for each object: its key, `NAME` (the median), `e_NAME`, quantiles `NAME_p16`, … and what was drawn, `NAME_draws`, as an
         astropy Table with units, descriptions and UCDs."""
-        columns = columns_of(self.kinds, self.mean, self.sd, self.quantiles, self.draws, self.log_prob)
+        columns = columns_of(self.kinds, self.median, self.sd, self.quantiles, self.draws, self.log_prob)
         return described({self.key_name: self.keys, **columns}, self.kinds, self.key_name)

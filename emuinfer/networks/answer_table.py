@@ -7,14 +7,14 @@ from ..labels.vocabulary import ucd_of
 UCDS = {"colours": "phot.color", "magnitudes": "phot.mag", "xp_bins": "phot.flux.density"}
 
 
-def columns_of(kinds, mean, sd, quantiles, draws=None, log_prob=None) -> dict[str, np.ndarray]:
+def columns_of(kinds, median, sd, quantiles, draws=None, log_prob=None) -> dict[str, np.ndarray]:
     """The columns of n answers: `NAME`, `e_NAME`, `NAME_p16`, … and, where there are draws, `NAME_draws` and `log_prob`.
 
     Arrays as those of `Answer`; numbers are float32, but for the values themselves.
     """
     found = {}
     for i, kind in enumerate(kinds):
-        found[kind.name] = mean[:, i]
+        found[kind.name] = median[:, i]
         found[f"e_{kind.name}"] = sd[:, i].astype(np.float32)
         for p, q in quantiles.items():
             found[f"{kind.name}_{quantile_name(p)}"] = q[:, i].astype(np.float32)
@@ -52,7 +52,7 @@ def _facts(kind, columns) -> dict[str, tuple[str, str, str]]:
     ucd = ucd_of(kind.name) if kind.group == "labels" else UCDS.get(kind.group, "stat.fit.param")
     text = kind.description or kind.name
     found = {
-        kind.name: (f"{ucd};stat.mean", f"mean of {text}", kind.unit),
+        kind.name: (f"{ucd};stat.median", f"median of {text}", kind.unit),
         f"e_{kind.name}": (f"stat.error;{ucd}", f"standard deviation of {text}", kind.unit),
         f"{kind.name}_draws": (ucd, f"joint draws of {text}", kind.unit),
     }

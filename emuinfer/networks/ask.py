@@ -76,7 +76,7 @@ def ask_table(
 
     - `file`: FITS table, CSV, ECSV, VOTable, a folder or ZIP file of such; `columns` and `key` as of `emuinfer.tokens.table_tokens`.
     - `output`: FITS, ECSV, VOTable or CSV, by its ending. One row for each row of the input, in order: the input's key (or `row`),
-      `NAME` (mean), `e_NAME` (standard deviation), quantiles `NAME_p16`, …, `flag` (bits of `FLAGS`), `note`.
+      `NAME` (median), `e_NAME` (standard deviation), quantiles `NAME_p16`, …, `flag` (bits of `FLAGS`), `note`.
     - `given`: kinds or groups that may be used; all but `want` if None.
     - `draws`: joint draws for each row, as vectors `NAME_draws`, and the logarithms `log_prob` of their density.
     - `outliers`: whether to compare each object with itself (`Network.outlier_score`), which takes as long as the answers.
@@ -154,21 +154,21 @@ class _Asking:
         context = context_of(tokens, self.wanted)
         self._say(context, tokens.notes, bar)
         known = context.seen.any(1)
-        mean, sd = np.full((n, d), np.nan), np.full((n, d), np.nan)
+        median, sd = np.full((n, d), np.nan), np.full((n, d), np.nan)
         quantiles = {p: np.full((n, d), np.nan) for p in self.levels}
         draws, density = np.full((n, self.draws, d), np.nan, np.float32), np.full((n, self.draws), np.nan, np.float32)
         score, p = np.full(n, np.nan), np.full(n, np.nan)
         if known.any():
             seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
             answer = network.ask(tokens[known], self.want, draws=self.draws, seed=seed, levels=self.levels)
-            mean[known], sd[known] = answer.mean, answer.sd
+            median[known], sd[known] = answer.median, answer.sd
             for q in self.levels:
                 quantiles[q][known] = answer.quantiles[q]
             draws[known], density[known] = answer.draws, answer.log_prob
             if self.outliers:
                 score[known], p[known] = network.outlier_score(context[known])
-        flag, note = judged(context, self.kinds, mean, p)
-        found = {tokens.key_name: keys, **columns_of(self.kinds, mean, sd, quantiles, draws, density)}
+        flag, note = judged(context, self.kinds, median, p)
+        found = {tokens.key_name: keys, **columns_of(self.kinds, median, sd, quantiles, draws, density)}
         if self.outliers:
             found |= {"outlier_score": score.astype(np.float32), "outlier_p": p.astype(np.float32)}
         return {**found, "flag": flag, "note": note}

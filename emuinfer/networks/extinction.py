@@ -26,7 +26,7 @@ def extinction_curve(
     *,
     label: str = "a_k",
     observe="xp_bins",
-    label_error: float = 0.02,
+    label_error: float | None = None,
     deconvolve: bool = True,
 ) -> ExtinctionCurve:
     """From pairs of spectra that `network` generates for each of `stars` (their labels are read, no spectrum) at its extinction
@@ -35,10 +35,17 @@ def extinction_curve(
     A label with an error of σ attenuates a curve that is learned from it, by V/(V + σ²) where V is the variance of the true
     extinction. The network has learned with errors of many sizes and is told them: with `deconvolve` the curve is asked at
     several, and its inverse, linear in σ², is led on to σ = 0 (simulation and extrapolation, Cook & Stefanski 1994, JASA 89, 1314,
-    with the rational-linear extrapolant). `label_error`: σ of the training labels, in magnitudes.
+    with the rational-linear extrapolant). `label_error`: σ of the training labels, in magnitudes; if not given, what the
+    recipe in the network's card says.
 
-    **Raises:** `NetworkError` where no star has all labels.
+    **Raises:** `NetworkError` where no star has all labels, and where neither `label_error` nor the card has an error of the label.
     """
+    if label_error is None:
+        label_error = network.card.get("recipe", {}).get("label_errors", {}).get(label)
+    if label_error is None:
+        raise NetworkError(
+            f"The card of the network has no error of the training's {label}: give label_error=, in mag."
+        )
     v = network.vocabulary
     labels = v.indices("labels")
     whole = np.isfinite(stars.values[:, labels]).all(1)

@@ -22,8 +22,8 @@ LONG = 6  # groups with more kinds are spectra
 NAMED = 3  # values in a note
 
 
-def judged(context: TokenSet, kinds, mean, p) -> tuple[np.ndarray, np.ndarray]:
-    """Flags `(n,)` and notes `(n,)` of answers with the means `(n, d)` from what `context` holds; `p`: of the outlier score."""
+def judged(context: TokenSet, kinds, median, p) -> tuple[np.ndarray, np.ndarray]:
+    """Flags `(n,)` and notes `(n,)` of answers with the medians `(n, d)` from what `context` holds; `p`: of the outlier score."""
     seen, outside = context.seen, context.outside()
     flag = np.where(seen.any(1), 0, FLAGS["nothing_known"]).astype(np.int16)
     notes: dict[int, list[str]] = {int(i): ["nothing is known"] for i in np.flatnonzero(flag)}
@@ -44,7 +44,7 @@ def judged(context: TokenSet, kinds, mean, p) -> tuple[np.ndarray, np.ndarray]:
     low, high = (np.array([b[k] if b[k] is not None else s * np.inf for b in bounds]) for k, s in ((0, -1), (1, 1)))
     level = np.array([not kind.relative for kind in kinds])
     with np.errstate(invalid="ignore"):
-        edge = (((mean <= low) | (mean >= high)) & level).any(1)
+        edge = (((median <= low) | (median >= high)) & level).any(1)
         rare = p < RARE
     for condition, name, text in (
         (rare, "outlier", "unlike the training objects"),

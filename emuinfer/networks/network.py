@@ -86,6 +86,7 @@ class Network:
         wanted = self.vocabulary.indices(want)
         if not len(wanted):
             raise TokenError("Nothing was asked for: give the names of kinds or groups in `want`.")
+        levels = (*levels, 0.5) if 0.5 not in levels else tuple(levels)
         tokens = self.tokens(tokens)
         others = tokens.without([self.vocabulary.names[i] for i in wanted])
         context = context_of(tokens, wanted).standardised()
@@ -98,12 +99,12 @@ class Network:
                 f"{', …' if empty.sum() > 5 else ''}). Leave them out, or give at least one value of: {self.vocabulary.describe()}."
             )
         parts = [
-            self._answer(context, cells, slice(i, i + CHUNK), wanted, tuple(levels), draws, seed)
+            self._answer(context, cells, slice(i, i + CHUNK), wanted, levels, draws, seed)
             for i in range(0, len(tokens), CHUNK)
         ]
         mean, sd, quantiles, drawn, density = (np.concatenate(part) for part in zip(*parts))
         return Answer(
-            self.vocabulary, wanted, context.level, mean, sd, quantiles, tuple(levels), drawn, density, tokens.keys,
+            self.vocabulary, wanted, context.level, mean, sd, quantiles, levels, drawn, density, tokens.keys,
             tokens.key_name,
         )  # fmt: skip
 

@@ -101,10 +101,14 @@ def log_scatter(residual):
 
 def extinction_curve(low, high, true):
     """(Score, curve) of ln spectra (n, bins) generated at two A_K, against a true A(λ)/A_K; spectra are relative: so is it."""
-    curve = (low - high).mean(0) * 2.5 / np.log(10) / (A_K_PAIR[1] - A_K_PAIR[0])
+    return curve_score((low - high).mean(0) * 2.5 / np.log(10) / (A_K_PAIR[1] - A_K_PAIR[0]), true, len(low))
+
+
+def curve_score(curve, true, n):
+    """The same of a curve that is the mean of n stars."""
     off = curve - curve.mean() - (true - true.mean())
     score = {
-        "n": len(low),
+        "n": n,
         "rms_a_per_a_k": float(off.std()),
         "rms_over_span": float(off.std() / np.ptp(true)),
         "slope": float(np.polyfit(true, curve, 1)[0]),
