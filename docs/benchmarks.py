@@ -31,6 +31,7 @@ from benchmark_tables import (
     survey,
     synthesis,
 )
+from network_tables import stars_xp
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
@@ -73,6 +74,7 @@ def values() -> dict:
         "bounds": bounds(saved),
         "many": survey(saved["survey"]),
         "synthesis": synthesis(RESULTS / "synthesis_vs_turbospectrum.ecsv"),
+        "network": stars_xp(saved["stars_xp"]),
         "pysme_table": pysme_table(saved["pysme_vs_turbospectrum"]),
     }
     return {**saved, **derived}

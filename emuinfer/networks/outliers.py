@@ -45,8 +45,8 @@ def _above(values, quantiles):
 
 def _oddest(scores, columns):
     """`(n,)`: minus the logarithm of the smallest of the shares of higher scores, over all elements and each group."""
-    shares = [_above(score, quantiles) for score, quantiles in zip(scores.T, columns) if quantiles is not None]
-    shares = np.stack([*shares, np.full(len(scores), np.nan)])
+    each = [_above(score, quantiles) for score, quantiles in zip(scores.T, columns) if quantiles is not None]
+    shares = np.stack([*each, np.full(len(scores), np.nan)])
     smallest = np.where(np.isfinite(shares), np.maximum(shares, SMALLEST), np.inf).min(0)
     return np.where(np.isfinite(smallest), -np.log(smallest), np.nan)
 
