@@ -55,9 +55,15 @@ def network():
     return Network(jiggled(AnyToAny(K, (7, 8), SIZES, key=jax.random.key(0))), VOCABULARY, {})
 
 
+@pytest.fixture(scope="module", params=[0, 1], ids=["read once", "read again"])
+def net(request):
+    sizes = dataclasses.replace(SIZES, depth=2, rereads=request.param)
+    return jiggled(AnyToAny(K, (7, 8), sizes, key=jax.random.key(0)))
+
+
 @pytest.fixture(scope="module")
-def encode(network):
-    return eqx.filter_jit(network.net.encode)
+def encode(net):
+    return eqx.filter_jit(net.encode)
 
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=K), jnp.float32)
@@ -78,25 +84,49 @@ def test_an_error_that_grows_takes_the_element_out(encode):
     assert distance[1:] == sorted(distance[1:], reverse=True)
 
 
-def test_the_order_of_the_kinds_does_not_matter(network, encode):
+def test_the_order_of_the_kinds_does_not_matter(net, encode):
     """A network whose tables are permuted gives the same to permuted values."""
     order = np.random.default_rng(1).permutation(K)
     tables = ("slope", "offset", "vectors")
     where = lambda net: [getattr(net.tokens, name) for name in tables]
-    permuted = eqx.tree_at(where, network.net, [a[order] for a in where(network.net)])
+    permuted = eqx.tree_at(where, net, [a[order] for a in where(net)])
+    if net.rereads is not None:
+        again = lambda net: [
+            *(getattr(net.rereads.tokens, name) for name in tables),
+            net.rereads.expected,
+            net.rereads.log_scale,
+        ]
+        permuted = eqx.tree_at(again, permuted, [a[order] for a in again(net)])
     seen = jnp.arange(K) != 2
-    assert np.allclose(permuted.encode(X[order], E[order], seen[order]), encode(X, E, seen), atol=1e-5)
+    found = eqx.filter_jit(permuted.encode)(X[order], E[order], seen[order])
+    assert np.allclose(found, encode(X, E, seen), atol=1e-5)
 
 
-def test_gradients_are_finite_with_nothing_seen(network):
+def test_gradients_are_finite_with_nothing_seen(net, network):
     def loss(net):
         latents = net.encode(X * jnp.nan, E * jnp.nan, jnp.zeros(K, bool))
         given = jnp.full(2, jnp.nan), jnp.full(2, jnp.nan)
         outputs = net.decode(latents, jnp.arange(K), *given, jnp.zeros((K, 2), bool))
         return heads.log_prob(outputs, X, E, jnp.asarray(network.heads)).sum()
 
-    grads = jax.tree.leaves(eqx.filter_jit(eqx.filter_grad(loss))(network.net))
+    grads = jax.tree.leaves(eqx.filter_jit(eqx.filter_grad(loss))(net))
     assert all(np.isfinite(g).all() for g in grads)
+
+
+def test_many_objects_at_once_are_as_each_alone(net):
+    random = np.random.default_rng(4)
+    x, seen = jnp.asarray(random.normal(size=(3, K)), jnp.float32), jnp.asarray(random.random((3, K)) < 0.6)
+    asked, known = jnp.asarray(random.integers(0, K, (3, 4))), jnp.asarray(random.random((3, 4, 2)) < 0.5)
+
+    @jax.jit
+    def both():
+        at_once = net.decode(net.encode(x, 0 * x + 0.1, seen), asked, x[:, 7:], 0 * x[:, 7:], known)
+        alone = lambda x, seen, asked, known: net.decode(
+            net.encode(x, 0 * x + 0.1, seen), asked, x[7:], 0 * x[7:], known
+        )
+        return at_once, jax.vmap(alone)(x, seen, asked, known)
+
+    np.testing.assert_allclose(*both(), atol=1e-4)
 
 
 def test_heads_are_distributions():
