@@ -31,8 +31,7 @@ class View:
 
     - `share`: of the training steps.
     - `groups`: spectra that may be seen. All elements of a spectrum are seen with probability `whole`, those on one side of a
-      wavelength of `split` (Å) with `half`; otherwise each with a probability that is drawn from 0 to 1 itself, and squared: few
-      elements leave more to learn.
+      wavelength of `split` (Å) with `half`; otherwise each with a probability that is itself drawn from 0 to 1.
     - `answers`: groups that may be asked for, beside the labels.
     - `labels`: how often labels are seen; then all of them with probability `all_labels`, or each with one that is drawn.
     """
@@ -148,7 +147,7 @@ class Frame:
         of = lambda name: np.array([getattr(v, name) for v in self.masking.views], np.float32)[view][:, None]
         which = u(1)
         side = np.where(u(1) < 0.5, np.stack(self.blue)[view], ~np.stack(self.blue)[view])
-        part = np.where(which < of("whole") + of("half"), side, u(kinds) < u(1) ** 2)
+        part = np.where(which < of("whole") + of("half"), side, each())
         spectra = spectra & ((which < of("whole")) | part)
         which = u(1)
         others = self.others & ((which < 0.35) | ((which < 0.8) & each()))
