@@ -1,0 +1,98 @@
+"""Tables of the page of the network of stars."""
+
+from types import SimpleNamespace
+
+from benchmark_tables import figure, markdown_table
+
+NAMES = {
+    "teff": ("Teff [K]", 1),
+    "logg": ("log g", 3),
+    "fe_h": ("[Fe/H]", 3),
+    "alpha_m": ("[α/M]", 3),
+    "a_k": ("A_K [mag]", 4),
+}
+THREE = ("teff", "logg", "fe_h")
+
+
+def stars_xp(saved):
+    """What the page needs beside the numbers themselves."""
+    return SimpleNamespace(
+        labels=_labels(saved),
+        subsets=_subsets(saved["subsets"]),
+        numbers=_numbers(saved["number_of_tokens"]),
+        coverage=_coverage(saved["coverage"]),
+        generated=_generated(saved),
+        missed=_missed(saved["aims"]),
+    )
+
+
+def _labels(saved):
+    rows = []
+    for label, (name, digits) in NAMES.items():
+        found, seeds = saved["labels"][label], saved.get("seeds", {}).get(label)
+        of = lambda control, found=found, digits=digits: _control(found.get(control), digits)
+        several = "" if seeds is None else ", ".join(figure(v, digits) for v in seeds["each"])
+        rows.append(
+            [
+                name,
+                found["n"],
+                figure(found["robust_sd"], digits),
+                several,
+                figure(found["bias"], digits),
+                of("xgboost"),
+            ]
+        )
+        rows[-1].append(of("mlps"))
+    head = ["", "n", "`stars-xp`", "each seed", "bias", "XGBoost (difference in σ)", "three MLPs (difference in σ)"]
+    return markdown_table(head, rows)
+
+
+def _control(entry, digits):
+    return "" if not entry else f"{figure(entry['theirs'], digits)} ({figure(entry['in_sigma'], 1)})"
+
+
+def _subsets(entries):
+    rows = []
+    for entry in entries:
+        row = [entry["tokens"]]
+        for label in THREE:
+            digits, control = NAMES[label][1], entry[label]["xgboost"]
+            row.append(f"{figure(entry[label]['robust_sd'], digits)} / {figure(control and control['theirs'], digits)}")
+        rows.append([*row, figure(entry["ratio_to_xgboost"], 2)])
+    return markdown_table(["elements", *(NAMES[k][0] for k in THREE), "ratio, mean of the three"], rows)
+
+
+def _numbers(entries):
+    rows = [[e["tokens"], *(figure(e[k], NAMES[k][1]) for k in THREE)] for e in entries]
+    return markdown_table(["elements", *(NAMES[k][0] for k in THREE)], rows)
+
+
+def _coverage(saved):
+    rows = []
+    for label, entries in saved.items():
+        rows.append(
+            [NAMES[label][0], *(f"{100 * e['coverage_68']:.1f} / {100 * e['coverage_95']:.1f}" for e in entries)]
+        )
+    return markdown_table(["", "low S/N", "middle", "high", "all"], rows)
+
+
+def _generated(saved):
+    painted, made = saved["bp_to_rp"], saved["labels_to_xp"]
+    of = lambda entry: figure(entry and entry["median_abs_dln"], 4)
+    rows = [
+        ["BP to RP", painted["n"], of(painted), of(painted.get("bp_to_rp_mlp")), "0.016"],
+        ["labels to XP", made["n"], of(made), of(made.get("mlp")), "0.028"],
+    ]
+    return markdown_table(["median abs. Δ ln f", "n", "`stars-xp`", "MLP for this alone", "aim"], rows)
+
+
+def _missed(aims):
+    """Sentences on what was not reached."""
+    rows = [
+        [name, _short(row["found"]), row["aim"], "yes" if row["reached"] else "**no**"] for name, row in aims.items()
+    ]
+    return markdown_table(["aim", "found", "bound", "reached"], rows)
+
+
+def _short(value):
+    return value if isinstance(value, int) else f"{value:.4g}".replace("-", "−")
