@@ -21,30 +21,21 @@ def stars_xp(saved):
         subsets=_subsets(saved["subsets"]),
         numbers=_numbers(saved["number_of_tokens"]),
         coverage=_coverage(saved["coverage"]),
+        chi2={p: _chi2(saved["coverage"], p) for p in ("68", "95")},
         generated=_generated(saved),
         missed=_missed(saved["aims"]),
     )
 
 
 def _labels(saved):
-    rows = []
+    rows, seeds = [], saved.get("seeds") or {}
     for label, (name, digits) in NAMES.items():
-        found, seeds = saved["labels"][label], saved.get("seeds", {}).get(label)
-        of = lambda control, found=found, digits=digits: _control(found.get(control), digits)
-        several = "" if seeds is None else ", ".join(figure(v, digits) for v in seeds["each"])
-        rows.append(
-            [
-                name,
-                found["n"],
-                figure(found["robust_sd"], digits),
-                several,
-                figure(found["bias"], digits),
-                of("xgboost"),
-            ]
-        )
-        rows[-1].append(of("mlps"))
-    head = ["", "n", "`stars-xp`", "each seed", "bias", "XGBoost (difference in σ)", "three MLPs (difference in σ)"]
-    return markdown_table(head, rows)
+        found = saved["labels"][label]
+        row = [name, found["n"], figure(found["robust_sd"], digits), figure(found["bias"], digits)]
+        row += [_control(found.get(control), digits) for control in ("xgboost", "mlps")]
+        rows.append([*row, *([", ".join(figure(v, digits) for v in seeds[label]["each"])] if seeds else [])])
+    head = ["", "n", "`stars-xp`", "bias", "XGBoost (difference in σ)", "three MLPs (difference in σ)"]
+    return markdown_table([*head, *(["each seed"] if seeds else [])], rows)
 
 
 def _control(entry, digits):
@@ -74,6 +65,13 @@ def _coverage(saved):
             [NAMES[label][0], *(f"{100 * e['coverage_68']:.1f} / {100 * e['coverage_95']:.1f}" for e in entries)]
         )
     return markdown_table(["", "low S/N", "middle", "high", "all"], rows)
+
+
+def _chi2(saved, share):
+    """Of the entries of all thirds, about what they should be, in units of their binomial errors."""
+    p = float(share) / 100
+    entries = [entry for thirds in saved.values() for entry in thirds[:3]]
+    return sum((entry[f"coverage_{share}"] - p) ** 2 * entry["n"] / (p * (1 - p)) for entry in entries)
 
 
 def _generated(saved):
