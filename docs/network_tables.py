@@ -21,7 +21,7 @@ def stars_xp(saved):
         subsets=_subsets(saved["subsets"]),
         numbers=_numbers(saved["number_of_tokens"]),
         coverage=_coverage(saved["coverage"]),
-        chi2={p: _chi2(saved["coverage"], p) for p in ("68", "95")},
+        chi2={p: _chi2(saved["coverage"], p) for p in (68, 95)},
         generated=_generated(saved),
         missed=_missed(saved["aims"]),
     )
@@ -69,7 +69,7 @@ def _coverage(saved):
 
 def _chi2(saved, share):
     """Of the entries of all thirds, about what they should be, in units of their binomial errors."""
-    p = float(share) / 100
+    p = share / 100
     entries = [entry for thirds in saved.values() for entry in thirds[:3]]
     return sum((entry[f"coverage_{share}"] - p) ** 2 * entry["n"] / (p * (1 - p)) for entry in entries)
 
