@@ -94,3 +94,61 @@ def _missed(aims):
 
 def _short(value):
     return value if isinstance(value, int) else f"{value:.4g}".replace("-", "−")
+
+
+def joint(saved):
+    """Bounds of log g by resolving power, of the network's emulator."""
+    rows = [row for row in saved["stars-xp"]["bounds"] if row["model_error"]]
+    names = [name for name, value in rows[0].items() if isinstance(value, dict)]
+    lines = [
+        [f"{r['resolution']:,d}", *(figure(r[n]["logg"], 3) for n in names), figure(r["gain in log g"], 1)]
+        for r in rows
+    ]
+    return markdown_table(["R", *names, "gain without the last two"], lines)
+
+
+def mocks(saved):
+    """Fits of mocks with all these errors: standard deviations and shares of true values within 68 and 95 %."""
+    found = next(v for k, v in saved["stars-xp"].items() if k.startswith("mocks_"))
+    rows = []
+    for name, entry in found.items():
+        if isinstance(entry, dict):
+            cells = [
+                f"{figure(entry[k]['sd'], 0 if k == 'teff' else 2)}: {100 * entry[k]['68']:.0f} / {100 * entry[k]['95']:.0f}"
+                for k in THREE
+            ]
+            rows.append([name, *cells])
+    said = (
+        f"Fits of {found['n']} mocks at R = {found['resolution']:,d}, drawn with all these errors; median standard deviations: "
+        "per cent of true values within 68 and 95 %."
+    )
+    return f"{said}\n\n{markdown_table(['', *(NAMES[k][0] for k in THREE)], rows)}"
+
+
+def refined(saved):
+    """Numbers of `refine` with the synthetic generator and with the network."""
+    rows = []
+    for name, found in (("synthetic", saved["refine"]), ("`stars-xp`", saved["refine_stars-xp"])):
+        p = found["rank_p"].values()
+        percent = lambda share: "" if share is None else f"{100 * share:.0f} %"
+        rows.append(
+            [
+                name,
+                found["n"],
+                f"{min(p):.2f} to {max(p):.2f}",
+                percent(found["by_weights_alone"]),
+                percent(found["ok"]),
+            ]
+        )
+        rows[-1] += [f"{percent(found['shifted_recovered'])} of {found['shifted_n']}"]
+        rows[-1] += [f"{found['median_seconds']['processors']:.2f}"]
+    head = [
+        "generator",
+        "n",
+        "p of ranks",
+        "by weights alone",
+        "flag ok",
+        "guide shifted by 5 σ: recovered",
+        "CPU s a star",
+    ]
+    return markdown_table(head, rows)

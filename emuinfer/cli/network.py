@@ -31,7 +31,7 @@ def train(
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
 ):
-    """Train a network by the recipe of stars-xp: hours on two cores. Started again after an interruption, it goes on.
+    """Train a network by the recipe of stars-xp: an hour or two on two cores. Started again after an interruption, it goes on.
 
     Calibration, errors and scores of outliers are measured on the validation split in the end and kept in the card.
 
