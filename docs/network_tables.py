@@ -120,15 +120,16 @@ def mocks(saved):
             rows.append([name, *cells])
     said = (
         f"Fits of {found['n']} mocks at R = {found['resolution']:,d}, drawn with all these errors; median standard deviations: "
-        "per cent of true values within 68 and 95 %."
+        f"per cent of true values within 68 and 95 %. {found['failed']} more ended in an error."
     )
     return f"{said}\n\n{markdown_table(['', *(NAMES[k][0] for k in THREE)], rows)}"
 
 
 def refined(saved):
-    """Numbers of `refine` with the synthetic generator and with the network."""
+    """Numbers of `refine` with each generator that was tried."""
     rows = []
-    for name, found in (("synthetic", saved["refine"]), ("`stars-xp`", saved["refine_stars-xp"])):
+    tried = {"synthetic": "refine", "`stars-xp`": "refine_stars-xp"}
+    for name, found in ((name, saved[file]) for name, file in tried.items() if file in saved):
         p = found["rank_p"].values()
         percent = lambda share: "" if share is None else f"{100 * share:.0f} %"
         rows.append(

@@ -210,3 +210,12 @@ def test_numbers_that_make_no_fit(wrong):
     (name,) = wrong
     with pytest.raises(SamplingError, match=f"{name} = .* must be a whole number"):
         SamplingConfig(**wrong)
+
+
+def test_chains_that_stood_still_tell_no_covariance():
+    from emuinfer.inference.steps import _is_positive
+
+    draws = np.random.default_rng(0).normal(size=(200, 3)) * [1.0, 1e-6, 1e4]
+    assert _is_positive(np.cov(draws.T))
+    assert not _is_positive(np.cov(np.c_[draws, draws[:, :1] + draws[:, 1:2]].T))
+    assert not _is_positive(np.cov(np.c_[draws, np.ones(200)].T))

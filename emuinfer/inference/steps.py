@@ -122,9 +122,11 @@ class Fit:
         centre = flat.mean(0)
         points = centre + WIDEN * (flat[rows] - centre)
         again = self._around(centre, jnp.asarray(points, jnp.float32))
-        if len(flat) < 10 * flat.shape[1]:  # too few draws to tell their covariance
+        covariance = np.cov(flat.T)
+        # Too few draws, or chains that stood still, do not tell their covariance.
+        if len(flat) < 10 * flat.shape[1] or not _is_positive(covariance):
             return again
-        return dataclasses.replace(again, covariance=np.cov(flat.T), notes=())
+        return dataclasses.replace(again, covariance=covariance, notes=())
 
     def _around(self, z, points):
         star = self.density, self.likelihood, self.model.full_on_grid()
@@ -144,6 +146,12 @@ class Fit:
         """Parameters at `positions` `(…, dim)`, each `(n,)` float64 with the leading axes as one."""
         flat = jnp.asarray(positions.reshape(-1, positions.shape[-1]), jnp.float32)
         return {k: np.asarray(v, np.float64) for k, v in _constrain_rows(self.density, flat).items()}
+
+
+def _is_positive(covariance) -> bool:
+    """Whether a matrix is a covariance that float32 can tell from a singular one."""
+    sd = np.sqrt(np.diag(covariance))
+    return bool((sd > 0).all()) and np.linalg.eigvalsh(covariance / np.outer(sd, sd))[0] > 1e-6
 
 
 @public

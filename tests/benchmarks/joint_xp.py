@@ -21,6 +21,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 import emuinfer as ei
+from emuinfer.errors import SamplingError
 from emuinfer.forecast import instrument_model
 from emuinfer.likelihoods.luminosity import LuminosityLikelihood
 from emuinfer.networks import measure_correlation
@@ -221,6 +222,31 @@ def mock(emulator, tokens, star, resolution, seed):
     return models, {**star, "a_k": A_K}
 
 
+def fitted(model, truth, seed) -> dict:
+    """Means, standard deviations and ranks of the true values of one fit."""
+    start = {
+        n: truth[n] if n in truth else {"vmic": 1.0, "vbroad": VBROAD, "log10_jitter_1": -2.5}.get(n, 0.0)
+        for n in model.names
+    }
+    found = ei.sample(
+        model,
+        start=start,
+        seed=seed,
+        chains=2,
+        warmup=200,
+        draws=400,
+        verify=60,
+        predictive=0,
+        pointwise=0,
+        progress=False,
+    )
+    draws = {k: np.asarray(draws_of(found, k)).ravel() for k in SHOWN}
+    return {k: {"mean": x.mean(), "sd": x.std(), "rank": float((x < truth[k]).mean())} for k, x in draws.items()} | {
+        "k_hat": found.attrs["k_hat"],
+        "verification": found.attrs["verification"],
+    }
+
+
 def fit_mocks(emulator, tokens, star, resolution, n, folder):
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(n):
@@ -228,28 +254,12 @@ def fit_mocks(emulator, tokens, star, resolution, n, folder):
         if path.exists():
             continue
         models, truth = mock(emulator, tokens, star, resolution, seed)
-        row = {}
-        for name, model in models.items():
-            start = {
-                n: truth[n] if n in truth else {"vmic": 1.0, "vbroad": VBROAD, "log10_jitter_1": -2.5}.get(n, 0.0)
-                for n in model.names
-            }
-            found = ei.sample(
-                model,
-                start=start,
-                seed=seed,
-                chains=2,
-                warmup=200,
-                draws=400,
-                verify=60,
-                predictive=0,
-                pointwise=0,
-                progress=False,
-            )
-            draws = {k: np.asarray(draws_of(found, k)).ravel() for k in SHOWN}
-            row[name] = {
-                k: {"mean": x.mean(), "sd": x.std(), "rank": float((x < truth[k]).mean())} for k, x in draws.items()
-            } | {"k_hat": found.attrs["k_hat"], "verification": found.attrs["verification"]}
+        try:
+            row = {name: fitted(model, truth, seed) for name, model in models.items()}
+        except SamplingError as error:
+            path.write_text(json.dumps({"failed": str(error)}))
+            print(seed, error, flush=True)
+            continue
         path.write_text(json.dumps(row, ensure_ascii=False))
         print(
             seed,
@@ -260,8 +270,9 @@ def fit_mocks(emulator, tokens, star, resolution, n, folder):
 
 def coverage(folder, resolution) -> dict:
     """Over the mocks that there are: median standard deviations, shares of truths within 68 and 95 %, mean of the offsets in sigma."""
-    rows = [json.loads(p.read_text()) for p in sorted(folder.glob(f"mock_{resolution}_*.json"))]
-    out: dict = {"n": len(rows), "resolution": resolution}
+    all_rows = [json.loads(p.read_text()) for p in sorted(folder.glob(f"mock_{resolution}_*.json"))]
+    rows = [row for row in all_rows if "failed" not in row]
+    out: dict = {"n": len(rows), "failed": len(all_rows) - len(rows), "resolution": resolution}
     for name in rows[0] if rows else ():
         for label in SHOWN:
             rank = np.array([r[name][label]["rank"] for r in rows])
