@@ -31,7 +31,7 @@ from benchmark_tables import (
     survey,
     synthesis,
 )
-from network_tables import joint, mocks, refined, stars_xp
+from network_tables import network
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
@@ -74,10 +74,7 @@ def values() -> dict:
         "bounds": bounds(saved),
         "many": survey(saved["survey"]),
         "synthesis": synthesis(RESULTS / "synthesis_vs_turbospectrum.ecsv"),
-        "network": stars_xp(saved["stars_xp"]),
-        "network_joint": joint(saved["joint_xp"]),
-        "network_mocks": mocks(saved["joint_xp"]),
-        "network_refined": refined(saved),
+        "network": network(saved),
         "pysme_table": pysme_table(saved["pysme_vs_turbospectrum"]),
     }
     return {**saved, **derived}

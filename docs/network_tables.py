@@ -14,16 +14,21 @@ NAMES = {
 THREE = ("teff", "logg", "fe_h")
 
 
-def stars_xp(saved):
-    """What the page needs beside the numbers themselves."""
+def network(saved):
+    """What the page needs beside the numbers themselves, of all the results `saved`."""
+    stars = saved["stars_xp"]
     return SimpleNamespace(
-        labels=_labels(saved),
-        subsets=_subsets(saved["subsets"]),
-        numbers=_numbers(saved["number_of_tokens"]),
-        coverage=_coverage(saved["coverage"]),
-        chi2={p: _chi2(saved["coverage"], p) for p in (68, 95)},
-        generated=_generated(saved),
-        missed=_missed(saved["aims"]),
+        labels=_labels(stars),
+        subsets=_subsets(stars["subsets"]),
+        numbers=_numbers(stars["number_of_tokens"]),
+        coverage=_coverage(stars["coverage"]),
+        chi2={p: _chi2(stars["coverage"], p) for p in (68, 95)},
+        generated=_generated(stars),
+        aims=_aims(stars["aims"]),
+        joint=_joint(saved["joint_xp"]["stars-xp"]["bounds"]),
+        mocks=_mocks(saved["joint_xp"]["stars-xp"]["mocks_3000"]),
+        refined=_refined({"synthetic": saved["refine"], "`stars-xp`": saved["refine_stars-xp"]}),
+        real=_real(saved["refine_real"]),
     )
 
 
@@ -75,17 +80,16 @@ def _chi2(saved, share):
 
 
 def _generated(saved):
-    painted, made = saved["bp_to_rp"], saved["labels_to_xp"]
+    painted, made, aims = saved["bp_to_rp"], saved["labels_to_xp"], saved["aims"]
     of = lambda entry: figure(entry and entry["median_abs_dln"], 4)
     rows = [
-        ["BP to RP", painted["n"], of(painted), of(painted.get("bp_to_rp_mlp")), "0.016"],
-        ["labels to XP", made["n"], of(made), of(made.get("mlp")), "0.028"],
+        ["BP to RP", painted["n"], of(painted), of(painted.get("bp_to_rp_mlp")), aims["bp_to_rp"]["aim"]],
+        ["labels to XP", made["n"], of(made), of(made.get("mlp")), aims["labels_to_xp"]["aim"]],
     ]
     return markdown_table(["median abs. Δ ln f", "n", "`stars-xp`", "MLP for this alone", "aim"], rows)
 
 
-def _missed(aims):
-    """Sentences on what was not reached."""
+def _aims(aims):
     rows = [
         [name, _short(row["found"]), row["aim"], "yes" if row["reached"] else "**no**"] for name, row in aims.items()
     ]
@@ -96,9 +100,9 @@ def _short(value):
     return value if isinstance(value, int) else f"{value:.4g}".replace("-", "−")
 
 
-def joint(saved):
+def _joint(bounds):
     """Bounds of log g by resolving power, of the network's emulator."""
-    rows = [row for row in saved["stars-xp"]["bounds"] if row["model_error"]]
+    rows = [row for row in bounds if row["model_error"]]
     names = [name for name, value in rows[0].items() if isinstance(value, dict)]
     lines = [
         [f"{r['resolution']:,d}", *(figure(r[n]["logg"], 3) for n in names), figure(r["gain in log g"], 1)]
@@ -107,49 +111,35 @@ def joint(saved):
     return markdown_table(["R", *names, "gain without the last two"], lines)
 
 
-def mocks(saved):
-    """Fits of mocks with all these errors: standard deviations and shares of true values within 68 and 95 %."""
-    found = next(v for k, v in saved["stars-xp"].items() if k.startswith("mocks_"))
-    rows = []
-    for name, entry in found.items():
-        if isinstance(entry, dict):
-            cells = [
-                f"{figure(entry[k]['sd'], 0 if k == 'teff' else 2)}: {100 * entry[k]['68']:.0f} / {100 * entry[k]['95']:.0f}"
-                for k in THREE
-            ]
-            rows.append([name, *cells])
-    said = (
-        f"Fits of {found['n']} mocks at R = {found['resolution']:,d}, drawn with all these errors; median standard deviations: "
-        f"per cent of true values within 68 and 95 %. {found['failed']} more ended in an error."
-    )
-    return f"{said}\n\n{markdown_table(['', *(NAMES[k][0] for k in THREE)], rows)}"
+def _mocks(found):
+    """Fits of mocks with all these errors: median standard deviations, and shares of true values within 68 and 95 %."""
+    of = lambda e, k: f"{figure(e['sd'], 0 if k == 'teff' else 2)}: {100 * e['68']:.0f} / {100 * e['95']:.0f}"
+    fits = {name: entry for name, entry in found.items() if isinstance(entry, dict)}
+    rows = [[name, *(of(e[k], k) for k in THREE), f"{100 * e['verified']:.0f} %"] for name, e in fits.items()]
+    return markdown_table(["", *(NAMES[k][0] for k in THREE), "verified"], rows)
 
 
-def refined(saved):
-    """Numbers of `refine` with each generator that was tried."""
+def _refined(results):
+    """Numbers of `refine` by generator."""
     rows = []
-    tried = {"synthetic": "refine", "`stars-xp`": "refine_stars-xp"}
-    for name, found in ((name, saved[file]) for name, file in tried.items() if file in saved):
-        p = found["rank_p"].values()
-        percent = lambda share: "" if share is None else f"{100 * share:.0f} %"
-        rows.append(
-            [
-                name,
-                found["n"],
-                f"{min(p):.2f} to {max(p):.2f}",
-                percent(found["by_weights_alone"]),
-                percent(found["ok"]),
-            ]
-        )
-        rows[-1] += [f"{percent(found['shifted_recovered'])} of {found['shifted_n']}"]
-        rows[-1] += [f"{found['median_seconds']['processors']:.2f}"]
-    head = [
-        "generator",
-        "n",
-        "p of ranks",
-        "by weights alone",
-        "flag ok",
-        "guide shifted by 5 σ: recovered",
-        "CPU s a star",
+    for name, found in results.items():
+        p, share = found["rank_p"].values(), lambda key, found=found: f"{100 * found[key]:.0f} %"
+        row = [name, found["n"], f"{min(p):.2f} to {max(p):.2f}", share("by_weights_alone"), share("ok")]
+        shifted = f"{share('shifted_recovered')} of {found['shifted_n']}"
+        rows.append([*row, shifted, f"{found['median_seconds']['processors']:.2f}"])
+    head = ["generator", "n", "p of ranks", "by weights alone", "flag ok"]
+    return markdown_table([*head, "guide shifted by 5 σ: recovered", "CPU s a star"], rows)
+
+
+def _real(found):
+    """Departures of APOGEE's labels from refined answers for real stars, and what was stated."""
+    rows = [
+        [
+            name,
+            figure(found["departure"][k], 2),
+            figure(found["sd"][k], digits),
+            figure(found["sd_of_network"][k], digits),
+        ]
+        for k, (name, digits) in NAMES.items()
     ]
-    return markdown_table(head, rows)
+    return markdown_table(["", "robust sd of (refined − APOGEE) / error", "error stated", "the network's own"], rows)

@@ -23,9 +23,8 @@ def pytest_configure(config):
     The numbers are the same but for rounding. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs that users run.
     """
     quick = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
-    gc.set_threshold(
-        100_000, 20, 100
-    )  # tracing makes many objects that live: a seventh of the time went to looking for others
+    # Tracing makes many objects that live: a seventh of the time went to looking for others.
+    gc.set_threshold(100_000, 20, 100)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads wait in busy loops while another process works
     if quick and "XLA_FLAGS" not in os.environ and takes(QUICK):
         os.environ["XLA_FLAGS"] = QUICK

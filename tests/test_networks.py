@@ -273,6 +273,11 @@ def test_saved_and_loaded(trained, tmp_path):
     card.write_text(json.dumps(text))
     with pytest.raises(NetworkError, match="changed"):
         load_network(tmp_path / "toy")
+    text["config"]["rereads"] = -1
+    card.write_text(json.dumps(text))
+    with pytest.raises(NetworkError, match="rereads = -1"):
+        load_network(tmp_path / "toy")
+    text["config"]["rereads"] = 0
     text["config"]["width"] = -3
     card.write_text(json.dumps(text))
     with pytest.raises(NetworkError, match="width = -3"):

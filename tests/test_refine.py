@@ -196,7 +196,7 @@ def test_a_likelihood_that_is_finite_nowhere():
         ei.refine(Gaussian(NAMES, mean, covariance), linear, (y * np.nan, design))
 
 
-def test_ranks_of_100_mocks_are_uniform_and_compile_once():
+def test_ranks_of_200_mocks_are_uniform_and_compile_once():
     """Simulation-based calibration (Talts et al. 2018), with guides that are wrong each in its way."""
     rng, ranks, methods, compiled = np.random.default_rng(11), [], [], 0
 
@@ -205,7 +205,7 @@ def test_ranks_of_100_mocks_are_uniform_and_compile_once():
         compiled += isinstance(y, jax.core.Tracer)
         return linear(y, design)
 
-    for k in range(100):
+    for k in range(200):
         truth, data, mean, covariance = mock(rng)
         wrong = np.linalg.cholesky(covariance) @ rng.normal(size=3)
         guide = Gaussian(NAMES, mean + 0.5 * wrong, 1.5 * covariance)

@@ -1,6 +1,7 @@
 """Tutorials run from top to bottom. Set EMUINFER_TUTORIAL_FAST=0 to run them at full length."""
 
 import ast
+import gc
 import json
 import os
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     # The kernel starts elsewhere: without this it would not find a package that is used from its checkout.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(path.parents[1]), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
-    quick = "import gc; gc.set_threshold(100_000, 20, 100)"  # as in conftest.py
+    quick = f"import gc; gc.set_threshold{gc.get_threshold()}"  # that of conftest.py
     notebook.cells.insert(0, nbformat.v4.new_code_cell(quick))
     nbclient.NotebookClient(
         notebook, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}

@@ -87,7 +87,7 @@ def ask_at_random(network: Network, tokens: TokenSet, batches: int, seed: int = 
 
 @eqx.filter_jit
 def _outputs(net, x, e, seen, asked):
-    return jax.vmap(lambda x, e, seen, asked: net.decode(net.encode(x, e, seen), asked))(x, e, seen, asked)
+    return net.decode(net.encode(x, e, seen), asked)
 
 
 def ranks(network: Network, asked: Asked, factor=1.0) -> np.ndarray:

@@ -18,12 +18,6 @@ def draw_jointly(net, key, x, e, seen, wanted, kinds, draws: int, factor=None):
     return _draw(net, keys, x, e, seen, tuple(int(i) for i in wanted), jnp.asarray(kinds), draws, factor)
 
 
-def split(net, wanted):
-    """Places in `wanted` of the kinds that the decoder may be given, and of the others."""
-    direct = [i for i, kind in enumerate(wanted) if int(kind) in net.given]
-    return direct, [i for i in range(len(wanted)) if i not in direct]
-
-
 @eqx.filter_jit
 def _draw(net, keys, x, e, seen, wanted, kinds, draws: int, factor):
     # One object after the other: memory does not grow with their number.
@@ -43,17 +37,17 @@ def log_density(net, x, e, seen, wanted, kinds, values, factor=None):
 
 def _chain(net, x, e, seen, wanted, kinds, keys, values, factor):
     wanted = [int(kind) for kind in wanted]
-    direct, others = split(net, wanted)
-    place = {kind: i for i, kind in enumerate(net.given)}
+    place = {kind: i for i, kind in enumerate(net.given)}  # those that the decoder may be given
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i] not in place)
     latents = net.encode(x, e, seen)
 
     def one(key, value):
         found = jnp.zeros(len(wanted)) if value is None else value
         total, given, known = 0.0, jnp.zeros(len(net.given)), jnp.zeros(len(net.given), bool)
         xx, ee, ss = x, e, seen
-        for number, i in enumerate([*direct, *others]):
+        for number, i in enumerate(order):
             kind = wanted[i]
-            if i in direct:
+            if kind in place:
                 outputs = net.decode(latents, jnp.array([kind]), given, jnp.zeros_like(given), known[None])[0]
             else:
                 outputs = net.decode(net.encode(xx, ee, ss), jnp.array([kind]))[0]
@@ -62,7 +56,7 @@ def _chain(net, x, e, seen, wanted, kinds, keys, values, factor):
             if value is None:
                 found = found.at[i].set(heads.sample(jax.random.fold_in(key, number), outputs, kinds[kind]))
             total = total + heads.log_prob(outputs, found[i], jnp.zeros(()), kinds[kind])
-            if i in direct:
+            if kind in place:
                 given, known = given.at[place[kind]].set(found[i]), known.at[place[kind]].set(True)
             xx, ee, ss = xx.at[kind].set(found[i]), ee.at[kind].set(0.0), ss.at[kind].set(True)
         return found, total

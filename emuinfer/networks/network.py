@@ -74,7 +74,8 @@ class Network:
         - `tokens`: n objects, or a table or mapping of which `tokens()` makes them. What is wanted is never read, even where it
           is there, and of a spectrum either the coefficients or the bins are.
         - `want`: names of kinds or of groups.
-        - `draws`: joint draws of what is wanted, `(n, draws, d)`: each kind given those before it, in the order of `want`.
+        - `draws`: joint draws of what is wanted, `(n, draws, d)`: each kind given those before it, labels first,
+          else in the order of `want`.
         - `levels`: probabilities of the quantiles.
         - `calibrated`: whether widths and quantiles are corrected as the card says (`networks.calibration`), by stars that the
           network was not trained on.
@@ -188,7 +189,7 @@ def _padded(array, n):
 
 @eqx.filter_jit
 def _ask(net, x, e, seen, wanted, kinds, levels, factor):
-    outputs = jax.vmap(lambda *one: net.decode(net.encode(*one), wanted))(x, e, seen)
+    outputs = net.decode(net.encode(x, e, seen), jnp.broadcast_to(wanted, (len(x), len(wanted))))
     if factor is not None:
         outputs = heads.widened(outputs, factor, kinds)
     mean, sd = heads.moments(outputs, kinds)
@@ -197,5 +198,5 @@ def _ask(net, x, e, seen, wanted, kinds, levels, factor):
 
 @eqx.filter_jit
 def _latent(net, x, e, seen):
-    pooled = jax.vmap(lambda *one: jnp.mean(net.encode(*one), 0))(x, e, seen)
+    pooled = jnp.mean(net.encode(x, e, seen), -2)
     return pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks import stars_xp_questions as ask
-from tests.benchmarks.stars_xp_kit import KIT, LABELS, RESULTS, THREE, Kit
+from tests.benchmarks.stars_xp_kit import KIT, LABELS, RESULTS, THREE, Kit, curve_of
 
 AIMS = {  # upper bounds
     "teff": 66.0,
@@ -37,7 +37,7 @@ def aims(result):
     """(number, bound, reached) of each row of `AIMS`."""
     cover = [e for entries in result["coverage"].values() for e in entries[:3]]
     worst = lambda k, v: max(abs(e[f"coverage_{k}"] - v) for e in cover)
-    curve = result["labels_to_xp"].get("extinction_curve_deconvolved") or result["labels_to_xp"]["extinction_curve"]
+    curve = curve_of(result)
     found = {k: result["labels"][k]["robust_sd"] for k in THREE} | {
         "bp_to_rp": result["bp_to_rp"]["median_abs_dln"],
         "labels_to_xp": result["labels_to_xp"]["median_abs_dln"],

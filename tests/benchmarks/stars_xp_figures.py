@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.benchmarks.stars_xp_kit import DRAWN, LABELS
+from tests.benchmarks.stars_xp_kit import DRAWN, LABELS, curve_of
 
 NAMES = {"teff": "Teff [K]", "logg": "log g", "fe_h": "[Fe/H]", "alpha_m": "[α/M]", "a_k": "A_K [mag]"}
 BETWEEN = {"teff": (3200, 8000), "logg": (0, 5.3), "fe_h": (-2.5, 0.6), "alpha_m": (-0.15, 0.5), "a_k": (-0.1, 1.5)}
@@ -92,9 +92,10 @@ def of_extinction(plt, result, curves, kit):
         if curve is not true:
             line = axis.plot(wave, curve, label=name)
             below.plot(wave, curve - true, color=line[0].get_color())
-    score = result["labels_to_xp"]["extinction_curve"]
+    score = curve_of(result)
     axis.set(
-        ylabel="A(λ) / A_K", title=f"rms {100 * score['rms_over_span']:.1f} % of the span, slope {score['slope']:.3f}"
+        ylabel="A(λ) / A_K",
+        title=f"best curve: rms {100 * score['rms_over_span']:.1f} % of the span, slope {score['slope']:.3f}",
     )
     below.axhline(0, color="k", lw=0.8)
     below.set(xlabel="wavelength [nm]", ylabel="difference")

@@ -104,6 +104,12 @@ def extinction_curve(low, high, true):
     return curve_score((low - high).mean(0) * 2.5 / np.log(10) / (A_K_PAIR[1] - A_K_PAIR[0]), true, len(low))
 
 
+def curve_of(result):
+    """The score of a network's extinction curve: with the errors of the labels taken out, where the network can do that."""
+    made = result["labels_to_xp"]
+    return made.get("extinction_curve_deconvolved", made["extinction_curve"])
+
+
 def curve_score(curve, true, n):
     """The same of a curve that is the mean of n stars."""
     off = curve - curve.mean() - (true - true.mean())

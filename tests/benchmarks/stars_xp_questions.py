@@ -208,14 +208,13 @@ def generated(network, tokens, kit, split, controls):
     if hasattr(network, "as_emulator"):
         from emuinfer.networks import extinction_curve as deconvolved
 
-        of_all = {"": some, "_all": tokens[rows].only(LABELS)}
-        for name, stars in of_all.items():
-            found = deconvolved(network, stars, observe=want)
-            score, curve = curve_score(found.curve, law, len(stars))
-            out[f"extinction_curve_deconvolved{name}"], curves[f"network, deconvolved{name.replace('_', ', ')}"] = (
-                score,
-                curve,
-            )
+        both = (
+            ("extinction_curve_deconvolved", "network, deconvolved", some),
+            ("extinction_curve_deconvolved_all", "network, deconvolved, all stars", tokens[rows].only(LABELS)),
+        )
+        for key, name, stars in both:
+            curve = deconvolved(network, stars, observe=want).curve
+            out[key], curves[name] = curve_score(curve, law, len(stars))
         score, curves["network, as emulator"] = extinction_curve(*emulated(network, some, want), law)
         out["extinction_curve_of_emulator"] = score
     return out, curves
