@@ -1,5 +1,7 @@
 """LTE spectra of late-type stars from labels: atmosphere, line opacity, formal solution. All in JAX, float32."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,16 @@ from .elements import abundance_matrix
 from .elements import solar_composition as solar_composition_of
 from .lines import LineList, line_constants, line_opacity
 from .setting import setting
+
+
+class Opacities(NamedTuple):
+    """`layers` of the atmosphere; absorption over the reference opacity `total` and `source` function, both `(n_wave, n_depth)`;
+    `continuum` flux `(n_wave,)`."""
+
+    layers: dict
+    total: Float[Array, "n_wave n_depth"]
+    source: Float[Array, "n_wave n_depth"]
+    continuum: Float[Array, " n_wave"]
 
 
 class LTESynthesizer(eqx.Module):
@@ -115,8 +127,11 @@ class LTESynthesizer(eqx.Module):
             "he1": structure.helium_neutral(self.tables, temperature, state, abundance), **state,
         }  # fmt: skip
 
-    def line_quantities(self, labels, atmosphere):
-        """Amplitude, damping parameter and inverse Doppler width of the lines, see `lines.line_opacity`."""
+    def line_quantities(self, labels, atmosphere, constants=None):
+        """Amplitude, damping parameter and inverse Doppler width of the lines, see `lines.line_opacity`.
+
+        `constants`: some of the lines' constants, in place of the synthesizer's own.
+        """
         t, ln_ne = atmosphere["temperature"], atmosphere["ln_ne"]
         fractions = eos.ionisation_fractions(self.tables.ln_saha(t), ln_ne[:, None])
         ln_fraction = jnp.log(jnp.maximum(fractions[..., :2], 1e-37)) - self.tables.ln_partition(t)[..., :2]
@@ -125,12 +140,11 @@ class LTESynthesizer(eqx.Module):
         # Polarisabilities relative to H I give the weights of He I and H2 (Unsöld 1955).
         perturbers = atmosphere["h1"] + 0.42 * atmosphere["he1"] + 0.85 * atmosphere["h2"]
         vmic = labels[self.labels.index("vmic")]
-        return line_opacity(self.constants, t, ln_population.reshape(len(t), -1), perturbers,
+        return line_opacity({**self.constants, **(constants or {})}, t, ln_population.reshape(len(t), -1), perturbers,
                             atmosphere["electron_density"], jnp.log(atmosphere["alpha_5000"]), vmic, self.line_wavelength)  # fmt: skip
 
-    @public
-    def __call__(self, labels) -> tuple[Float[Array, " n_wave"], Float[Array, " n_wave"]]:
-        labels = self.labels.to_array(labels, jnp).astype(jnp.float32)
+    def opacities(self, labels) -> "Opacities":
+        """What the formal solution needs at `labels` `(n_labels,)`, float32."""
         layers = self.atmosphere(labels)
         t = layers["temperature"]
         amplitude, a, inverse_width = self.line_quantities(labels, layers)
@@ -142,5 +156,10 @@ class LTESynthesizer(eqx.Module):
         continuum = jnp.exp(self.continuum_weights @ jnp.log(flux_nodes))
         source = self.continuum_weights @ source_nodes
         total = self.continuum_weights @ ratio + line_ratio
-        flux = transfer.emergent_flux(transfer.optical_depth(self.ln_tau, total), source)
-        return flux / continuum, continuum
+        return Opacities(layers, total, source, continuum)
+
+    @public
+    def __call__(self, labels) -> tuple[Float[Array, " n_wave"], Float[Array, " n_wave"]]:
+        at = self.opacities(self.labels.to_array(labels, jnp).astype(jnp.float32))
+        flux = transfer.emergent_flux(transfer.optical_depth(self.ln_tau, at.total), at.source)
+        return flux / at.continuum, at.continuum

@@ -1,0 +1,96 @@
+"""How a spectrum answers to the strength and to the damping of each of its lines: all lines at the cost of a few spectra.
+
+The flux at a wavelength depends on the opacities at that wavelength alone. One reverse pass of the formal solution gives
+G = ∂F/∂(opacity ratio) in every layer, and the derivative by ln gf of a line is the sum over layers of G times the line's own
+opacity, inside its window; by ln of its van der Waals width, of G times the derivative of that opacity.
+"""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from . import line_windows, transfer
+from .profile import lorentz_wing, voigt
+
+
+@dataclasses.dataclass(frozen=True)
+class LineDerivatives:
+    """**Attributes:** `flux` `(n_wave,)`, normalised; `strength` and `damping`, sparse arrays `(n_lines, n_wave)`: its derivatives by
+    ln gf, and by ln of the van der Waals width, of the lines of the synthesizer in their order."""
+
+    flux: np.ndarray
+    strength: object
+    damping: object
+
+
+def line_derivatives(synthesizer, labels) -> LineDerivatives:
+    """Derivatives of the normalised flux of an `LTESynthesizer` by strength and damping of every line, at `labels` `(n_labels,)`.
+
+    Exact to first order, inside the windows that the synthesis gives the lines. float32 inside. The continuum does not change with
+    lines.
+    """
+    import scipy.sparse
+
+    flux, windows = _derivatives(synthesizer, jnp.asarray(synthesizer.labels.to_array(labels), jnp.float32))
+    shape = (len(synthesizer.centres), len(synthesizer.offsets))
+    rows, columns, values = [], [], [[], []]
+    for group, parts in zip(synthesizer.groups, windows):
+        start, line = np.asarray(group.start), np.asarray(group.line)
+        rows.append(np.repeat(line, group.width))
+        columns.append((start[:, None] + np.arange(group.width)).ravel())
+        for kept, part in zip(values, parts):
+            kept.append(np.asarray(part).ravel())
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    strength, damping = (
+        scipy.sparse.coo_array((np.concatenate(v), (row, column)), shape).tocsr() for v in values
+    )  # parts of one line in several windows add
+    for matrix in (strength, damping):
+        matrix.eliminate_zeros()
+    return LineDerivatives(np.asarray(flux), strength, damping)
+
+
+@eqx.filter_jit
+def _derivatives(synthesizer, labels):
+    """Flux `(n_wave,)`, and for each group of lines two arrays `(n_group, width)`."""
+    state = synthesizer.opacities(labels)
+    formal = lambda ratio: transfer.emergent_flux(transfer.optical_depth(synthesizer.ln_tau, ratio), state.source)
+    flux, back = jax.vjp(formal, state.total)
+    (gradient,) = back(1.0 / state.continuum)
+    by_width = lambda ln_vdw: synthesizer.line_quantities(labels, state.layers, {"ln_vdw": ln_vdw})
+    ln_vdw = synthesizer.constants["ln_vdw"]
+    (amplitude, a, inverse), (_, a_vdw, _) = jax.jvp(by_width, (ln_vdw,), (jnp.ones_like(ln_vdw),))
+    lines = (synthesizer.centres, amplitude, a, inverse, a_vdw)
+    windows = [_group(g, gradient, synthesizer.offsets, *(x[g.line] for x in lines)) for g in synthesizer.groups]
+    return flux / state.continuum, windows
+
+
+def _group(
+    group: line_windows.Group,
+    gradient: Float[Array, "n_wave n_depth"],
+    offsets: Float[Array, " n_wave"],
+    centres: Float[Array, " n_group"],
+    amplitude: Float[Array, "n_group n_depth"],
+    a: Float[Array, "n_group n_depth"],
+    inverse_width: Float[Array, "n_group n_depth"],
+    a_vdw: Float[Array, "n_group n_depth"],
+):
+    pixel = jnp.arange(group.width)[:, None]
+
+    def one(line):
+        start, skip, centre, strength, damping, inverse, by_vdw = line
+        u = (jax.lax.dynamic_slice(offsets, (start,), (group.width,)) - centre)[:, None] * inverse
+        here = jax.lax.dynamic_slice(gradient, (start, 0), (group.width, gradient.shape[1]))
+        shape = voigt
+        if skip is not None:
+            wing = (pixel < skip[0]) | (pixel >= skip[1])
+            u, shape = jnp.where(wing, u, 1e3), lorentz_wing
+            here = jnp.where(wing, here, 0.0)
+        value, slope = jax.jvp(lambda x: shape(x, u), (damping,), (by_vdw,))
+        weight = here * strength
+        return jnp.sum(weight * value, axis=1), jnp.sum(weight * slope, axis=1)
+
+    return jax.lax.map(one, (group.start, group.skip, centres, amplitude, a, inverse_width, a_vdw))
