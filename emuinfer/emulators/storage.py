@@ -26,6 +26,7 @@ ZOO = data_files.DATA / "weights"
 KINDS = {
     "transformer": (".transformer", "TransformerPayne"),
     "reduced": (".reduced", "ReducedEmulator"),
+    "corrected": (".corrected", "CorrectedEmulator"),
     "logit_gp": (".baselines.gaussian_process", "LogitGP"),
     "logit_pca": (".baselines.components", "LogitPCA"),
     "mlp": (".baselines.regression", "PerPixelMLP"),
@@ -42,10 +43,11 @@ def class_of(kind: str) -> Any:
 @public
 def emulator_hash(emulator: Emulator) -> str:
     """SHA-256 over the weights and the description of an emulator; 16 hexadecimal digits."""
-    return hash_of(_describe(emulator), named_leaves(emulator))
+    return hash_of(describe(emulator), named_leaves(emulator))
 
 
-def _describe(emulator):
+def describe(emulator) -> dict:
+    """What makes an emulator, its weights left out."""
     return {
         "kind": emulator.kind,
         "config": emulator.to_config(),
@@ -68,7 +70,7 @@ def save_emulator(emulator: Emulator, path, card: dict | None = None, **writing)
     description = {
         "format": FORMAT,
         "format_version": VERSION,
-        **_describe(emulator),
+        **describe(emulator),
         "hash": emulator_hash(emulator),
         "weights_sha256": "",
         "parameters": int(sum(a.size for a in arrays.values())),
