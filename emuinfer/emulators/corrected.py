@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -14,6 +13,7 @@ from ..labels.features import gp_features, monomial_values, monomials
 from ..labels.space import LabelSpace
 from ..wavelengths.pixels import PixelGrid, PixelQuery
 from .base import Emulator, from_link, to_link
+from .transformer import TransformerPayne
 
 ATMOSPHERE = ("teff", "logg", "fe_h", "vmic")  # labels whose products of three count, too
 RIDGE = 0.1  # of coefficients, where the features lie in [-1, 1]
@@ -26,10 +26,13 @@ class CorrectedEmulator(Emulator):
     whose spectra lack the same change. Terms: all products of up to two labels (θ = 5040 K / Teff for Teff), and of three of `ATMOSPHERE`.
     """
 
-    base: Emulator
+    base: TransformerPayne
     mean: Float[Array, " n"]
     basis: Float[Array, "components n"]
     coefficients: Float[Array, "n_terms components"]
+    label_space: LabelSpace = eqx.field(static=True)
+    wavelength_range: tuple[float, float] = eqx.field(static=True)
+    medium: str = eqx.field(static=True)
     grid: PixelGrid = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
 
@@ -37,19 +40,8 @@ class CorrectedEmulator(Emulator):
 
     def __init__(self, base, grid, mean, basis, coefficients, epsilon=0.003):
         self.base, self.grid, self.epsilon = base, grid, epsilon
+        self.label_space, self.wavelength_range, self.medium = base.label_space, base.wavelength_range, base.medium
         self.mean, self.basis, self.coefficients = (jnp.asarray(a, jnp.float32) for a in (mean, basis, coefficients))
-
-    @property
-    def label_space(self) -> LabelSpace:  # type: ignore[override]
-        return self.base.label_space
-
-    @property
-    def wavelength_range(self) -> tuple[float, float]:  # type: ignore[override]
-        return self.base.wavelength_range
-
-    @property
-    def medium(self) -> str:  # type: ignore[override]
-        return self.base.medium
 
     def prepare(self, wavelength) -> tuple[Any, PixelQuery]:
         return self.base.prepare(wavelength), self.grid.query(wavelength)
@@ -61,17 +53,17 @@ class CorrectedEmulator(Emulator):
         return from_link(x + jnp.sum(shift[pixels.index] * pixels.weight, axis=-1), self.epsilon)
 
     def to_config(self) -> dict:
-        from .storage import describe
-
         shape = {"components": len(self.basis), "grid": dataclasses.asdict(self.grid), "epsilon": self.epsilon}
-        return {"base": describe(self.base), **shape}
+        return {"base": {"kind": self.base.kind, "config": self.base.to_config()}, **shape}
 
     @classmethod
     def from_config(cls, config, label_space, wavelength_range, medium):
-        from .storage import class_of
-
         inner, grid, k = config["base"], PixelGrid(**config["grid"]), config["components"]
-        base = class_of(inner["kind"]).from_config(inner["config"], label_space, wavelength_range, medium)
+        if inner["kind"] != TransformerPayne.kind:
+            raise EmulatorError(
+                f"A corrected emulator of the kind '{inner['kind']}' cannot be read; only of '{TransformerPayne.kind}'."
+            )
+        base = TransformerPayne.from_config(inner["config"], label_space, wavelength_range, medium)
         n_terms = len(_table(label_space)[0]) + len(_table(label_space)[1])
         return cls(
             base, grid, np.zeros(grid.n), np.zeros((k, grid.n)), np.zeros((n_terms, k)), epsilon=config["epsilon"]
@@ -93,7 +85,9 @@ def terms(space: LabelSpace, scaled_labels, xp=jnp):
     return xp.concatenate([monomial_values(x, 2, xp), third], axis=-1)
 
 
-def fit_correction(base: Emulator, labels, before, after, wavelength, *, components=60, epsilon=0.003) -> CorrectedEmulator:
+def fit_correction(
+    base: TransformerPayne, labels, before, after, wavelength, *, components=60, epsilon=0.003
+) -> CorrectedEmulator:
     """`base` corrected by the change from `before` to `after`, normalised fluxes `(n, n_wave)` at `labels` `(n, n_labels)`.
 
     `wavelength` `(n_wave,)`, Å in the medium of `base`, in equal steps. Ridge regression of the principal components of the change of x.

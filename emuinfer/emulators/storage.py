@@ -43,11 +43,10 @@ def class_of(kind: str) -> Any:
 @public
 def emulator_hash(emulator: Emulator) -> str:
     """SHA-256 over the weights and the description of an emulator; 16 hexadecimal digits."""
-    return hash_of(describe(emulator), named_leaves(emulator))
+    return hash_of(_describe(emulator), named_leaves(emulator))
 
 
-def describe(emulator) -> dict:
-    """What makes an emulator, its weights left out."""
+def _describe(emulator):
     return {
         "kind": emulator.kind,
         "config": emulator.to_config(),
@@ -70,7 +69,7 @@ def save_emulator(emulator: Emulator, path, card: dict | None = None, **writing)
     description = {
         "format": FORMAT,
         "format_version": VERSION,
-        **describe(emulator),
+        **_describe(emulator),
         "hash": emulator_hash(emulator),
         "weights_sha256": "",
         "parameters": int(sum(a.size for a in arrays.values())),

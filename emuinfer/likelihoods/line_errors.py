@@ -7,11 +7,15 @@ depth there, wavelength by wavelength, enters the variance of every other star; 
 
 import json
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..errors import EmulatorError
 from ..files import write_arrays
 from ..labels.windows import window_of
+from .line_factors import LineFactors
 
 # Departures from LTE and from one-dimensional atmospheres change line strengths by 0.1 to 0.2 dex at [Fe/H] = -2.5 (Lind,
 # Bergemann & Asplund 2012, MNRAS 427, 50; Amarsi et al. 2016, MNRAS 463, 1518): 0.15 ln 10 over the 2.2 dex to the
@@ -44,6 +48,10 @@ class LineErrors:
         """Relative error of the depth at rest wavelengths, `(n,)`, for a star of metallicity `fe_h`."""
         return np.sqrt(self.relative_at(wavelength) ** 2 + (self.per_dex * (fe_h - self.fe_h)) ** 2)
 
+    def on(self, grid_wavelength) -> "DepthErrors":
+        """The table at rest wavelengths `(n_grid,)`, on the device."""
+        return DepthErrors(self, grid_wavelength)
+
     def save(self, path):
         """Write the table to an `.npz` file, as a whole."""
         meta = {"fe_h": self.fe_h, "per_dex": self.per_dex, "medium": self.medium, **self.meta}
@@ -68,10 +76,33 @@ class LineErrors:
         return table if table.wavelength[0] < hi and table.wavelength[-1] > lo else None
 
 
-def resolve(line_errors, emulator) -> LineErrors | None:
-    """`"shipped"`, None, or a `LineErrors`."""
-    if line_errors is None or isinstance(line_errors, LineErrors):
+class DepthErrors(eqx.Module):
+    """`LineErrors` at the pixels of a grid, on the device; the same interface as `LinesOnGrid`, without factors."""
+
+    relative: Float[Array, " n_grid"]
+    fe_h: float = eqx.field(static=True)
+    per_dex: float = eqx.field(static=True)
+
+    def __init__(self, table: LineErrors, grid):
+        self.relative = jnp.asarray(table.relative_at(grid), jnp.float32)
+        self.fe_h, self.per_dex = table.fe_h, table.per_dex
+
+    @property
+    def rank(self) -> int:
+        return 0
+
+    def at(self, atmosphere: Float[Array, " 3"], depth: Float[Array, " n_grid"]):
+        """`(error, factors)`: the error of the depth `(n_grid,)`, and no factors `(0, n_grid)`; see `LinesOnGrid.at`."""
+        error = depth * jnp.sqrt(self.relative**2 + (self.per_dex * (atmosphere[2] - self.fe_h)) ** 2)
+        return error, jnp.zeros((0, len(error)), jnp.float32)
+
+
+def resolve(line_errors, emulator) -> LineErrors | LineFactors | None:
+    """`"shipped"`, None, a `LineErrors` or a `LineFactors`."""
+    if line_errors is None or isinstance(line_errors, LineErrors | LineFactors):
         return line_errors
-    if line_errors == "shipped":
+    if isinstance(line_errors, str) and line_errors == "shipped":
         return LineErrors.shipped(emulator)
-    raise EmulatorError(f"line_errors must be 'shipped', None or a LineErrors table; got {line_errors!r}.")
+    raise EmulatorError(
+        f"line_errors must be 'shipped', None, a LineErrors or a LineFactors table; got {line_errors!r:.60}."
+    )

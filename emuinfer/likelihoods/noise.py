@@ -9,6 +9,8 @@ from ..forward.noise_correlation import Correlation
 from .forward_model import GridModel, LocalModel, scaled_labels
 from .model_errors import ModelErrors
 
+SUN = {"teff": 5772.0, "logg": 4.438, "fe_h": 0.0}  # where labels are missing
+
 
 class Noise(eqx.Module):
     """Variances of a star's pixels in units of its scaled flux; all arrays `(n_pix,)` but for `factors` and scalars.
@@ -22,7 +24,9 @@ class Noise(eqx.Module):
     weight: Float[Array, " n_pix"]  # 0 for pixels not to be used, below 1 for outliers
     reference_ivar: Float[Array, " n_pix"]
     model_variance: Float[Array, " n_pix"]  # of the model: errors of its lines and of the emulator
-    factors: Float[Array, "rank n_pix"]  # errors of the emulator that many pixels share, relative to the continuum
+    factors: Float[
+        Array, "rank n_pix"
+    ]  # errors of lines and of the emulator that many pixels share, relative to the continuum
     errors: ModelErrors
     # The model's variance is this times larger, as other arms see the same lines.
     share: Float[Array, " n_pix"] | None = None
@@ -54,9 +58,9 @@ class Noise(eqx.Module):
             own = jnp.zeros_like(own)
         scaled = scaled_labels(forward.label_space, values)
         broadening = jnp.float32(values.get("vbroad", 0.0)) + 0.5 * jnp.float32(values.get("vsini", 0.0))
-        fe_h = jnp.float32(values.get("fe_h", 0.0))
+        atmosphere = jnp.stack([jnp.float32(values.get(name, sun)) for name, sun in SUN.items()])
         flux = forward.rest_flux(values)
-        variance, factors, error = self.errors.at(scaled, fe_h, flux, forward.see(values), broadening, own)
+        variance, factors, error = self.errors.at(scaled, atmosphere, flux, forward.see(values), broadening, own)
         share = 1.0 if self.share is None else self.share
         # Errors of lines reach over several pixels; factors go through the transform themselves.
         kept = 1.0 if self.correlation is None else self.correlation.smooth

@@ -1,7 +1,6 @@
 """A benchmark star in the calibration of lines: its spectrum as a linear function of line strengths, widths and its own parameters."""
 
 import dataclasses
-import functools
 
 import equinox as eqx
 import jax
@@ -81,17 +80,7 @@ class CalibrationStar:
         self.basis = chebyshev_basis(self.wavelength, terms)
         self.continuum = np.eye(terms)[0]
         self.weight = np.ones(len(self.wavelength))
-        self._pending = None
-
-    def with_lines(self, ln_strength, ln_width):
-        """The synthesizer with the lines' ln gf and ln of their van der Waals widths changed by these, `(n_lines,)`."""
-        constants = self.synthesizer.constants
-        changed = {
-            **constants,
-            "ln_strength": constants["ln_strength"] + jnp.asarray(ln_strength, jnp.float32),
-            "ln_vdw": constants["ln_vdw"] + jnp.asarray(ln_width, jnp.float32),
-        }
-        return eqx.tree_at(lambda s: s.constants, self.synthesizer, changed)
+        self._pending = np.zeros((0, 0)), np.zeros(0)
 
     def model(self, synthesizer) -> np.ndarray:
         """Model flux at the pixels `(n_pix,)` with the star's present parameters."""
@@ -104,7 +93,7 @@ class CalibrationStar:
         `lines` maps line parameters to lines (`LineParameters`). Outlying pixels weigh as by a Student-t distribution of residuals
         whose scale is the error of the data and `floor`.
         """
-        synthesizer = self.with_lines(*(LN_10 * x for x in lines.expand(values)))
+        synthesizer = with_changed_lines(self.synthesizer, *lines.expand(values))
         here = line_derivatives(synthesizer, self.labels)
         level = self.continuum @ self.basis
         at = lambda flux, rv=self.rv, vbroad=self.vbroad: np.asarray(_observed(self.operator, flux, rv, vbroad))
@@ -174,6 +163,17 @@ class CalibrationStar:
         return {**values, "vbroad": float(self.vbroad), "rv": float(self.rv)}
 
 
+def with_changed_lines(synthesizer, log_gf, log_width):
+    """`synthesizer` with log gf and log10 of the van der Waals widths of its lines changed by these (dex), `(n_lines,)`."""
+    constants = synthesizer.constants
+    changed = {
+        **constants,
+        "ln_strength": constants["ln_strength"] + jnp.asarray(LN_10 * np.asarray(log_gf), jnp.float32),
+        "ln_vdw": constants["ln_vdw"] + jnp.asarray(LN_10 * np.asarray(log_width), jnp.float32),
+    }
+    return eqx.tree_at(lambda s: s.constants, synthesizer, changed)
+
+
 @eqx.filter_jit
 def _flux(synthesizer, labels):
     return synthesizer(labels)[0]
@@ -191,6 +191,6 @@ def _observed(operator, flux, rv, vbroad):
     return operator(flux, rv, vbroad)
 
 
-@functools.partial(eqx.filter_jit)
+@eqx.filter_jit
 def _rows(operator, rows, rv, vbroad):
     return jax.vmap(lambda row: 1.0 - operator(1.0 - row, rv, vbroad))(rows)

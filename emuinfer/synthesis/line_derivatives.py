@@ -6,6 +6,7 @@ opacity, inside its window; by ln of its van der Waals width, of G times the der
 """
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,8 +24,8 @@ class LineDerivatives:
     ln gf, and by ln of the van der Waals width, of the lines of the synthesizer in their order."""
 
     flux: np.ndarray
-    strength: object
-    damping: object
+    strength: Any
+    damping: Any
 
 
 def line_derivatives(synthesizer, labels) -> LineDerivatives:
@@ -37,7 +38,7 @@ def line_derivatives(synthesizer, labels) -> LineDerivatives:
 
     flux, windows = _derivatives(synthesizer, jnp.asarray(synthesizer.labels.to_array(labels), jnp.float32))
     shape = (len(synthesizer.centres), len(synthesizer.offsets))
-    rows, columns, values = [], [], [[], []]
+    rows, columns, values = [], [], ([], [])  # type: tuple[list, list, tuple[list, list]]
     for group, parts in zip(synthesizer.groups, windows):
         start, line = np.asarray(group.start), np.asarray(group.line)
         rows.append(np.repeat(line, group.width))
@@ -84,12 +85,11 @@ def _group(
         start, skip, centre, strength, damping, inverse, by_vdw = line
         u = (jax.lax.dynamic_slice(offsets, (start,), (group.width,)) - centre)[:, None] * inverse
         here = jax.lax.dynamic_slice(gradient, (start, 0), (group.width, gradient.shape[1]))
-        shape = voigt
         if skip is not None:
             wing = (pixel < skip[0]) | (pixel >= skip[1])
-            u, shape = jnp.where(wing, u, 1e3), lorentz_wing
-            here = jnp.where(wing, here, 0.0)
-        value, slope = jax.jvp(lambda x: shape(x, u), (damping,), (by_vdw,))
+            u, here = jnp.where(wing, u, 1e3), jnp.where(wing, here, 0.0)
+        profile = lambda x: voigt(x, u) if skip is None else lorentz_wing(x, u)
+        value, slope = jax.jvp(profile, (damping,), (by_vdw,))
         weight = here * strength
         return jnp.sum(weight * value, axis=1), jnp.sum(weight * slope, axis=1)
 
