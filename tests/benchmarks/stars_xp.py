@@ -1,10 +1,11 @@
 """The any-to-any network of stars, judged on real stars with Gaia XP spectra and APOGEE labels.
 
-    python -m tests.benchmarks.stars_xp --network stars-xp [other.json …] --controls FOLDER [--split 1] [--figures FOLDER]
+    python -m tests.benchmarks.stars_xp --network stars-xp --controls FOLDER [--split 1] [--figures FOLDER]
+    python -m tests.benchmarks.stars_xp --network stars-xp other.json … --seeds-only
 
 `--controls` is what `stars_xp_baselines --keep` has left: the answers of networks and controls are compared star by star. Several
-networks are seeds of one recipe: all are scored on the first question, the first one on the others. `--network gaussian` is a
-joint Gaussian of all kinds, an any-to-any control. Split 1 is for development: the numbers are printed, or go to `--output`.
+networks are seeds of one recipe: all are scored on the first question, the first one on the others. `--seeds-only` adds these scores to
+the saved result. `--network gaussian` is a joint Gaussian of all kinds, an any-to-any control. Split 1 is for development: the numbers are printed, or go to `--output`.
 Split 2, the test split, is looked at once: the numbers go to results/stars_xp.json, the figures to results/.
 """
 
@@ -55,17 +56,19 @@ def aims(result):
     return rows
 
 
+def of_seeds(each):
+    """Scores of the first question by several trainings."""
+    found = {k: [e[k]["robust_sd"] for e in each] for k in LABELS}
+    return {k: {"each": v, "mean": float(np.mean(v)), "sd": float(np.std(v, ddof=1))} for k, v in found.items()}
+
+
 def judged(networks, tokens, kit, split, controls):
     """All numbers, and what the figures show."""
     first = networks[0]
     by_label, shown = ask.labels(first, tokens, kit, split, controls)
     result = {"split": {1: "validation", 2: "test"}[split], "labels": by_label}
     if len(networks) > 1:
-        each = [by_label] + [ask.labels(n, tokens, kit, split, controls)[0] for n in networks[1:]]
-        found = {k: [e[k]["robust_sd"] for e in each] for k in LABELS}
-        result["seeds"] = {k: {"each": v, "mean": np.mean(v), "sd": np.std(v, ddof=1)} for k, v in found.items()}
-        for k, seeds in result["seeds"].items():
-            seeds["in_sigma_of_xgboost"] = [e[k]["xgboost"] and e[k]["xgboost"]["in_sigma"] for e in each]
+        result["seeds"] = of_seeds([by_label] + [ask.labels(n, tokens, kit, split, controls)[0] for n in networks[1:]])
     say = lambda name: print(time.strftime("%H:%M:%S"), name, json.dumps(result[name])[:600], flush=True)
     say("labels")
     result["subsets"] = ask.any_subset(first, tokens, kit, split, controls)
@@ -98,6 +101,9 @@ def main():
     parser.add_argument("--network", nargs="+", required=True, help="names or files; several are seeds of one recipe")
     parser.add_argument("--controls", type=Path, help="folder that stars_xp_baselines --keep has filled")
     parser.add_argument("--split", type=int, choices=[1, 2], default=1)
+    parser.add_argument(
+        "--seeds-only", action="store_true", help="score the first question on split 2; add it to --output"
+    )
     parser.add_argument("--kit", type=Path, default=KIT)
     parser.add_argument(
         "--output", type=Path, help="JSON; by default results/stars_xp.json for split 2, none for split 1"
@@ -107,6 +113,13 @@ def main():
     final = given.split == 2
     kit, networks = Kit(given.kit), [load(name, given.kit) for name in given.network]
     tokens = ask.all_tokens(networks[0], kit, given.kit)
+    if given.seeds_only:
+        path = given.output or RESULTS / "stars_xp.json"
+        none = ask.Controls(None, 2)
+        seeds = of_seeds([ask.labels(n, tokens, kit, 2, none)[0] for n in networks])
+        print(json.dumps(seeds, indent=1))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "seeds": seeds}, indent=1) + "\n")
+        return
     result, shown = judged(networks, tokens, kit, given.split, ask.Controls(given.controls, given.split))
     result |= {
         "network": [Path(n).name for n in given.network],
