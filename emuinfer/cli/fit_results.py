@@ -160,29 +160,28 @@ def _meta(posterior, name, settings) -> dict:
 
 
 def _print_limits(out, table):
-    """Sentences on what is not measured."""
+    """What the data do not measure: limits with the lines that decided them, and what they say nothing of."""
     for row in table:
-        decided = f", by {row['limit_lines']}" if row["limit_lines"] else ""
         if np.isfinite(row["limit"]):
-            side = "above" if SIGNS[row["verdict"]] == "<" else "below"
+            sign = SIGNS[row["verdict"]]
+            decided = f" ({row['limit_lines']})" if row["limit_lines"] else ""
+            bound = "lower" if sign == "<" else "upper"
             out.print(
-                f"{row['label']} is not measured: 95 % of the posterior excludes what is {side} {row['limit']:.3g}{decided}."
+                f"Limit: {row['label']} {sign} {row['limit']:.3g} at 95 %{decided}: the {bound} bound is not excluded."
             )
     if silent := [row["label"] for row in table if SIGNS.get(row["verdict"]) == "?"]:
-        out.print(f"The data say nothing of {', '.join(silent)}: the posterior is about as wide as the prior.")
+        out.print(f"Unconstrained: {', '.join(silent)}; the posterior is about as wide as the prior.")
 
 
 def print_results(table, posterior, name, folder):
     """The summary, warnings, and where everything was written."""
     out = console()
-    columns = [*(n for n in table.colnames if n not in ("verdict", "limit", "limit_lines")), "limit"]
+    columns = [n for n in table.colnames if n not in ("verdict", "limit", "limit_lines")]
     shown = result_table(columns, name or None)
     for row in table:
         decimals = int(np.clip(1 - np.floor(np.log10(row["sd"])), 0, 6)) if row["sd"] > 0 else 4
         values = [f"{row[k]:.{decimals}f}" for k in ("mean", "sd", "q16", "median", "q84")]
-        sign = SIGNS.get(row["verdict"], "")
-        limit = f"{sign} {row['limit']:.{decimals}f}" if np.isfinite(row["limit"]) else sign
-        shown.add_row(row["label"], row["unit"], *values, f"{row['r_hat']:.3f}", f"{row['ess_bulk']:.0f}", limit)
+        shown.add_row(row["label"], row["unit"], *values, f"{row['r_hat']:.3f}", f"{row['ess_bulk']:.0f}")
     out.print(shown)
     _print_limits(out, table)
     for text in json.loads(posterior.attrs["warnings"]):

@@ -8,6 +8,7 @@ from .figures import COLOURS
 from .lines import information_of_lines
 
 NAMED = 4  # groups with their names, of each label
+LEVELS = 3  # of names, one above the other where they are near
 BIN = 0.2  # Å
 
 
@@ -38,10 +39,15 @@ def plot_lines(path, model, star, names, *, lines=None, title=""):
             height = 100 * np.histogram(rest, edges, weights=share)[0]
             axis.stairs(np.maximum(height, 0.0), edges, color=colour, fill=True)
             top = max(top, float(height.max()))
-        for group in [g for g in one.groups if np.isfinite(g.wavelength)][:NAMED]:
-            text = f"{group.species} {group.wavelength:.1f}".strip()
-            axis.annotate(text, (group.wavelength, 1.05 * top), fontsize=7, ha="center", rotation=0)
-        axis.set_ylim(0, 1.3 * top if top > 0 else 1.0)
+        top = top if top > 0 else 1.0
+        ends = [-np.inf] * LEVELS  # where the names of each level end
+        room = 0.075 * np.ptp(np.concatenate([rest for rest, _ in one.pixels]))
+        for group in sorted((g for g in one.groups[:NAMED] if np.isfinite(g.wavelength)), key=lambda g: g.wavelength):
+            level = int(np.argmax([group.wavelength - end > room for end in ends]))
+            ends[level] = group.wavelength
+            text, height = f"{group.species} {group.wavelength:.1f}".strip(), (1.06 + 0.2 * level) * top
+            axis.annotate(text, (group.wavelength, height), fontsize=7, ha="center")
+        axis.set_ylim(0, (1.1 + 0.2 * LEVELS) * top)
         axis.set_ylabel(bare_text(one.name), rotation=0, ha="right", va="center", fontsize=11)
         axis.yaxis.tick_right()
         axis.tick_params(labelsize=7)
