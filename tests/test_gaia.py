@@ -245,6 +245,30 @@ def test_posterior(emulator, observation):
     assert posterior["observed_data"]["gaia"].shape == (3,) and posterior["posterior_predictive"]["gaia"].shape[-1] == 3
 
 
+def test_is_a_numpyro_model(emulator, observation):
+    """Its density is that of priors, pixels and Gaia; without observations it simulates all of them."""
+    from numpyro.infer import Predictive
+    from numpyro.infer.util import log_density
+
+    model = StellarModel(emulator, observation, gaia=archive(), **OPTIONS)
+    values = {
+        n: jnp.float32({**STAR, "rv": tiny.RV, "vbroad": tiny.VBROAD, "a_k": 0.02, "log10_jitter": -3.0}[n])
+        for n in model.names
+    }
+    flat = sum(float(p.log_prob(values[n])) for n, p in model.all_priors.items())
+    found = float(jax.jit(lambda v: log_density(model, (), {}, v)[0])(values))
+    both = float(eqx.filter_jit(lambda o, v: o.log_likelihood(v))(model.likelihood, values)) + float(
+        model.likelihood.constant
+    )
+    assert found == pytest.approx(flat + both, abs=0.05)
+    alone = StellarModel(emulator, observation, **OPTIONS).likelihood
+    pixels = float(eqx.filter_jit(lambda o, v: o.log_likelihood(v))(alone, values)) + float(alone.constant)
+    assert both - pixels == pytest.approx(float(model.likelihood.others[0].log_likelihood(values)), abs=0.05)
+    draws = {n: jnp.broadcast_to(v, (5,)) for n, v in values.items()}
+    simulated = Predictive(model, draws)(jax.random.key(0), observe=False)
+    assert simulated["gaia"].shape == (5, 3) and simulated["flux"].shape == (5, len(model.wavelength))
+
+
 def test_arms_and_priors(emulator, observation):
     """In a `JointModel` of arms the parallax counts once; an extinction has the prior that is given."""
     arms = ei.JointModel.of(
@@ -294,4 +318,6 @@ def test_a_survey(emulator, tmp_path):
     assert table["logg_sd"][1] < 0.6 * table["logg_sd"][2] and table["logg"][1] - table["logg"][0] > 0.15
     assert [bool(f & FLAGS["no_parallax"]) for f in table["flag"]] == [False, False, True]
     assert [bool(f & FLAGS["ruwe"]) for f in table["flag"]] == [True, False, False]
+    for row in table:
+        assert ("logg:" in row["limit_lines"]) == (row["l_logg"] in ("<", ">")), row["limit_lines"]
     assert np.isfinite(table["a_k"]).all() and not (table["flag"] & FLAGS["verification"]).any()

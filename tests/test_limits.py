@@ -63,6 +63,7 @@ def test_a_prior_that_is_all_there_is():
     assert limit_of(np.abs(rng.normal(0, 30, 4000)), positive).verdict == "unconstrained"
     found = limit_of(rng.exponential(2.0, 4000), positive)
     assert found.verdict == "upper limit" and found.value == pytest.approx(-2 * np.log(0.05), rel=0.08)
+    assert limit_of(1.0 + rng.exponential(0.01, 500), UNIT)[:2] == ("lower limit", 1.0)  # beyond the wall of a domain
     assert limit_of(np.full(100, 0.3), UNIT).verdict == "unconstrained" and limit_of([np.nan, 1.0], UNIT).sign == "?"
 
 

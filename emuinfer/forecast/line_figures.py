@@ -45,15 +45,15 @@ def plot_lines(path, model, star, names, *, lines=None, title=""):
         for group in sorted((g for g in one.groups[:NAMED] if np.isfinite(g.wavelength)), key=lambda g: g.wavelength):
             level = int(np.argmax([group.wavelength - end > room for end in ends]))
             ends[level] = group.wavelength
-            text, height = f"{group.species} {group.wavelength:.1f}".strip(), (1.06 + 0.2 * level) * top
-            axis.annotate(text, (group.wavelength, height), fontsize=7, ha="center")
+            text = f"{group.species} {group.wavelength:.1f}".strip()
+            axis.annotate(text, (group.wavelength, (1.06 + 0.2 * level) * top), fontsize=7, ha="center")
         axis.set_ylim(0, (1.1 + 0.2 * LEVELS) * top)
         axis.set_ylabel(bare_text(one.name), rotation=0, ha="right", va="center", fontsize=11)
         axis.yaxis.tick_right()
         axis.tick_params(labelsize=7)
     axes[-1].set_xlabel(f"wavelength at rest [Å, {model.spectra[0].full.medium}]")
     figure.text(0.985, 0.5, f"% of the information per {BIN:g} Å", rotation=90, va="center", ha="right", fontsize=8)
-    height = figure.get_figheight()
-    figure.subplots_adjust(left=0.09, right=0.945, top=1 - 0.32 / height, bottom=0.5 / height)
+    tall = figure.get_figheight()
+    figure.subplots_adjust(left=0.09, right=0.945, top=1 - 0.32 / tall, bottom=0.5 / tall)
     write_figure(figure, path)
     return figure

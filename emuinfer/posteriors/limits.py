@@ -53,6 +53,8 @@ def limit_of(draws, prior: Prior) -> Limit:
     if not np.isfinite(x).all() or np.ptp(x) == 0:
         return Limit(UNCONSTRAINED)
     x = np.clip(x, prior.lower, prior.upper)
+    if np.ptp(x) == 0:  # all of them lean on the wall beyond a bound
+        return Limit(UPPER if x[0] == prior.lower else LOWER, float(x[0]))
     grid, density = density_of(x, prior.lower, prior.upper)
     at_lower, at_upper = density[[0, -1]] > ALIVE * density.max()
     at_lower, at_upper = at_lower and np.isfinite(prior.lower), at_upper and np.isfinite(prior.upper)
