@@ -122,6 +122,8 @@ class JointModel(SpectrumModel):
       first arm, each jitter that of its arm, and an offset is normal with a standard deviation of 5 km/s. A number fixes:
       `{"rv_offset_2": 0.0}`.
 
+    What Gaia knows of the star belongs to one of the arms, `StellarModel(…, gaia=…)`, and counts once.
+
     `JointModel.of(emulator, observations, …)` makes the arms too, and searches their velocity in all of them at once,
     which a noisy arm needs.
 
