@@ -197,6 +197,19 @@ def test_other_parameters_and_no_list(model, listed, tmp_path):
     assert any("Mg I" in text.get_text() for text in figure.axes[1].texts)
 
 
+def test_two_exposures_tell_twice_as_much(listed, tiny_emulator, tiny_observation):
+    options = {"progress": False, "rv_range": (-60, 60), "line_errors": None, "emulator_error": None}
+    one = StellarModel(tiny_emulator, tiny_observation, **options)
+    both = ei.JointModel.of(tiny_emulator, [tiny_observation, tiny_observation], **options)
+    single, double = (lines_of(m, STAR, "mg_fe", lines=listed, least=1e-4) for m in (one, both))
+    assert double.meta["sd"] / single.meta["sd"] == pytest.approx(0.5**0.5, rel=0.02)
+    assert (
+        set(double["arm"]) == {1, 2}
+        and len(double) == 2 * len(single)
+        and double["share"].sum() == pytest.approx(1, abs=0.02)
+    )
+
+
 def test_limits_of_a_posterior(model, listed):
     """Draws that pile up at a bound: a limit, with the lines that decided it, evaluated there."""
     rng = np.random.default_rng(3)
