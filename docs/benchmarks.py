@@ -31,6 +31,7 @@ from benchmark_tables import (
     survey,
     synthesis,
 )
+from limit_tables import gaia_table, limits_table
 from network_tables import network
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
@@ -75,6 +76,8 @@ def values() -> dict:
         "many": survey(saved["survey"]),
         "synthesis": synthesis(RESULTS / "synthesis_vs_turbospectrum.ecsv"),
         "network": network(saved),
+        "gaia_table": gaia_table(saved["gaia"]),
+        "limits_table": limits_table(saved["limits"]),
         "pysme_table": pysme_table(saved["pysme_vs_turbospectrum"]),
     }
     return {**saved, **derived}

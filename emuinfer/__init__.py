@@ -36,6 +36,8 @@ _LAZY = {
     "Instrument": ".forecast",
     "list_instruments": ".forecast",
     "load_instrument": ".forecast",
+    "limits": ".forecast",
+    "lines_of": ".forecast",
     "EmuinferError": ".errors",
 }
 

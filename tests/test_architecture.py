@@ -23,8 +23,8 @@ FLOORS = [
     ["labels", "forward", "posteriors", "training"],
     ["emulators", "observations", "plotting", "samplers", "synthesis"],
     ["emulators.baselines", "grids", "likelihoods", "tokens"],
-    ["emulators.training", "inference", "networks"],
-    ["forecast", "survey"],
+    ["emulators.training", "forecast", "inference", "networks"],
+    ["survey"],
     ["calibration", "recipes"],
     ["cli"],
 ]

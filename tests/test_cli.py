@@ -12,7 +12,21 @@ from emuinfer import load_emulator
 from emuinfer.emulators import list_emulators
 
 WINDOW = "{:g} to {:g} Å (air)".format(*tiny.RANGE)
-COLUMNS = ["label", "unit", "mean", "sd", "q16", "median", "q84", "r_hat", "ess_bulk", "flag", "ucd", "description"]
+COLUMNS = [
+    "label",
+    "unit",
+    "mean",
+    "sd",
+    "q16",
+    "median",
+    "q84",
+    "r_hat",
+    "ess_bulk",
+    "verdict",
+    "limit",
+    "limit_lines",
+]
+COLUMNS += ["flag", "ucd", "description"]
 COMMANDS = [
     (),
     ("fit",),
@@ -72,7 +86,7 @@ def test_starts_without_heavy_imports(code):
 def fitted(cli, tiny_path, star_file, tmp_path_factory):
     """Two spectra in one call, of which one does not exist."""
     folder = tmp_path_factory.mktemp("fits")
-    settings = ("--chains", 2, "--warmup", 150, "--draws", 250, "--seed", 3, "--rv-range", -50, 50)
+    settings = ("--chains", 2, "--warmup", 150, "--draws", 250, "--seed", 3, "--rv-range", -50, 50, "--lines", "mg_fe")
     missing = folder / "missing.fits"
     return folder, cli("fit", missing, star_file, "--emulator", tiny_path, *settings, "--output", folder)
 
@@ -87,6 +101,8 @@ def test_fit_writes_its_results(fitted):
     assert sorted(p.name for p in star.iterdir()) == [
         "corner.png",
         "fit.png",
+        "lines.ecsv",
+        "lines.png",
         "model.fits",
         "posterior.nc",
         "residual.fits",
@@ -104,7 +120,14 @@ def test_fit_writes_its_results(fitted):
     posterior = load_posterior(star / "posterior.nc")
     assert posterior["posterior"]["teff"].shape == (2, 250)
     assert float(posterior["posterior"]["teff"].mean()) == pytest.approx(table["mean"][0])
-    for picture in ("fit.png", "corner.png"):
+    assert [str(v) for v in table["verdict"]] == ["measured"] * 3 + ["--", "measured", "--"] and np.isnan(
+        table["limit"]
+    ).all()
+    lines = Table.read(star / "lines.ecsv", format="ascii.ecsv")
+    assert (
+        set(lines["label"]) == {"mg_fe"} and lines["share"].sum() > 0.7 and (lines["wavelength"] > tiny.RANGE[0]).all()
+    )
+    for picture in ("fit.png", "corner.png", "lines.png"):
         assert (star / picture).read_bytes()[:4] == b"\x89PNG"
 
 
@@ -135,6 +158,9 @@ def test_catalogue_of_a_fit(fitted):
     for i in range(1, len(table.colnames) + 1):
         parse_ucd(header[f"TUCD{i}"], check_controlled_vocabulary=True)
         assert header[f"TCOMM{i}"]
+    assert (
+        table["l_mg_fe"].mask.all() and table["mg_fe_limit"].mask.all() and "l_rv" not in table.colnames
+    )  # empty: measured
     assert header["TUCD4"] == "phys.temperature.effective;stat.median;meta.main"
     assert list(summary["ucd"])[:4] == [
         "phys.temperature.effective",

@@ -76,6 +76,7 @@ def test_recovers_what_was_put_in(posterior, model):
     for name, true in {**TRUTH, "rv": RV, "vbroad": VBROAD}.items():
         assert abs(rows[name]["mean"] - true) < 4 * rows[name]["sd"], name
         assert rows[name]["r_hat"] < 1.01 and rows[name]["ess_bulk"] > 400, name
+        assert rows[name]["verdict"] == ("" if name == "rv" else "measured"), name
     assert draws_of(posterior, "teff").shape == (4, 600)
 
 

@@ -113,6 +113,8 @@ def test_results_on_disk(table, stack, tmp_path_factory):
         units["e_fe_h"] == "stat.error;phys.abund.Fe"
         and units["flag_teff"] == "meta.code.qual;phys.temperature.effective"
     )
+    assert units["l_mg_fe"] == "meta.code.error;phys.abund" and units["mg_fe_limit"] == "phys.abund;stat.value"
+    assert "limit_lines" in read.colnames and "l_rv" not in read.colnames and np.isnan(table["mg_fe_limit"][BAD])
     assert header["MEDIUM"] == "air" and "Asplund et al. 2009" in header["SOLAR"]
     np.testing.assert_array_equal(read["e_teff"], read["teff_sd"])
     assert read["flag_teff"][BAD] == FLAGS["bad_data"] and not (np.asarray(read["flag_teff"]) & ~read["flag"]).any()

@@ -21,12 +21,14 @@ from .options import (
     FileMedium,
     FitBroadening,
     Fixed,
+    Gaia,
     LineErrors,
     Priors,
     Quiet,
     Robust,
     SearchedVelocities,
     Seed,
+    gaia_given,
     model_options,
     print_error,
     telling,
@@ -70,6 +72,12 @@ Chains = Annotated[int, typer.Option(min=1, help="Chains.")]
 Warmup = Annotated[int, typer.Option(min=1, help="Warm-up steps per chain.")]
 Draws = Annotated[int, typer.Option(min=1, help="Draws per chain.")]
 Verify = Annotated[int, typer.Option(min=0, help="Draws checked against the full emulator; 0 skips the check.")]
+Lines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lines", metavar="LABEL", help="Write and draw which lines tell of a label; repeated for several, or 'all'."
+    ),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the results; fit-NAME by default.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier fit.")]
 WavelengthColumn = Annotated[str | None, typer.Option(help="Name of the wavelength column.")]
@@ -104,11 +112,13 @@ def fit(
     robust: Robust = True,
     degrees_of_freedom: DegreesOfFreedom = 4.0,
     correlation: Correlation = None,
+    gaia: Gaia = None,
     sampler: SamplerName = "nuts",
     chains: Chains = 4,
     warmup: Warmup = 300,
     draws: Draws = 500,
     verify: Verify = 200,
+    lines: Lines = None,
     seed: Seed = 0,
     output: Output = None,
     overwrite: Overwrite = False,
@@ -134,6 +144,7 @@ def fit(
       emuinfer fit coadd.fits --arm all --row 7
       emuinfer fit echelle.fits --order merge
       emuinfer fit echelle.fits --order each
+      emuinfer fit star.fits --gaia gaia_row.csv
     """
     power, fitted = _resolution(resolution)
     read = {"resolution": power, "snr": snr, "medium": medium and medium.value, "row": row}
@@ -147,15 +158,11 @@ def fit(
         "read": read,
         "arms": arm or [],
         "model": {**options, **fitted, "rv_range": rv_range, "correlation": correlation, "progress": not quiet},
+        "gaia": gaia_given(gaia),
+        "lines": lines or [],
         "written_priors": list(prior or ()),
-        "sample": {
-            "sampler": sampler,
-            "chains": chains,
-            "warmup": warmup,
-            "draws": draws,
-            "verify": verify,
-            "seed": seed,
-        },
+        "sample": {"sampler": sampler, "chains": chains, "warmup": warmup, "draws": draws, "verify": verify}
+        | {"seed": seed},
         "overwrite": overwrite,
     }
     _fit_all(_stars(files or [], example, together), output, settings, ctx.obj)
@@ -194,7 +201,7 @@ def _fit_all(stars, output, settings, debug):
     for name, paths in stars.items():
         try:
             with telling(lambda name=name: _how_to_go_on(stars, folders, name)):
-                _fit_one(full, paths, folders[name], settings)
+                _fit_one(full, name, paths, folders[name], settings)
         except (EmuinferError, OSError) as error:
             if debug:
                 raise
@@ -267,8 +274,9 @@ def _refuse_results(folder, overwrite):
         )
 
 
-def _fit_one(emulator, paths, folder, settings):
+def _fit_one(emulator, name, paths, folder, settings):
     from ..inference import sample
+    from ..likelihoods.gaia_tables import gaia_of
 
     observations = _observations(paths, settings)
     if ALL_ARMS in settings["arms"] or settings["read"]["order"] == EACH_ORDER:
@@ -282,7 +290,8 @@ def _fit_one(emulator, paths, folder, settings):
         *(p.name for pattern in ("fit*.png", "model*.fits", "residual*.fits") for p in folder.glob(pattern)),
     }  # also those of an earlier fit of more spectra
     with written_together(folder, names) as staging:
-        model = _model(emulator, observations, settings["model"])
+        known = None if settings["gaia"] is None else gaia_of(settings["gaia"], emulator.label_space, name)
+        model = _model(emulator, observations, {**settings["model"], "gaia": known})
         posterior = sample(model, progress=progress, **settings["sample"])
         table = write_results(posterior, model, staging, settings)
     print_results(table, posterior, observations[0].name, folder)

@@ -5,8 +5,9 @@ import json
 import numpy as np
 
 
-def catalogue_of_fit(posterior, model, summary, meta):
-    """An `astropy.table.Table` of one row, as `emuinfer.survey.catalogue.catalogue_of`; `summary`: of `summary_table`."""
+def catalogue_of_fit(posterior, model, summary, meta, lines=None):
+    """An `astropy.table.Table` of one row, as `emuinfer.survey.catalogue.catalogue_of`; `summary`: of `summary_table`; `lines`: of
+    `lines_of_limits`."""
     from ..posteriors import draws_of
     from ..survey.catalogue import catalogue_of
 
@@ -16,6 +17,7 @@ def catalogue_of_fit(posterior, model, summary, meta):
     whole["ess"] = np.asarray(summary["ess_bulk"])[None]
     whole["covariance"] = np.atleast_2d(np.cov(draws))[None]
     whole["edges"] = np.array([[_at_edge(model, n, x) for n, x in zip(names, draws)]])
+    whole |= _limits(posterior, names, lines or {})
     spectra = [spectrum.observation for spectrum in model.spectra]
     good = posterior["constant_data"]["good"].values > 0
     numbers = {k: float(posterior.attrs.get(k, np.nan)) for k in ("k_hat", "in_domain", "edge_distance")}
@@ -30,6 +32,18 @@ def catalogue_of_fit(posterior, model, summary, meta):
     whole |= {"row": np.array([0]), "name": np.array([spectra[0].name]), "problem": np.array([""])}
     whole["flag"] = np.array([_flag(posterior, whole, draws)])
     return catalogue_of(whole, names, model.units, {"PARAMS": ",".join(names), **meta})
+
+
+def _limits(posterior, names, lines) -> dict:
+    from ..posteriors import Limit, stored_limits
+    from ..survey.limits import NO_VERDICT
+
+    known = stored_limits(posterior)
+    return {
+        "limit_sign": np.array([[known[n].sign if n in known else NO_VERDICT for n in names]]),
+        "limit": np.array([[known.get(n, Limit("")).value for n in names]]),
+        "limit_lines": np.array(["; ".join(f"{n}: {text}" for n, text in lines.items())]),
+    }
 
 
 def _at_edge(model, name, x) -> bool:

@@ -64,6 +64,14 @@ Dask = Annotated[
     ),
 ]
 Worker = Annotated[str, typer.Option(metavar="K/N", help="This job's number of several that share the output.")]
+GaiaTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--gaia",
+        metavar="FILE",
+        help="Table with the columns of Gaia's archive, for gravity from outside: rows by a column 'name', or one for each star in order.",
+    ),
+]
 SaveDraws = Annotated[bool, typer.Option("--save-draws", help="Write all draws as netCDF too.")]
 Slurm = Annotated[bool, typer.Option("--slurm", help="Print a job script for SLURM arrays instead of fitting.")]
 
@@ -84,6 +92,7 @@ def fit_many(
     emulator_error: EmulatorError = True,
     robust: Robust = True,
     degrees_of_freedom: DegreesOfFreedom = 4.0,
+    gaia: GaiaTable = None,
     chains: StarChains = 4,
     warmup: StarWarmup = 150,
     draws: StarDraws = 500,
@@ -138,6 +147,7 @@ def fit_many(
             seed=seed,
             overwrite=overwrite,
             progress=not quiet,
+            gaia=gaia,
             **options,
         )
     if table is None:

@@ -75,6 +75,15 @@ Robust = Annotated[bool, typer.Option("--robust/--not-robust", help="Down-weight
 DegreesOfFreedom = Annotated[
     float, typer.Option("--degrees-of-freedom", min=1, help="Of that down-weighting: the fewer, the stronger.")
 ]
+Gaia = Annotated[
+    str | None,
+    typer.Option(
+        "--gaia",
+        metavar="FILE|NAME=NUMBER,…",
+        help="Parallax and photometry of Gaia, for gravity from outside: a table with the archive's columns, whose column 'name' tells "
+        "several stars apart, or parallax=3.1,parallax_error=0.03,phot_g_mean_mag=5.87,….",
+    ),
+]
 StarChains = Annotated[int, typer.Option("--chains", min=2, help="Chains per star.")]
 StarWarmup = Annotated[int, typer.Option("--warmup", min=50, help="Warm-up steps per chain.")]
 StarDraws = Annotated[int, typer.Option("--draws", min=50, help="Draws per chain.")]
@@ -187,6 +196,17 @@ def assignments(texts, option: str) -> dict[str, float]:
             raise EmuinferError(f"{option} gives '{name}' twice.")
         values[name] = value
     return values
+
+
+def gaia_given(text: str | None):
+    """What `--gaia` says: None, the path of a table, or a mapping. Raises `EmuinferError` on anything else."""
+    if text is None or Path(text).is_file():
+        return None if text is None else Path(text)
+    if "=" not in text:
+        raise EmuinferError(
+            f"--gaia: there is no file {text}. Give a table, or parallax=3.1,parallax_error=0.03,phot_g_mean_mag=5.87."
+        )
+    return assignments([part for part in text.split(",") if part.strip()], "--gaia")
 
 
 def priors_of(fix, prior) -> dict:

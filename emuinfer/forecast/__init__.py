@@ -16,6 +16,9 @@ from .instruments import Arm as Arm
 from .instruments import Instrument as Instrument
 from .instruments import list_instruments as list_instruments
 from .instruments import load_instrument as load_instrument
+from .line_figures import plot_lines as plot_lines
+from .lines import limits as limits
+from .lines import lines_of as lines_of
 from .maps import BoundsMap as BoundsMap
 from .maps import against_resolution as against_resolution
 from .maps import against_snr as against_snr

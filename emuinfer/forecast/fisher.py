@@ -102,6 +102,9 @@ def prior_information(prior, value) -> float:
     """−d² log p/dθ² of a NumPyro distribution at `value` where that is positive, else 0: 1/sd² of a Gaussian one."""
     import jax
     import jax.numpy as jnp
+    from numpyro.distributions import Uniform
 
+    if isinstance(prior, Uniform):
+        return 0.0
     second = float(jax.grad(jax.grad(lambda x: prior.log_prob(x)))(jnp.float32(value)))
     return max(-second, 0.0) if np.isfinite(second) else 0.0

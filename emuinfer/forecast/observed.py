@@ -1,5 +1,7 @@
 """Cramér–Rao bounds of an observation that exists: what a fit of its model could reach at best."""
 
+import dataclasses
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -65,11 +67,67 @@ def model_bounds(
     **Raises:** `LabelError` on labels outside the emulator's domain, `EmuinferError` if the information is singular, naming
     the combination of parameters that the data do not determine.
     """
-    star = read_star(labels, model.label_space, model.fixed)
     given = {"rv": rv, "vbroad": vbroad, "vsini": vsini, "log10_jitter": log10_jitter}
-    values = _values(model, star, {n: float(v) for n, v in given.items() if v is not None})
-    free = [n for n in model.names if not n.startswith("log10_jitter")]
+    known = model_information(model, labels, given, continuum=continuum, model_error=model_error, full=full)
+    covariance = covariance_of(known.fisher, known.names, model.label_space)
+    values = {n: v for n, v in known.values.items() if not n.startswith("log10_jitter")}
+    units = {n: model.units.get(n, "") for n in known.names}
+    return Bounds(known.names, values, known.fisher, covariance, units, notes=known.notes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Information:
+    """What an observation knows of the parameters at one place.
+
+    - `names`: of `fisher` `(n, n)`, the `n_free` free parameters first, then the continua's coefficients; `values`: of all by name.
+    - `arms`: of each spectrum, the whitened derivatives by the free parameters `(n_free, n_pix)` and by the coefficients of its
+      continuum `(n_terms, n_pix)`, and the prior's standard deviation of these.
+    - `beside`: information `(n_free, n_free)` of what has no pixels; `notes`: of the star.
+    """
+
+    names: tuple[str, ...]
+    n_free: int
+    values: dict[str, float]
+    arms: list
+    beside: np.ndarray
+    fisher: np.ndarray
+    notes: tuple[str, ...]
+
+    def credit(self, name, widths=None, by_derivative=False) -> tuple[list[np.ndarray], float]:
+        """What each pixel, `(n_pix,)` for each spectrum, and what has no pixels tell of one parameter, in 1/unit².
+
+        The estimate weighs each pixel by that part of its derivative which no other parameter can imitate. The square of that is
+        the pixel's share of the marginal information, as in `Forecast.information`; or, `by_derivative`, its product with the
+        derivative itself, which has the same sum, is nothing where the parameter changes nothing, and below 0 where a blend takes
+        information away. `widths`: standard deviations of what is known of the parameters before, so that there is an answer
+        where the data say nothing.
+        """
+        fisher, order = self.fisher.copy(), self.names.index(name)
+        for other, sd in (widths or {}).items():
+            fisher[(self.names.index(other),) * 2] += sd**-2.0
+        scale = 1.0 / np.sqrt(np.diag(fisher))
+        row = np.linalg.pinv(fisher * np.outer(scale, scale), rcond=1e-12, hermitian=True)[order] * scale * scale[order]
+        weights, start, found = row / row[order], self.n_free, []
+        mine = weights[: self.n_free]
+        for shared, terms, _ in self.arms:
+            score = mine @ shared + weights[start : start + len(terms)] @ terms
+            found.append(score * (shared[order] if by_derivative else score))
+            start += len(terms)
+        return found, float(mine @ self.beside @ (np.eye(self.n_free)[order] if by_derivative else mine))
+
+
+def model_information(model, labels, given=None, *, continuum=None, model_error=False, full=False) -> Information:
+    """The `Information` of the observation that a model describes; the arguments are those of `model_bounds`, `given` its numbers
+    by name."""
+    star = read_star(labels, model.label_space, model.fixed)
+    values = _values(model, star, {n: float(v) for n, v in (given or {}).items() if v is not None})
     likelihood = model.likelihood.with_emulators(model.full_on_grid()) if full else model.likelihood
+    return information_at(model, likelihood, values, continuum=continuum, model_error=model_error, notes=star.notes)
+
+
+def information_at(model, likelihood, values, *, continuum=None, model_error=False, notes=()) -> Information:
+    """The `Information` of a `likelihood` of a model's pixels at `values` of all parameters, numbers by name."""
+    free = [n for n in model.names if not n.startswith("log10_jitter")]
     if model_error:
         likelihood = _with_model_variance(likelihood, _on_device(values))
     parts, several = likelihood.parts(values), isinstance(model, JointModel)
@@ -84,11 +142,9 @@ def model_bounds(
     names = (*free, *found)
     prior = np.array([prior_information(model.all_priors[n], values[n]) for n in free])
     fisher = information(arms, prior)
-    fisher[: len(free), : len(free)] += _beside(likelihood.others, values, free, model.label_space)
-    covariance = covariance_of(fisher, names, model.label_space)
-    values = {n: v for n, v in values.items() if not n.startswith("log10_jitter")} | found
-    units = {n: model.units.get(n, "") for n in names}
-    return Bounds(names, values, fisher, covariance, units, notes=star.notes)
+    beside = _beside(likelihood.others, values, free, model.label_space)
+    fisher[: len(free), : len(free)] += beside
+    return Information(names, len(free), values | found, arms, beside, fisher, notes)
 
 
 def _beside(others, values, free, space) -> np.ndarray:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..emulators import emulator_hash
+from ..likelihoods.priors import prior_facts
+from ..posteriors import limits_of
 from .residuals import goodness_of
 
 PACKAGES = ("emuinfer", "jax", "numpyro", "blackjax", "arviz", "numpy")
@@ -52,7 +54,13 @@ def posterior_of(fit, result, check, values: dict, timings: dict):
         dims={**by_pixel, "verified_draw": ["verified"], "verified_log_weight": ["verified"]},
         group_dims={"log_likelihood": {"flux": ["used_pixel"]}},
         thinned=thin,
-        attrs={**attrs, **goodness.attrs, "flags": _flags(model, goodness), "timings": timings},
+        attrs={
+            **attrs,
+            **goodness.attrs,
+            "flags": _flags(model, goodness),
+            "limits": _limits(model, positions),
+            "timings": timings,
+        },
     )
     bounds = {n: model.label_space.bounds[n] for n in model.names if n in model.label_space.names}
     found = diagnose(posterior, names=list(model.names), bounds=bounds)
@@ -63,6 +71,12 @@ def posterior_of(fit, result, check, values: dict, timings: dict):
 def _together(name, arrays) -> dict:
     """Arrays of several spectra as one, by name; nothing where there are none."""
     return {name: np.concatenate(arrays)} if arrays else {}
+
+
+def _limits(model, draws) -> dict:
+    """Verdict, limit and limit of the likelihood of each label, broadening and extinction, as JSON knows them."""
+    found = limits_of(draws, prior_facts(model))
+    return {n: [None if isinstance(v, float) and np.isnan(v) else v for v in one] for n, one in found.items()}
 
 
 def _flags(model, goodness) -> list[str]:
@@ -168,7 +182,7 @@ def facts(fit, result, check, values: dict, constant: dict) -> tuple[dict, list[
     n = len(next(iter(values.values())))
     labels = np.stack([np.broadcast_to(complete[k], n) for k in space.names], -1)
     inside = float(space.contains(labels, tolerance=0.05).mean())
-    warnings = list(fit.model.velocity_warnings)
+    warnings = [*fit.model.velocity_warnings, *fit.model.notes]
     if inside < 0.99:
         warnings.append(
             f"{100 * (1 - inside):.0f} % of the draws lie outside the emulator's domain, held back only by its soft wall: "

@@ -33,6 +33,7 @@ OTHERS = {  # columns beside the parameters
     "goodness": ("meta.code.qual", "verdict on the fit"),
     "divergences": ("meta.number", "divergent transitions"),
     "repaired": ("meta.code", "the sampler was started anew"),
+    "limit_lines": ("meta.note", "lines that decided the limits (Angstrom, at rest)"),
     "n_pixels": ("meta.number", "pixels used"),
     "snr": ("stat.snr", "median signal-to-noise ratio per pixel"),
     "seconds": ("time.duration", "time of the fit"),
@@ -44,6 +45,7 @@ STATISTICS = {  # of a parameter: suffix of its column to the UCD's second word 
     "q84": ("stat.max", "84 % quantile of {}"),
     "mean": ("stat.mean", "mean of {}"),
     "median": ("stat.median", "median of {}"),
+    "limit": ("stat.value", "95 % limit on {}, upper or lower as the column l_ says"),
 }
 
 
@@ -68,10 +70,15 @@ def column_facts(column: str, parameters) -> tuple[str, str]:
     for prefix, ucd, text in (
         ("e_", "stat.error;{}", "standard deviation of {}"),
         ("flag_", "meta.code.qual;{}", "bits of {}"),
+        ("l_", "meta.code.error;{}", "limit on {}"),
     ):
         name = column.removeprefix(prefix)
         if column.startswith(prefix) and name in parameters:
-            of = description_of(name) if prefix == "e_" else f"FLAGS that concern {name}; 0 is good"
+            of = {
+                "e_": description_of(name),
+                "flag_": f"FLAGS that concern {name}; 0 is good",
+                "l_": f"{name}: < or > where the data give one, ? where they say nothing, empty where it is measured",
+            }[prefix]
             return ucd.format(ucd_of(name)), text.format(of)
     name, _, statistic = column.rpartition("_")
     if name in parameters and statistic in STATISTICS:

@@ -129,7 +129,8 @@ class SpectrumModel(abc.ABC):
 
     **Attributes** that a subclass sets: `label_space`, `broadening`, `priors` and `nuisance_priors` (name to a NumPyro
     distribution, or to a number that fixes it), `likelihood` (a `Likelihood`), `spectra` (the `StellarModel` of each
-    spectrum), `rv_guess` (km/s), `peaks` (what the cross-correlation found, None for a known velocity).
+    spectrum), `rv_guess` (km/s), `peaks` (what the cross-correlation found, None for a known velocity), `notes` (sentences on what was
+    done with the data).
     """
 
     label_space: LabelSpace
@@ -140,6 +141,7 @@ class SpectrumModel(abc.ABC):
     spectra: tuple
     rv_guess: float
     peaks: VelocityPeaks | None
+    notes: tuple[str, ...] = ()
 
     @property
     @abc.abstractmethod

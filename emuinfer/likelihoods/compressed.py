@@ -36,6 +36,7 @@ class CompressedLikelihood(Likelihood):
     quadratic: Float[Array, "nodes size size"]  # spline coefficients; size: 1 + components
     noise: Float[Array, " nodes"]  # spline coefficients of the information on log10 of the jitter
     label_space: LabelSpace = eqx.field(static=True)
+    beside: tuple = ()  # as of the pixels that it was made from, and not compressed
 
     def components(self, values: dict) -> Float[Array, " size"]:
         """A = (1, a) at `values`."""
@@ -46,7 +47,8 @@ class CompressedLikelihood(Likelihood):
     def log_likelihood(self, values: dict) -> Float[Array, ""]:
         """Log likelihood relative to the constant of the pixels that it was made from."""
         a = self.components(values)
-        return -0.5 * a @ spline(self.quadratic, values["log10_jitter"]) @ a
+        of_pixels = -0.5 * a @ spline(self.quadratic, values["log10_jitter"]) @ a
+        return sum((one.log_likelihood(values) for one in self.beside), of_pixels)
 
     def information(self, values_at, z):
         """Fisher information on `z`; see `Likelihood`."""
@@ -58,7 +60,8 @@ class CompressedLikelihood(Likelihood):
         _, log10_jitter = components(z)
         by_z, jitter_by_z = jax.jacfwd(components)(z)
         quadratic, noise = spline(self.quadratic, log10_jitter), spline(self.noise, log10_jitter)
-        return by_z.T @ quadratic @ by_z + noise * jnp.outer(jitter_by_z, jitter_by_z)
+        of_pixels = by_z.T @ quadratic @ by_z + noise * jnp.outer(jitter_by_z, jitter_by_z)
+        return sum((one.information(values_at, z) for one in self.beside), of_pixels)
 
     def declare(self, values: dict, observe: bool = True, site: str = "flux") -> None:
         """Tell NumPyro of the data, of whose pixels nothing is left: a factor."""
@@ -90,6 +93,7 @@ def compress(spectrum, coefficients, model_flux) -> CompressedLikelihood:
         jnp.einsum("ij,jkl->ikl", inverse, quadratic),
         inverse @ by_noise,
         spectrum.forward.label_space,
+        spectrum.beside,
     )
 
 

@@ -122,6 +122,8 @@ class JointModel(SpectrumModel):
       first arm, each jitter that of its arm, and an offset is normal with a standard deviation of 5 km/s. A number fixes:
       `{"rv_offset_2": 0.0}`.
 
+    What Gaia knows of the star belongs to one of the arms, `StellarModel(…, gaia=…)`, and counts once.
+
     `JointModel.of(emulator, observations, …)` makes the arms too, and searches their velocity in all of them at once,
     which a noisy arm needs.
 
@@ -143,10 +145,13 @@ class JointModel(SpectrumModel):
             self.label_space = common_space(self.label_space, model.label_space)
         self._set_priors(dict(priors or {}))
         shares = _shares(self.arms)
-        others = [one for model in self.beside for one in model.likelihood.others]
+        others = [one for model in (*self.arms, *self.beside) for one in model.likelihood.others]
+        _check_others(others)
+        self.notes = tuple(note for model in models for note in model.notes)
         if self.arms or len(self.beside) > 1:
             others = [one.beside_spectra() for one in others]
-        spectra = tuple(_with_share(arm.likelihood, s) for arm, s in zip(self.arms, shares))
+        alone = [dataclasses.replace(arm.likelihood, beside=()) for arm in self.arms]
+        spectra = tuple(_with_share(one, s) for one, s in zip(alone, shares))
         self.likelihood = JointLikelihood(spectra, tuple(others))
 
     @classmethod
@@ -164,6 +169,7 @@ class JointModel(SpectrumModel):
         robust=True,
         degrees_of_freedom=4.0,
         correlation=None,
+        gaia=None,
         progress=True,
     ) -> "JointModel":
         """The star of `observations`, an `Observation` per arm; the other arguments are those of `StellarModel`."""
@@ -182,14 +188,21 @@ class JointModel(SpectrumModel):
             "correlation": correlation,
             "progress": progress,
         }
-        make = lambda o, searched=rv_range: StellarModel(emulator, o, rv_range=searched, **options)
-        arms = [make(o) for o in observations]
+        extinction = options["priors"].pop("a_k", None) if gaia is not None else None
+
+        def make(k, searched=rv_range):
+            if k or gaia is None:
+                return StellarModel(emulator, observations[k], rv_range=searched, **options)
+            known = {**options["priors"], **({} if extinction is None else {"a_k": extinction})}
+            return StellarModel(emulator, observations[k], rv_range=searched, gaia=gaia, **{**options, "priors": known})
+
+        arms = [make(k) for k in range(len(observations))]
         if len(arms) > 1 and not isinstance(options["priors"].get("rv"), int | float):
             peaks = common_peaks([arm.correlation_pair() for arm in arms], rv_range)
             if peaks.significant:
                 near = max(peaks.best - RV_HALF_WIDTH, min(rv_range)), min(peaks.best + RV_HALF_WIDTH, max(rv_range))
                 agrees = lambda arm: arm.peaks.significant and abs(arm.rv_guess - peaks.best) < 2
-                arms = [arm if agrees(arm) else make(arm.observation, near) for arm in arms]
+                arms = [arm if agrees(arm) else make(k, near) for k, arm in enumerate(arms)]
             model = cls(arms, priors=own)
             model.peaks = peaks
             return model
@@ -206,6 +219,8 @@ class JointModel(SpectrumModel):
             nuisance[f"log10_jitter_{k}"] = arm.nuisance_priors["log10_jitter"]
         for model in self.beside:
             nuisance |= {n: p for n, p in model.nuisance_priors.items() if n not in nuisance}
+        for arm in self.arms[1:]:
+            nuisance |= {n: p for n, p in arm.nuisance_priors.items() if n == "a_k" and n not in nuisance}
         for name in nuisance:
             if name in given:
                 nuisance[name] = checked_prior(name, given.pop(name))
@@ -242,6 +257,8 @@ class JointModel(SpectrumModel):
         for model in self.beside:
             if name in model.nuisance_priors:
                 return model.first_guesses(name)
+        if name == "a_k":
+            return next(arm for arm in self.arms if arm.gaia is not None).first_guesses(name)
         return self.arms[0].first_guesses("log10_jitter" if name.startswith("log10_jitter") else name)
 
 
@@ -279,6 +296,15 @@ def _check_arms(arms, beside):
                 f"Arm {k} has broadening='{arm.broadening}', arm 1 '{arms[0].broadening}'. Give all arms one of "
                 f"{', '.join(BROADENING)}."
             )
+
+
+def _check_others(others):
+    """Raise `ObservationError` where a parallax counts twice."""
+    sites = [one.site for one in others]
+    if sites.count("gaia") > 1 or {"gaia", "parallax"} <= set(sites):
+        raise ObservationError(
+            "The star's parallax is given twice: give gaia to one arm only, and no other parallax beside it."
+        )
 
 
 def _shares(arms) -> list[np.ndarray]:

@@ -31,6 +31,8 @@ MASS_SD = 0.035  # dex: their scatter is 0.027, and the Sun comes out 0.02 too m
 # Giants of one temperature and gravity have many masses; those of APOKASC-2 (Pinsonneault et al. 2018, ApJS 239, 32) lie at
 # 0.8 to 2 M_sun. Log-normal, and the dwarfs' relation gives way to it about log g = 3.6.
 GIANT_LOG_MASS, GIANT_SD = 0.08, 0.12
+# Giants of the halo are old: 0.77 to 0.87 M_sun are expected below [M/H] = −1 (Epstein et al. 2014, ApJL 785, L28).
+OLD_LOG_MASS, OLD_SD, OLD_BELOW, OLD_TRANSITION = -0.09, 0.06, -0.9, 0.1
 GIANTS_BELOW, TRANSITION = 3.6, 0.1  # dex in log g
 # A_G / A_Ks for black bodies through the Gaia DR3 passband and the curve of Gordon et al. 2023 (ApJ 950, 86) with R_V = 3.1, to 1 %
 # at 4000–7000 K and A_Ks < 0.6.
@@ -55,8 +57,10 @@ def log_mass(teff, logg, fe_h):
     terms = (1.0, x, x**2, x**3, logg**2, logg**3, fe_h)
     dwarf = sum(np.float32(c) * term for c, term in zip(MASS, terms))
     giant = jax.nn.sigmoid((GIANTS_BELOW - logg) / np.float32(TRANSITION))
-    mean = (1 - giant) * dwarf + giant * np.float32(GIANT_LOG_MASS)
-    return mean, jnp.sqrt((1 - giant) * np.float32(MASS_SD**2) + giant * np.float32(GIANT_SD**2))
+    old = jax.nn.sigmoid((OLD_BELOW - fe_h) / np.float32(OLD_TRANSITION))
+    evolved = (1 - old) * np.float32(GIANT_LOG_MASS) + old * np.float32(OLD_LOG_MASS)
+    variance = (1 - old) * np.float32(GIANT_SD**2) + old * np.float32(OLD_SD**2)
+    return (1 - giant) * dwarf + giant * evolved, jnp.sqrt((1 - giant) * np.float32(MASS_SD**2) + giant * variance)
 
 
 def extinction_g(a_k, teff):

@@ -1,11 +1,12 @@
 """The likelihood of one spectrum's pixels, and the steps of a fit on it."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..emulators import LocalSpectrum
 from ..forward.continuum import Continuum
 from ..labels import LabelSpace
 from .base import SpectraLikelihood
@@ -26,6 +27,7 @@ class PixelLikelihood(SpectraLikelihood):
     noise: Noise
     scale: Float[Array, ""]  # of the data's own unit: data = flux × scale
     constant: Float[Array, ""]  # what `log_likelihood` leaves out
+    beside: tuple = ()  # a `LabelLikelihood` of each of what else is known of the star
 
     def marginal(self, values: dict) -> tuple[Float[Array, ""], Float[Array, " n_terms"]]:
         """Log likelihood relative to `constant`, and the continuum's coefficients that fit best."""
@@ -35,8 +37,8 @@ class PixelLikelihood(SpectraLikelihood):
         return self.continuum.log_likelihood(model, self.flux, ivar, noise.reference_ivar, factors, noise.correlation)
 
     def log_likelihood(self, values: dict) -> Float[Array, ""]:
-        """Log likelihood relative to `constant`."""
-        return self.marginal(values)[0]
+        """Log likelihood relative to `constant`, of the pixels and of what else is known."""
+        return sum((one.log_likelihood(values) for one in self.beside), self.marginal(values)[0])
 
     def normalised_flux(self, values: dict) -> Float[Array, " n_pix"]:
         """Model flux at the pixels before the continuum."""
@@ -78,8 +80,10 @@ class PixelLikelihood(SpectraLikelihood):
         pixels, data = self.distribution(values), self.flux * self.scale
         numpyro.sample(site, pixels, obs=data if observe else None)
         if observe:
-            rest = self.log_likelihood(values) + self.constant - jax.lax.stop_gradient(pixels.log_prob(data).sum())
+            rest = self.marginal(values)[0] + self.constant - jax.lax.stop_gradient(pixels.log_prob(data).sum())
             numpyro.factor(f"{site}_marginal", rest)
+        for one in self.beside:
+            one.declare(values, observe)
 
     def information(self, values_at, z):
         """Fisher information on `z`; see `Likelihood`. Half of it comes from the dependence of the variance on the jitter."""
@@ -99,7 +103,8 @@ class PixelLikelihood(SpectraLikelihood):
         block = (terms * ivar) @ terms.T + jnp.diag(1 / continuum.sd**2)
         used = (self.noise.weight > 0)[:, None].astype(by_variance.dtype)
         noise = 0.5 * by_variance.T @ (used * by_variance)
-        return rows.T @ (ivar[:, None] * rows) - cross.T @ jnp.linalg.solve(block, cross) + noise
+        of_pixels = rows.T @ (ivar[:, None] * rows) - cross.T @ jnp.linalg.solve(block, cross) + noise
+        return sum((one.information(values_at, z) for one in self.beside), of_pixels)
 
     # Steps of a fit, each of which gives a new likelihood
 
@@ -107,6 +112,11 @@ class PixelLikelihood(SpectraLikelihood):
     def arms(self) -> tuple:
         """The one spectrum; see `JointLikelihood.arms`."""
         return (self,)
+
+    @property
+    def others(self) -> tuple:
+        """What has no pixels."""
+        return self.beside
 
     def parts(self, values: dict) -> list:
         """`[(spectrum, its values)]`: here the one; see `JointLikelihood.parts`."""
@@ -144,10 +154,11 @@ class PixelLikelihood(SpectraLikelihood):
         variance, factors, _ = self.noise.model_errors(values, self.forward)
         return self.with_noise(self.noise.with_model_errors(variance, factors))
 
-    def localised(self, surrogates: tuple[LocalSpectrum]) -> "PixelLikelihood":
-        """With the star's own surrogate, a tuple of one."""
-        (local,) = surrogates
-        return self.with_forward(LocalModel(local, self.forward.grid))
+    def localised(self, surrogates: tuple) -> "PixelLikelihood":
+        """With the star's own surrogate, a `LocalSpectrum`, behind which come those `beside` with theirs."""
+        local, *beside = surrogates
+        localised = self.with_forward(LocalModel(local, self.forward.grid))
+        return dataclasses.replace(localised, beside=tuple(beside)) if beside else localised
 
     @property
     def label_space(self) -> LabelSpace:

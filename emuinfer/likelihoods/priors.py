@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import LabelError
+from ..posteriors import Prior
 
 BROADENING = {"vbroad": ("vbroad",), "vsini": ("vsini",), "both": ("vbroad", "vsini"), "none": ()}  # which are free
 WIDTHS = {"vbroad": 10.0, "vsini": 30.0}  # km/s, of half-normal priors
@@ -17,7 +18,14 @@ RV_ROOM = (
     25.0  # km/s about it, over which the pixels must be determined: the prior, and what the sampler's steps pass over
 )
 RESOLUTION_SD = 0.15  # of log10 of a fitted resolving power, about the one stated
-NUISANCE_UNITS = {"rv": "km / s", "vbroad": "km / s", "vsini": "km / s", "log10_jitter": "", "log10_resolution": ""}
+NUISANCE_UNITS = {
+    "rv": "km / s",
+    "vbroad": "km / s",
+    "vsini": "km / s",
+    "log10_jitter": "",
+    "log10_resolution": "",
+    "a_k": "mag",
+}
 WALL = 0.01  # standard deviation of the soft wall outside the domain, in units of a label's half-width
 
 
@@ -122,6 +130,27 @@ def domain_penalty(label_space, scaled):
         broken = jnp.maximum(jnp.asarray(rows / length[:, None], jnp.float32) @ scaled - slack.astype(np.float32), 0.0)
         over = jnp.concatenate([over, broken])
     return -0.5 * jnp.sum((over / WALL) ** 2)
+
+
+def prior_facts(model) -> dict[str, Prior]:
+    """Of each sampled label, broadening and extinction of a model what `emuinfer.posteriors.limits_of` must know of its prior."""
+    bounds = model.label_space.bounds
+    facts = {}
+    for name in model.names:
+        if name not in bounds and name not in ("vbroad", "vsini", "a_k"):
+            continue
+        prior, (lo, hi) = model.all_priors[name], bounds.get(name, (0.0, np.inf))
+        facts[name] = prior_fact(prior, lo, hi)
+    return facts
+
+
+def prior_fact(prior, lower: float, upper: float) -> Prior:
+    """The same of one prior within bounds of its own. Its standard deviation is that of the range where it has none."""
+    low, high = (float(getattr(prior, n, x)) for n, x in (("low", lower), ("high", upper)))
+    lower, upper = max(lower, low), min(upper, high)
+    sd = np.sqrt(float(prior.variance)) if hasattr(prior, "variance") else np.inf
+    sd = min(sd, (upper - lower) / np.sqrt(12.0))
+    return Prior(lower, upper, sd, type(prior).__name__ == "Uniform")
 
 
 # Names of distributions in `parse_prior`, with their arguments.

@@ -18,6 +18,8 @@ from ..observations.quality import scaled_to_continuum
 from ..wavelengths.doppler import shift_wavelength
 from .base import SpectrumModel
 from .forward_model import GridModel
+from .gaia import A_K_MOST, beside_of, extinction_guess
+from .gaia_tables import gaia_of
 from .line_errors import resolve
 from .model_errors import ModelErrors
 from .noise import Noise
@@ -66,24 +68,15 @@ class StellarModel(SpectrumModel):
     - `robust`: down-weight outliers, the more the fewer `degrees_of_freedom`.
     - `correlation`: pixels over which the correlation of the noise falls to 1/e, as of resampled spectra; None: independent
       pixels. The jitter has the same correlation. The model's errors, which are common to a whole line, keep their size.
+    - `gaia`: what Gaia knows of the star, for gravity from outside: a mapping or table row with the archive's columns (`read_gaia`).
+      Adds the parameter `a_k` (A_Ks, mag), flat from 0 to 1.5 beside what is said of it.
 
     **Attributes:** `peaks`: what the cross-correlation says of the velocity (`VelocityPeaks`), None where `priors` fix it.
 
     The object is a plain NumPyro model with an observed site `flux`: call it, or hand it to `numpyro.infer.MCMC`,
     `Predictive` (with `observe=False`), `log_likelihood` (which is per pixel) or handlers. Calling it returns the values of
-    all parameters, for whatever else is known of the star. A photometric temperature is a prior,
-    `priors={"teff": dist.Normal(5700, 80)}`; a parallax, which tells of several labels at once, is a factor:
-
-        class WithParallax(StellarModel):
-            def __call__(self, data=None, *, observe=True):
-                values = super().__call__(data, observe=observe)
-                # log g = log g☉ + log M + 4 log(Teff / 5772 K) + 0.4 (M_bol − 4.74): here M = 1 M☉, M_bol = 4.9
-                expected = 4.438 + 4 * jnp.log10(values["teff"] / 5772) + 0.4 * (4.9 - 4.74)
-                numpyro.factor("parallax", dist.Normal(expected, 0.05).log_prob(values["logg"]))
-                return values
-
-    Its objects go to `sample` as any other; a plain function that calls a `StellarModel` and adds the factor goes to
-    NumPyro's samplers. The constants are the IAU's nominal ones (Prša et al. 2016, AJ 152, 41).
+    all parameters. A photometric temperature is a prior, `priors={"teff": dist.Normal(5700, 80)}`; what tells of several labels
+    at once is a factor, `numpyro.factor`, in the `__call__` of a subclass (`docs/how-to/priors.md`), whose objects go to `sample`.
 
     **Raises:** `ObservationError` without a resolution or without overlap with the emulator (naming both ranges), and
     `LabelError` on priors that do not fit the labels.
@@ -107,6 +100,7 @@ class StellarModel(SpectrumModel):
         robust=True,
         degrees_of_freedom=4.0,
         correlation=None,
+        gaia=None,
         progress=True,
     ):
         if broadening not in BROADENING:
@@ -133,6 +127,8 @@ class StellarModel(SpectrumModel):
         if self.fits_resolution and np.ndim(resolution) == 2:
             raise ObservationError("resolution='fit' needs a resolving power to start from, and not a matrix.")
         self.stated = float(np.median(resolving_power(resolution, observation.wavelength)))
+        self.gaia = None if gaia is None else gaia_of(gaia, self.label_space, observation.name)
+        self.notes = () if self.gaia is None else self.gaia.notes
         self._set_priors(dict(priors or {}), rv_range)
         self.likelihood = self._make_likelihood(resolution, continuum_terms)
         self.spectra = (self,)
@@ -151,14 +147,18 @@ class StellarModel(SpectrumModel):
         if self.peaks is not None and not self.peaks.significant:
             near = self._anywhere(rv_range)
         defaults = {"rv": dist.Uniform(*near), **default_nuisance_priors(self.broadening)}
+        if self.gaia is not None:
+            defaults["a_k"] = dist.Uniform(0.0, A_K_MOST)
         if self.fits_resolution:
             defaults["log10_resolution"] = dist.Normal(np.log10(self.stated), RESOLUTION_SD)
         if unused := sorted(set(own) - set(defaults)):
             raise LabelError(
                 f"A prior of {', '.join(unused)} was given, which broadening='{self.broadening}' with "
-                f"{'a fitted' if self.fits_resolution else 'a given'} resolving power does not have."
+                f"{'a fitted' if self.fits_resolution else 'a given'} resolving power and "
+                f"{'no Gaia data' if self.gaia is None else 'Gaia data'} does not have."
             )
         self.nuisance_priors = {**defaults, **own}
+        self.beside = () if self.gaia is None else (beside_of(self.gaia, "a_k" in own),)
         ends = [self.rv_guess] if "rv" in own else near
         # km/s, at all of which the pixels must be determined
         self.velocities = min(self.rv_guess - RV_ROOM, *ends), max(self.rv_guess + RV_ROOM, *ends)
@@ -233,6 +233,7 @@ class StellarModel(SpectrumModel):
             noise=self._make_noise(grid, sigma, level, good, white),
             scale=jnp.float32(self.scale),
             constant=jnp.float32(self.constant - good.sum() * np.log(self.scale)),
+            beside=self.beside,
         )
 
     def _usable_range(self, grid) -> tuple[float, float]:
@@ -278,6 +279,8 @@ class StellarModel(SpectrumModel):
     def first_guesses(self, name: str) -> tuple[float, ...]:
         """Values of a nuisance parameter that a search may start from; 1, 2 or 4 of them."""
         own = {"rv": (self.rv_guess,), "log10_resolution": (float(np.log10(self.stated)),)}
+        if name == "a_k" and self.gaia is not None:
+            return extinction_guess(self.nuisance_priors[name], self.gaia)
         return {**GUESSES, **own}[name]
 
     @public

@@ -85,6 +85,15 @@ class SpectrumStack:
     def __len__(self):
         return self.shape[0]
 
+    def names(self) -> list[str]:
+        """The names of all stars, their numbers where there are none."""
+        if not self.has_names:
+            return [str(row) for row in range(len(self))]
+        import h5py
+
+        with h5py.File(self.path, "r") as file:
+            return [n.decode() if isinstance(n, bytes) else str(n) for n in file["name"][:]]
+
     def read(self, rows: slice):
         """`(names, flux, uncertainty, mask)` of some stars; uncertainty is infinite where the inverse variance is 0."""
         import h5py

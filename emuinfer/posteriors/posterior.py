@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import EmuinferError
 from ..files import require_folder_of, written_whole
 from .library import import_arviz
+from .limits import Limit
 
 # arviz.summary fails on dimensions of these names (0.23 and 1.x alike).
 FORBIDDEN_DIMS = ("label", "summary", "variable")
@@ -183,7 +184,8 @@ def summary_table(posterior, names=None, units=None):
     """A table with one row per scalar parameter (`astropy.table.Table`).
 
     Columns: `label, unit, mean, sd, q16, median, q84, r_hat, ess_bulk`, with the rank-normalised split R-hat and bulk
-    effective sample size of Vehtari et al. (2021) as ArviZ computes them; both are NaN where a parameter is constant.
+    effective sample size of Vehtari et al. (2021) as ArviZ computes them; both are NaN where a parameter is constant. A posterior of
+    `sample` has `verdict` and `limit` beside: whether the data measure a parameter, or the 95 % limit that they give (see `limits_of`).
 
     - `names`: parameters, in the order of the rows; all of them by default. The elements of an array `a` become
       rows `a[0]`, `a[1]`, ...
@@ -197,7 +199,18 @@ def summary_table(posterior, names=None, units=None):
         r_hat, ess = _convergence(x)
         rows.append((label, str((units or {}).get(name, "")), x.mean(), x.std(ddof=1), q16, median, q84, r_hat, ess))
     columns = ("label", "unit", "mean", "sd", "q16", "median", "q84", "r_hat", "ess_bulk")
-    return Table(rows=rows, names=columns, dtype=(str, str) + (float,) * 7)
+    table = Table(rows=rows, names=columns, dtype=(str, str) + (float,) * 7)
+    if known := stored_limits(posterior):
+        found = [known.get(name, Limit("")) for name in table["label"].tolist()]
+        table["verdict"], table["limit"] = [one.verdict for one in found], [one.value for one in found]
+    return table
+
+
+def stored_limits(posterior) -> dict[str, Limit]:
+    """The verdicts that `sample` has put into a posterior, by parameter; empty where there are none."""
+    told = json.loads(posterior.attrs.get("limits", "{}"))
+    number = lambda v: np.nan if v is None else float(v)
+    return {n: Limit(str(one[0]), number(one[1]), number(one[2])) for n, one in told.items()}
 
 
 def _scalars(posterior, names):

@@ -29,6 +29,7 @@ class Stars(eqx.Module):
     weight: Float[Array, "n_stars n_pix"]
     reference_ivar: Float[Array, "n_stars n_pix"]
     frame: Float[Array, " n_stars"]  # km/s
+    beside: tuple = ()  # likelihoods of what else is known, with the stars along the first axis
 
 
 @eqx.filter_jit
@@ -68,11 +69,12 @@ def fit_again(density, base, full, stars: Stars, weight, cloud, key, config: Sam
 
 def with_star(base, star):
     """The shared likelihood with one star's data."""
-    return eqx.tree_at(
+    mine = eqx.tree_at(
         lambda d: (d.flux, d.noise.variance, d.noise.level, d.noise.weight, d.noise.reference_ivar, d.forward.frame),
         base,
         (star.flux, star.variance, star.level, star.weight, star.reference_ivar, star.frame),
     )
+    return dataclasses.replace(mine, beside=star.beside)
 
 
 def _kept(density, found: steps.Localised) -> dict:

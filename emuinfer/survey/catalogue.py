@@ -4,10 +4,11 @@ import numpy as np
 
 from ..files import described_hdu, written_whole
 from ..labels.vocabulary import SOLAR_SCALE, column_facts
+from .limits import NO_VERDICT
 from .summary import FLAGS, MEASURED, parameter_flags
 
 STATISTICS = ("median", "sd", "q16", "q84", "mean", "r_hat", "ess")
-FACTS = (*MEASURED, "divergences", "repaired", "n_pixels", "snr", "seconds", "problem")
+FACTS = (*MEASURED, "limit_lines", "divergences", "repaired", "n_pixels", "snr", "seconds", "problem")
 # Keywords of the header and what they say; FITS allows eight letters.
 KEYWORDS = {
     "PARAMS": "parameters in the order of the covariance",
@@ -24,7 +25,8 @@ def catalogue_of(whole: dict, names, units, meta):
     """An `astropy.table.Table` of all stars from arrays with a row per star, sorted by `row`.
 
     For each parameter its median with the parameter's own name, its standard deviation as `e_…` and `…_sd`, its own bits of
-    `FLAGS` as `flag_…`, and `_q16`, `_q84`, `_mean`, `_r_hat`, `_ess`; `covariance` in the order of `meta["PARAMS"]`; and the
+    `FLAGS` as `flag_…`, and `_q16`, `_q84`, `_mean`, `_r_hat`, `_ess`; where a verdict is sought, `l_…` (`<` or `>` where the data give
+    a limit, `?` where they say nothing, else empty) and the limit `…_limit`; `covariance` in the order of `meta["PARAMS"]`; and the
     facts of the fit that `whole` has. Each column has a description, and its UCD in `column.meta["ucd"]`.
     """
     from astropy.table import Table
@@ -39,8 +41,13 @@ def catalogue_of(whole: dict, names, units, meta):
             if key == "median":
                 table[f"e_{name}"] = whole["sd"][:, i].astype(np.float32)
                 table[f"flag_{name}"] = own[:, i].astype(np.int16)
-        for column in (name, f"e_{name}", *(f"{name}_{key}" for key in ("sd", "q16", "q84", "mean"))):
-            if unit and "dex" not in unit:  # FITS knows no unit dex: it is in the description
+        if "limit" in whole and not (whole["limit_sign"][:, i] == NO_VERDICT).any():
+            table[f"l_{name}"] = whole["limit_sign"][:, i]
+            table[f"{name}_limit"] = whole["limit"][:, i].astype(np.float32)
+        for column in (name, f"e_{name}", *(f"{name}_{key}" for key in ("sd", "q16", "q84", "mean", "limit"))):
+            if (
+                unit and "dex" not in unit and column in table.colnames
+            ):  # FITS knows no unit dex: it is in the description
                 table[column].unit = unit
     table["covariance"] = whole["covariance"].astype(np.float32)
     for key in FACTS:
@@ -48,7 +55,9 @@ def catalogue_of(whole: dict, names, units, meta):
             table[key] = whole[key]
     for column in table.colnames:
         ucd, text = column_facts(column, names)
-        name = next((n for n in names if column in (n, f"e_{n}", *(f"{n}_{k}" for k in STATISTICS[:5]))), None)
+        name = next(
+            (n for n in names if column in (n, f"e_{n}", f"{n}_limit", *(f"{n}_{k}" for k in STATISTICS[:5]))), None
+        )
         unit = str(units.get(name) or "") if name else ""
         table[column].description = f"{text} [{unit}]" if "dex" in unit else text
         table[column].meta["ucd"] = ucd

@@ -13,6 +13,7 @@ from ..forward.operator import usable_pixels, usable_range
 from ..inference import SURVEY
 from ..labels.design import sobol_design
 from ..likelihoods import StellarModel, Unconstrained
+from ..likelihoods.gaia import NOTHING, GaiaLikelihood
 from ..likelihoods.priors import RV_HALF_WIDTH, RV_ROOM
 from ..observations import Observation
 from ..observations.peaks import VelocityPeaks, velocity_peaks
@@ -145,11 +146,12 @@ class Survey:
 
     # A batch
 
-    def fit(self, observations, number: int = 0, size: int | None = None) -> dict:
+    def fit(self, observations, number: int = 0, size: int | None = None, gaia=None) -> dict:
         """Results of one batch, a dict of NumPy arrays with the stars along the first axis.
 
         `observations`: an `Observation`, or an exception that says why there is none, per star. `size`: of the batch,
-        filled up with copies, so that the same program serves the last, smaller batch; `number` enters the seed.
+        filled up with copies, so that the same program serves the last, smaller batch; `number` enters the seed. `gaia`: of each
+        star a `GaiaStar` or None, where the model has Gaia data.
         """
         n, size = len(observations), size or len(observations)
         prepared, problems = [], [""] * n
@@ -164,9 +166,8 @@ class Survey:
         if not prepared:
             return summaries(None, base, [], self)
         filled = prepared + [prepared[0]] * (size - len(prepared))
-        stars = Stars(
-            **{k: jnp.asarray(np.stack([p[1][k] for p in filled]), jnp.float32) for k in Stars.__dataclass_fields__}
-        )
+        arrays = {k: jnp.asarray(np.stack([p[1][k] for p in filled]), jnp.float32) for k in filled[0][1]}
+        stars = Stars(**arrays, beside=self._beside([(gaia or [None] * n)[p[0]] for p in filled]))
         starts = jnp.asarray(np.stack([p[2] for p in filled]))
         key = jax.random.fold_in(jax.random.key(self.seed), number)
         raw, state = self._run(stars, starts, key)
@@ -179,8 +180,20 @@ class Survey:
         base["n_pixels"][index] = [p[3].sum() for p in prepared]
         base["snr"][index] = [np.median(p[1]["flux"][p[3]] / np.sqrt(p[1]["variance"][p[3]])) for p in prepared]
         raw["frame"] = np.asarray(stars.frame)[: len(prepared)]
-        raw["peaks"] = [p[4] for p in prepared]
+        raw["peaks"], raw["stars"] = [p[4] for p in prepared], stars
         return summaries(raw, base, index, self)
+
+    def _beside(self, gaia) -> tuple:
+        """The likelihoods of what else is known of the stars of a batch, stacked; nothing where the model has none."""
+        if not self.model.beside:
+            return ()
+        one = lambda star: GaiaLikelihood.of(NOTHING, there=False) if star is None else GaiaLikelihood.of(star)
+        # Where the priors say what the extinction is, nothing else does.
+        seen = self.model.beside[0].seen
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(one, gaia))
+        return (
+            eqx.tree_at(lambda s: s.seen, stacked, stacked.seen * jnp.stack([jnp.ones(()), jnp.ones(()), seen[2]])),
+        )
 
     def _new_surrogates(self, raw, state, stars, count, key):
         """Fit stars again whose surrogate does not hold against the full emulator; in `raw`. Returns the states of all."""

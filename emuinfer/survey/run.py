@@ -11,6 +11,7 @@ from ..entry import public
 from ..errors import SamplingError
 from ..files import use_compilation_cache
 from ..inference import SURVEY, SamplingConfig
+from ..likelihoods.gaia_tables import GaiaStars, gaia_of_stars
 from ..observations.stack import SpectrumStack, as_stack
 from . import share
 from .files import Folder
@@ -43,6 +44,7 @@ def fit_many(
     emulator_error="shipped",
     robust=True,
     degrees_of_freedom=4.0,
+    gaia=None,
 ):
     """Posteriors of all stars of a stack of spectra, written to a folder; returns its table.
 
@@ -65,28 +67,23 @@ def fit_many(
       instead, whose workers do the batches (`pip install "emuinfer[dask]"`).
     - `save_draws`: write all draws as netCDF, one file per batch.
     - `priors` and all after it: as for `StellarModel`; `priors` may not name `rv`.
+    - `gaia`: an astropy table, or the path of one, with the columns of Gaia's archive (`read_gaia`): rows with the stars' names in a
+      column `name`, or, without it, one for each star in order. A star without a usable row is fitted without, and flagged `no_parallax`.
 
     **Returns:** an `astropy.table.Table` with one row per star in the order of the input (`survey.FLAGS` for its column
     `flag`), or None where other workers are not done. **Raises:** `ObservationError` on spectra that cannot be read at all,
     `SamplingError` where `output` holds another run or a worker failed.
     """
     use_compilation_cache()
-    options = {
-        "priors": priors,
-        "broadening": broadening,
-        "continuum_terms": continuum_terms,
-        "line_errors": line_errors,
-        "emulator_error": emulator_error,
-        "robust": robust,
-        "degrees_of_freedom": degrees_of_freedom,
-    }
+    options = {"priors": priors, "broadening": broadening, "continuum_terms": continuum_terms, "robust": robust}
+    options |= {"line_errors": line_errors, "emulator_error": emulator_error, "degrees_of_freedom": degrees_of_freedom}
     output = Path(output)
     spectra, stack = _stacked(spectra, output, medium, resolution, progress)
     named = emulator if isinstance(emulator, str | os.PathLike) else None
     emulator = load_emulator(emulator) if named is not None else emulator
     parts = _count(workers, worker, cluster)
     batch = int(batch or share.known_batch(output) or share.default_batch(config, len(stack), parts))
-    run = share.Run(config, batch, seed, tuple(rv_range), save_draws, options)
+    run = share.Run(config, batch, seed, tuple(rv_range), save_draws, options, _known(gaia, stack, progress))
     folder = Folder(output, share.plan(emulator, stack, run), overwrite)
     numbers = range(-(-len(stack) // batch))
     if (workers > 1 or cluster is not None) and not all(folder.done(i) for i in numbers):
@@ -107,6 +104,15 @@ def _stacked(spectra, output, medium, resolution, progress):
     if progress and stack.errors:
         print(stack.note(), file=sys.stderr, flush=True)
     return path, stack
+
+
+def _known(gaia, stack, progress) -> GaiaStars | None:
+    """What Gaia knows of the stars, with a note on those of which it knows nothing."""
+    known = None if gaia is None else gaia_of_stars(gaia, stack.names())
+    if progress and known is not None and (lacking := [p for p in known.problems if p]):
+        text = f"{len(lacking)} of {len(stack)} stars have no usable Gaia data: {lacking[0]}"
+        print(text, file=sys.stderr, flush=True)
+    return known
 
 
 def _hand_out(emulator, place, run, folder, numbers, workers, cluster, progress):

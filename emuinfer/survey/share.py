@@ -1,6 +1,7 @@
 """A worker's share of a survey: what it must know, its batches, and the table of all of them."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import sys
@@ -15,6 +16,8 @@ from ..emulators import emulator_hash, list_emulators, load_emulator
 from ..entry import public
 from ..errors import SamplingError
 from ..inference import SamplingConfig
+from ..likelihoods.gaia import NOTHING
+from ..likelihoods.gaia_tables import GaiaStars
 from ..likelihoods.priors import described_prior
 from ..observations.stack import SpectrumStack
 from .catalogue import catalogue_of, write_catalogue
@@ -25,7 +28,7 @@ from .summary import FLAGS
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run does; `options` are those of `StellarModel`."""
+    """What a run does; `options` are those of `StellarModel`, `gaia` what is known of each star beside."""
 
     config: SamplingConfig
     batch: int
@@ -33,6 +36,7 @@ class Run:
     rv_range: tuple[float, float]
     save_draws: bool
     options: dict
+    gaia: GaiaStars | None = None  # of all stars
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,7 @@ def plan(emulator, stack, run: Run) -> dict:
         "rv_range": list(run.rv_range),
         "config": dataclasses.asdict(run.config),
         "options": shown,
+        **({} if run.gaia is None else {"gaia": hashlib.sha256(repr(run.gaia.stars).encode()).hexdigest()[:16]}),
         "versions": {"emuinfer": __version__},
     }
 
@@ -115,13 +120,18 @@ def do_batches(emulator, stack, folder, run: Run, worker, progress: bool) -> Non
         config=run.config,
         progress=progress,
         **run.options,
+        **({} if run.gaia is None else {"gaia": NOTHING}),
     )
     with tqdm(total=len(mine) * run.batch, desc="stars", unit="star", disable=not progress, file=sys.stderr) as bar:
         for number in mine:
             rows = slice(number * run.batch, min((number + 1) * run.batch, len(stack)))
             clock = time.perf_counter()
             names, stars = zip(*stack.observations(rows))
-            results = survey.fit(list(stars), number, run.batch)
+            results = survey.fit(list(stars), number, run.batch, run.gaia and run.gaia.stars[rows])
+            if run.gaia is not None:
+                fitted = results["flag"] & FLAGS["bad_data"] == 0
+                results["flag"][fitted & run.gaia.missing[rows]] |= FLAGS["no_parallax"]
+                results["flag"][fitted & run.gaia.doubtful[rows]] |= FLAGS["ruwe"]
             results["row"], results["name"] = np.arange(rows.start, rows.stop), np.array(names)
             results["parameters"] = np.array(survey.density.names)
             results["units"] = np.array([survey.model.units[n] for n in survey.density.names])

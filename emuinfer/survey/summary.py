@@ -3,8 +3,9 @@
 import numpy as np
 
 from ..inference.goodness import THRESHOLDS, VERDICTS, judge
-from ..likelihoods.priors import RV_HALF_WIDTH
+from ..likelihoods.priors import RV_HALF_WIDTH, prior_facts
 from ..posteriors import ESS_LIMIT, R_HAT_LIMIT, effective_size, pareto_smoothed_weights, piles_up, r_hat, verify_flag
+from .limits import no_limits, put_limits
 
 # Numbers of each star beside its parameters: as columns of the table, in this order.
 MEASURED = (
@@ -44,6 +45,8 @@ FLAGS = {
     "resolution": 16384,  # a broadening of zero: the resolution stated is probably too low
     "rotation": 32768,  # lines of a rotating star fitted with a Gaussian
     "no_velocity": 65536,  # noise explains the peak of the cross-correlation
+    "no_parallax": 131072,  # no usable Gaia data where others have them: gravity from the spectrum alone
+    "ruwe": 262144,  # Gaia does not see a single star: parallax and light may be those of two
 }
 SERIOUS = FLAGS["bad_data"] | FLAGS["not_finite"] | FLAGS["r_hat"] | FLAGS["verification"] | FLAGS["velocity"]
 SERIOUS |= FLAGS["poor_fit"] | FLAGS["no_lines"] | FLAGS["no_velocity"]
@@ -75,7 +78,7 @@ def summaries(raw, base, index, survey) -> dict:
     out["goodness"] = np.full(n, "", f"<U{max(map(len, VERDICTS))}")
     out["repaired"], out["edges"] = np.zeros(n, bool), np.zeros((n, p), bool)
     out["divergences"], out["flag"] = np.zeros(n, int), np.full(n, FLAGS["bad_data"])
-    out |= base
+    out |= base | no_limits(n, names, prior_facts(survey.model))
     if raw is None:
         return out
     draws = np.stack([np.asarray(raw["values"][k], float) for k in names], 1)
@@ -102,6 +105,8 @@ def summaries(raw, base, index, survey) -> dict:
     out["flag"][index] |= [bits_of({*one.flags, *peaks.flags}) for one, peaks in zip(judged, raw["peaks"])]
     out["velocity_significance"][index] = [p.significance for p in raw["peaks"]]
     out["second_velocity"][index] = [p.second if p.binary else np.nan for p in raw["peaks"]]
+    if "stars" in raw:
+        put_limits(out, index, draws, survey, raw["stars"], raw)
     out["draws"] = chains
     return out
 
