@@ -5,8 +5,9 @@
 
 `--controls` is what `stars_xp_baselines --keep` has left: the answers of networks and controls are compared star by star. Several
 networks are seeds of one recipe: all are scored on the first question, the first one on the others. `--seeds-only` adds these scores to
-the saved result. `--network gaussian` is a joint Gaussian of all kinds, an any-to-any control. Split 1 is for development: the numbers are printed, or go to `--output`.
-Split 2, the test split, is looked at once: the numbers go to results/stars_xp.json, the figures to results/.
+the saved result. `--network gaussian` is a joint Gaussian of all kinds, an any-to-any control. Split 1 is for development: the numbers
+are printed, or go to `--output`. Split 2, the test split, is looked at once: the numbers go to results/stars_xp.json, the figures to
+results/.
 """
 
 import argparse
