@@ -38,8 +38,7 @@ def synthesizer(lines):
 
 
 def complete(synthesizer, labels):
-    space = getattr(synthesizer, "labels", None) or synthesizer.label_space
-    return {name: labels.get(name, 0.0) for name in space.names}
+    return {name: labels.get(name, 0.0) for name in synthesizer.labels.names}
 
 
 @eqx.filter_jit
@@ -204,23 +203,6 @@ def test_tables_are_read_as_they_were_written(factors, tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"no table")
     with pytest.raises(EmuinferError, match=r"broken\.npz"):
         LineFactors.load(tmp_path / "broken.npz")
-
-
-def test_a_fit_with_factors_knows_less(factors):
-    """With the errors of lines the bounds of a spectrum are wider, and the pixels have the factors of strong lines."""
-    emulator = ei.load_emulator("optical-fgk")
-    observation = ei.Observation.example("hd41248")
-    with pytest.raises(EmuinferError, match="LineFactors"):
-        ei.StellarModel(emulator, observation, line_errors="none", progress=False)
-    models = [ei.StellarModel(emulator, observation, line_errors=e, progress=False) for e in (None, factors)]
-    values = models[0].complete(complete(models[0], F_DWARF) | {"rv": 3.8, "vbroad": 3.0, "log10_jitter": -4.0})
-    values = {k: jnp.float32(v) for k, v in values.items()}
-    ranks = []
-    for model in models:
-        variance, rows, error = model.likelihood.noise.model_errors(values, model.likelihood.forward)
-        assert np.isfinite(rows).all() and np.isfinite(variance).all() and (np.asarray(error) > 0).all()
-        ranks.append(len(rows))
-    assert ranks[1] - ranks[0] == len(factors.sd) + len(factors.species_sd)
 
 
 def test_a_table_of_stars_without_a_column_is_refused(tmp_path, synthesizer):
