@@ -17,7 +17,7 @@ from emuinfer.recipes import line_calibration as recipe
 from emuinfer.recipes.line_factors import line_factor_table
 from emuinfer.recipes.line_stars import CalibrationStar, Equations, with_changed_lines
 from emuinfer.synthesis import LTESynthesizer
-from emuinfer.synthesis.line_derivatives import line_derivatives
+from emuinfer.synthesis.derivatives import line_derivatives
 from emuinfer.synthesis.lines import load_line_list
 from emuinfer.wavelengths.uniform import log_grid
 

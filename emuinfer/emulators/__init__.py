@@ -2,6 +2,7 @@
 
 from ..deprecation import renamed_names
 from .base import Emulator, from_link, to_link
+from .corrected import CorrectedEmulator, fit_correction
 from .local import LocalSpectrum, fit_local
 from .reduced import ReducedEmulator
 from .reduction import reduce_emulator
@@ -10,6 +11,7 @@ from .transformer import TransformerConfig, TransformerPayne
 from .uncertainty import EmulatorUncertainty, load_uncertainty, shipped_uncertainty
 
 __all__ = [
+    "CorrectedEmulator",
     "Emulator",
     "EmulatorUncertainty",
     "LocalSpectrum",
@@ -17,6 +19,7 @@ __all__ = [
     "TransformerConfig",
     "TransformerPayne",
     "emulator_hash",
+    "fit_correction",
     "fit_local",
     "from_link",
     "list_emulators",

@@ -13,6 +13,7 @@ from .forward_model import LocalModel as LocalModel
 from .joint import JointLikelihood as JointLikelihood
 from .joint import JointModel as JointModel
 from .line_errors import LineErrors as LineErrors
+from .line_factors import LineFactors as LineFactors
 from .luminosity import LuminosityLikelihood as LuminosityLikelihood
 from .noise import Noise as Noise
 from .photometry import PhotometricLikelihood as PhotometricLikelihood

@@ -22,7 +22,7 @@ from ..files import write_arrays
 from ..labels.windows import window
 from ..likelihoods.line_factors import PER_DEX, STAR_TO_STAR
 from ..observations import Observation
-from ..synthesis.line_derivatives import line_derivatives
+from ..synthesis.derivatives import line_derivatives
 from ..synthesis.lines import LineList, load_line_list
 from ..synthesis.synthesizer import LTESynthesizer
 from ..wavelengths.uniform import log_grid

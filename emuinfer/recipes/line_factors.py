@@ -4,7 +4,7 @@ import numpy as np
 
 from ..constants import LN_10
 from ..likelihoods.line_factors import LEAST_DEPTH, LineFactors
-from ..synthesis.line_derivatives import line_derivatives
+from ..synthesis.derivatives import line_derivatives
 
 # Teff (K), log g, vmic (km/s) of the atmospheres of the table, each at all of `METALS`.
 ATMOSPHERES = (

@@ -13,7 +13,7 @@ from ..forward.continuum import chebyshev_basis, default_terms
 from ..forward.operator import SpectrumOperator
 from ..observations.cross_correlation import cross_correlation_rv
 from ..observations.quality import rough_continuum
-from ..synthesis.line_derivatives import line_derivatives
+from ..synthesis.derivatives import line_derivatives
 
 FLOOR = 0.003  # of the normalised flux: what no line of the list explains, added to the errors of the data
 TAIL = 4.0  # degrees of freedom of the residuals, a Student-t distribution

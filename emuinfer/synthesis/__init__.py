@@ -2,7 +2,15 @@
 
 from .backend import LTEBackend, make_backend
 
-__all__ = ["LTEBackend", "LTESynthesizer", "LineList", "load_line_list", "make_backend"]
+__all__ = [
+    "LTEBackend",
+    "LTESynthesizer",
+    "LineDerivatives",
+    "LineList",
+    "line_derivatives",
+    "load_line_list",
+    "make_backend",
+]
 
 
 def __getattr__(name):
@@ -11,6 +19,10 @@ def __getattr__(name):
         from .synthesizer import LTESynthesizer
 
         return LTESynthesizer
+    if name in ("LineDerivatives", "line_derivatives"):
+        from . import derivatives
+
+        return getattr(derivatives, name)
     if name in ("LineList", "load_line_list"):
         from . import lines
 
