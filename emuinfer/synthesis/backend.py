@@ -81,12 +81,16 @@ def _provenance(synthesizer, lines, options) -> dict:
     }
 
 
-def make_backend(name: str = "lte", **options):
-    """A synthesis backend by name: `"lte"` (`LTEBackend`; our own code) or `"pysme"` (`PySMEBackend`; PySME).
+BACKENDS = ("lte", "pysme", "turbospectrum")
 
-    `options` are those of the backend; `"lte"` takes `batch` and the options of `LTESynthesizer`. Both take `window`, by
+
+def make_backend(name: str = "lte", **options):
+    """A synthesis backend by name: `"lte"` (`LTEBackend`; our own code), `"pysme"` (`PySMEBackend`; PySME) or
+    `"turbospectrum"` (`TurbospectrumBackend`; Turbospectrum).
+
+    `options` are those of the backend; `"lte"` takes `batch` and the options of `LTESynthesizer`. All take `window`, by
     default the first of `emuinfer.labels.WINDOWS`, of which labels, wavelengths and lines are taken. Raises `EmuinferError` for
-    an unknown name or option, and for `"pysme"` where its packages are not installed.
+    an unknown name or option, and for the other codes where they are not installed.
     """
     if name == "lte":
         return LTEBackend(**options)
@@ -94,6 +98,10 @@ def make_backend(name: str = "lte", **options):
         from .pysme import PySMEBackend
 
         return PySMEBackend(**options)
+    if name == "turbospectrum":
+        from .turbospectrum import TurbospectrumBackend
+
+        return TurbospectrumBackend(**options)
     raise EmuinferError(
-        f"Unknown synthesis backend '{name}'.{suggestion(name, ('lte', 'pysme'))} Available: lte, pysme."
+        f"Unknown synthesis backend '{name}'.{suggestion(name, BACKENDS)} Available: {', '.join(BACKENDS)}."
     )

@@ -24,6 +24,8 @@ class Setting(NamedTuple):
 def setting(window=None, labels=None, wavelength=None, medium=None, line_list=None) -> Setting:
     """The setting of a window (a `Window`, a name, or None for the default one), with what else is not None in its place.
 
+    `line_list` is a `LineList`, or the path of its file.
+
     **Raises:** `EmulatorError` on an unknown window, `LabelError` without the labels of an atmosphere, `EmuinferError` on
     wavelengths that do not rise or that the line list does not cover.
     """
@@ -37,7 +39,9 @@ def setting(window=None, labels=None, wavelength=None, medium=None, line_list=No
         )
     medium = medium or entry.medium
     air = convert_medium(wavelength, medium, "air")
-    lines = load_line_list(window=entry) if line_list is None else line_list
+    lines = line_list
+    if not isinstance(lines, LineList):
+        lines = load_line_list(line_list, window=entry)
     if lines.covers is not None and not (lines.covers[0] <= air[0] and air[-1] <= lines.covers[1]):
         raise EmuinferError(
             "The wavelengths [{:g}, {:g}] Å reach outside the line list's {:g} to {:g} Å (air). Choose another window, or "
