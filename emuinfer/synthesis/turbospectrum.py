@@ -19,10 +19,12 @@ from . import elements
 from . import turbospectrum_files as files
 from . import turbospectrum_programs as programs
 from .atmosphere import FILE, model_atmosphere
-from .lines import COLUMNS, LineList
+from .lines import LineList
 from .setting import setting
 
-MARGIN = 5.0  # Å on either side of the spectrum that are computed and left out: lines farther than 2 Å away are not read
+MARGIN = (
+    5.0  # Å on either side of the spectrum that are computed and left out: lines farther than 2 Å away are not read
+)
 LONGEST = 1800.0  # seconds for one program and spectrum
 WIDEST = 900_000  # wavelengths of one spectrum; the programs have room for 1,000,000
 LINES = "lines-of-emuinfer"
@@ -47,9 +49,9 @@ class TurbospectrumBackend:
     **Attributes:** as `LTEBackend`. Calling it with labels of shape `(b, n_labels)` **returns** normalised flux and
     continuum, both `(b, n_wave)`, float32; the continuum is in 1e6 erg s^-1 cm^-2 Å^-1 at the stellar surface.
 
-    **Raises** `EmuinferError` if Turbospectrum or atmosnet is not installed, for wavelengths that are not evenly spaced, in
-    vacuum or outside the line list, for files that cannot be read; and in a call for labels without a model atmosphere, and
-    where a program fails or takes too long. The other spectra of that call are kept for the next call.
+    **Raises** `EmuinferError` if Turbospectrum is not found, for wavelengths that are not evenly spaced, in
+    vacuum or outside the line list, for files that cannot be read; and in a call if atmosnet is not installed, for labels
+    without a model atmosphere, and where a program fails or takes too long. The other spectra of that call are kept for the next call.
     """
 
     def __init__(self, labels: LabelSpace | None = None, wavelength=None, line_list: LineList | Path | str | bool | None = None,
@@ -71,7 +73,7 @@ class TurbospectrumBackend:
             raise EmuinferError(f"timeout must be positive and margin not negative; got {timeout} and {margin}.")
         self._solar = elements.solar_composition(solar_composition, self.labels.names)
         self._matrix = elements.abundance_matrix(self.labels.names)
-        self._kept: dict[bytes, tuple | EmuinferError] = {}
+        self._kept: dict[bytes, tuple | str] = {}
         listed = [line_files] if isinstance(line_files, str | Path) else list(line_files)
         self._folder = programs.working_folder()
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -96,20 +98,22 @@ class TurbospectrumBackend:
 
     def __call__(self, labels):
         rows = np.asarray(self.labels.to_array(labels), dtype=float).reshape(-1, len(self.labels))
+        # A grid asks one by one for the spectra of a batch in which one failed: what is known of them is not computed again.
         keys = [row.tobytes() for row in rows]
-        # A grid asks one by one for the spectra of a batch in which one failed: those that are known are not computed again.
-        self._kept = {key: self._kept[key] for key in keys if key in self._kept}
+        known = self._kept if any(key in self._kept for key in keys) else {}
         for key, row in zip(keys, rows):
-            if key not in self._kept:
+            if key not in known:
                 try:
-                    self._kept[key] = self._spectrum(row)
+                    known[key] = self._spectrum(row)
                 except EmuinferError as error:
-                    self._kept[key] = error
-        for key in keys:
-            if isinstance(self._kept[key], EmuinferError):
-                raise self._kept[key]
-        spectra = [self._kept[key] for key in keys]
-        return np.array([flux for flux, _ in spectra], np.float32), np.array([c for _, c in spectra], np.float32)
+                    known[key] = str(error)
+        spectra = [known.pop(key) for key in keys] if len(keys) == 1 else [known[key] for key in keys]
+        failed = [result for result in spectra if isinstance(result, str)]
+        self._kept = known if failed or len(keys) == 1 else {}
+        if failed:
+            raise EmuinferError(failed[0])
+        flux, continuum = (np.array([s[i] for s in spectra], np.float32) for i in (0, 1))
+        return flux, continuum
 
     def _spectrum(self, row):
         star = self.labels.to_dict(row)
@@ -141,11 +145,11 @@ class TurbospectrumBackend:
         """Line lists once for all spectra, in the backend's folder: `self._names`. Returns what they are, by hash."""
         near = (lines.wavelength > self._low - 5.0) & (lines.wavelength < self._high + 5.0)
         texts = {LINES: files.line_list_text(lines[near & (lines.reach > 0)])}
-        hashes = {}
+        hashes = []
         if molecules is not None:
             source = Path(molecules).expanduser()
             texts["molecules"] = files.molecular_lines_text(source, self._low - 5.0, self._high + 5.0)
-            hashes[source.name] = programs.file_hash(source)
+            hashes.append([source.name, programs.file_hash(source)])
         texts = {name: text for name, text in texts.items() if text}
         for name, text in texts.items():
             (self._folder / name).write_text(text)
@@ -154,10 +158,12 @@ class TurbospectrumBackend:
             listed = [*listed, self._turbospectrum.data / programs.HYDROGEN]
         for i, source in enumerate(listed):
             if not source.is_file():
-                raise EmuinferError(f"There is no line list {source}. Name files in Turbospectrum's format in line_files.")
+                raise EmuinferError(
+                    f"There is no line list {source}. Name files in Turbospectrum's format in line_files."
+                )
             names.append(f"lines-{i}")
             (self._folder / names[-1]).symlink_to(source.absolute())
-            hashes[source.name] = programs.file_hash(source)
+            hashes.append([source.name, programs.file_hash(source)])
         if not names:
             raise EmuinferError("There are no lines: give line_list, line_files, molecules or hydrogen=True.")
         self._names = tuple(names)
@@ -174,13 +180,15 @@ def _even_step(wavelength, medium, margin):
             "resample the finished grid."
         )
     if len(wavelength) + 2 * margin / step > WIDEST:
-        raise EmuinferError(f"{len(wavelength)} wavelengths are more than Turbospectrum computes ({WIDEST}). Make several grids.")
+        raise EmuinferError(
+            f"{len(wavelength)} wavelengths are more than Turbospectrum computes ({WIDEST}). Make several grids."
+        )
     return round(step, 9)
 
 
 def _no_lines():
-    empty = {name: np.zeros(0, np.uint8 if name in ("element", "ion", "isotope") else float) for name in (*COLUMNS, "reach")}
-    return LineList(**empty, source="none")
+    number, real = np.zeros(0, np.uint8), np.zeros(0)
+    return LineList(real, number, number, number, real, real, real, real, real, real, source="none")
 
 
 def _rebuild(options):

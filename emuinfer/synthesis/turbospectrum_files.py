@@ -58,7 +58,7 @@ def line_list_text(lines: LineList) -> str:
         out += [f"'{z:4d}.{isotope:03d}            ' {ion:4d} {last - first:9d}", f"'{symbol[z - 1]} {ROMAN[ion]}'"]
         for i in order[first:last]:
             out.append(
-                f"{lines.wavelength[i]:11.4f} {lines.e_low[i]:7.4f} {lines.log_gf[i]:7.3f} {width[i]:9.4f} "
+                f"{lines.wavelength[i]:11.4f} {lines.e_low[i]:7.4f} {lines.log_gf[i]:8.4f} {width[i]:9.4f} "
                 f"{max(lines.g_up[i], 1.0):6.1f} {lines.gamma_rad[i]:9.2E} 'x' 'x' 0.0 1.0"
             )
     return "\n".join(out) + "\n"
@@ -88,8 +88,10 @@ def molecular_lines_text(path: Path, low: float, high: float) -> str:
             for row in rows:
                 wavelength = float(row["wl"])
                 if low <= wavelength <= high:
-                    species = row["molecule"], *sorted((int(row["iso1"]), int(row["iso2"])))
-                    blocks.setdefault(species, []).append((wavelength, float(row["elow"]), float(row["loggf"])))
+                    light, heavy = sorted((int(row["iso1"]), int(row["iso2"])))
+                    blocks.setdefault((row["molecule"], light, heavy), []).append(
+                        (wavelength, float(row["elow"]), float(row["loggf"]))
+                    )
     except (OSError, EOFError, ValueError) as error:
         raise EmuinferError(
             f"{path} is not a table of molecular lines ({error}); it takes CSV with {', '.join(MOLECULAR_COLUMNS)}."
@@ -99,8 +101,11 @@ def molecular_lines_text(path: Path, low: float, high: float) -> str:
         if molecule not in MOLECULES:
             raise EmuinferError(f"{path}: unknown molecule '{molecule}'; known are {', '.join(MOLECULES)}.")
         light, heavy = MOLECULES[molecule]
-        out += [f"'{light:02d}{heavy:02d}.{isotopes[0]:03d}{isotopes[1]:03d}        ' {1:4d} {len(block):9d}", f"'{molecule}'"]
-        out += [f"{wl:11.4f} {e:7.4f} {gf:7.3f} 0.0 1.0 0.00E+00 'x' 'x' 0.0 1.0" for wl, e, gf in sorted(block)]
+        out += [
+            f"'{light:02d}{heavy:02d}.{isotopes[0]:03d}{isotopes[1]:03d}        ' {1:4d} {len(block):9d}",
+            f"'{molecule}'",
+        ]
+        out += [f"{wl:11.4f} {e:7.4f} {gf:8.4f} 0.0 1.0 0.00E+00 'x' 'x' 0.0 1.0" for wl, e, gf in sorted(block)]
     return "\n".join(out) + ("\n" if out else "")
 
 
@@ -148,7 +153,9 @@ def read_spectrum(path: Path, wavelength: np.ndarray) -> tuple[np.ndarray, np.nd
     try:
         table = np.loadtxt(path, usecols=(0, 1, 2), ndmin=2)
     except (OSError, ValueError) as error:
-        raise EmuinferError(f"Turbospectrum's spectrum cannot be read ({' '.join(str(error).split())[:100]}).") from None
+        raise EmuinferError(
+            f"Turbospectrum's spectrum cannot be read ({' '.join(str(error).split())[:100]})."
+        ) from None
     step = wavelength[1] - wavelength[0]
     first = int(np.abs(table[:, 0] - wavelength[0]).argmin()) if len(table) else 0
     table = table[first : first + len(wavelength)]

