@@ -33,6 +33,7 @@ from benchmark_tables import (
 )
 from limit_tables import gaia_table, limits_table
 from network_tables import network
+from synthesis_tables import whole_optical
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
@@ -75,6 +76,7 @@ def values() -> dict:
         "bounds": bounds(saved),
         "many": survey(saved["survey"]),
         "synthesis": synthesis(RESULTS / "synthesis_vs_turbospectrum.ecsv"),
+        "whole_optical": whole_optical(saved["synthesis_whole_optical"]),
         "network": network(saved),
         "gaia_table": gaia_table(saved["gaia"]),
         "limits_table": limits_table(saved["limits"]),

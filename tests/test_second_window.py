@@ -75,15 +75,17 @@ def test_what_is_given_stands_in_place_of_the_windows(made_up):
     backend = make_backend("lte", window=made_up, wavelength=[5865.0, 5865.1, 5865.2], medium="air")
     assert backend.medium == "air" and list(backend.wavelength) == [5865.0, 5865.1, 5865.2]
     with pytest.raises(EmuinferError, match="outside the line list's 5860 to 5875 Å"):
-        LTESynthesizer(window="made-up", wavelength=[5850.0, 5860.0])
+        LTESynthesizer(window="made-up", wavelength=[4150.0, 4160.0])
     with pytest.raises(EmuinferError, match="outside the line list's 5090 to 5310 Å"):
-        LTESynthesizer(wavelength=made_up.native_wavelength)
+        LTESynthesizer(wavelength=made_up.native_wavelength + 4000.0)
     with pytest.raises(EmuinferError, match="Did you mean 'made-up'"):
         make_backend("lte", window="made-upp")
 
 
 def test_a_window_without_lines(made_up, monkeypatch):
-    monkeypatch.setitem(WINDOWS, "bare", dataclasses.replace(made_up, name="bare", line_list=None))
+    monkeypatch.setitem(
+        WINDOWS, "bare", dataclasses.replace(made_up, name="bare", line_list=None, wavelength_range=(3863.0, 3867.5))
+    )
     with pytest.raises(EmuinferError, match="window 'bare' has no line list"):
         LTESynthesizer(window="bare")
 

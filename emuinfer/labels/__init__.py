@@ -8,6 +8,7 @@ from .space import complete_labels as complete_labels
 from .space import solar_labels as solar_labels
 from .space import star_labels as star_labels
 from .windows import OPTICAL_FGK as OPTICAL_FGK
+from .windows import WHOLE_OPTICAL as WHOLE_OPTICAL
 from .windows import WINDOWS as WINDOWS
 from .windows import Window as Window
 from .windows import default_window as default_window

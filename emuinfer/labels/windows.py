@@ -22,6 +22,20 @@ OPTICAL_FGK = LabelSpace(
     constraints=(({"teff": 1e-3, "logg": -1.0}, 4.3),),
 )
 
+# All 28 labels that a spectrum of the whole optical depends on: a number for each element with lines or molecules that matter.
+WHOLE_OPTICAL = LabelSpace(
+    names=(*OPTICAL_FGK.names[:4], "c_fe", "n_fe", "o_fe", "na_fe", "mg_fe", "al_fe", "si_fe", "ca_fe", "sc_fe", "ti_fe", "v_fe",
+           "cr_fe", "mn_fe", "co_fe", "ni_fe", "cu_fe", "zn_fe", "y_fe", "zr_fe", "ba_fe", "la_fe", "ce_fe", "nd_fe", "eu_fe"),
+    lower=(*OPTICAL_FGK.lower[:4], -0.6, -0.3, -0.2, -0.4, -0.2, -0.3, -0.2, -0.2, -0.3, -0.2, -0.4,
+           -0.4, -0.6, -0.4, -0.3, -0.8, -0.3, -0.6, -0.5, -0.7, -0.5, -0.5, -0.5, -0.4),
+    upper=(*OPTICAL_FGK.upper[:4], 0.4, 0.8, 0.7, 0.5, 0.6, 0.6, 0.5, 0.5, 0.4, 0.5, 0.4,
+           0.3, 0.4, 0.4, 0.3, 0.4, 0.4, 0.6, 0.6, 0.9, 0.6, 0.6, 0.7, 0.8),
+    constraints=OPTICAL_FGK.constraints,
+)  # fmt: skip
+
+# Lines of the whole optical, for wavelengths where no window has a list of its own: the file, and where it is complete (Å, air).
+OPTICAL_LINES, OPTICAL_LINES_RANGE = "ges_4200_9200.npz", (4200.0, 9200.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Window:

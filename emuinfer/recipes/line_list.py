@@ -1,11 +1,12 @@
 """Build the line list of a window from the Gaia-ESO line list as CSV, such as `emuinfer/data/lines/ges_5090_5310.npz`.
 
     python -m emuinfer.recipes.line_list ges_5090_5310.csv
-    python -m emuinfer.recipes.line_list ges_4200_9200.csv.gz --window NAME --output ges_4200_9200.npz
+    python -m emuinfer.recipes.line_list ges_4200_9200.csv.gz --whole-optical
 
-The list is that of Heiter et al. (2021, A&A 645, A106), CDS J/A+A/645/A106. All its lines are kept. The added column
+The list is that of Heiter et al. (2021, A&A 645, A106), CDS J/A+A/645/A106. The added column
 `reach` is the distance from the line's centre (Å) beyond which its effect on the normalised flux stays below `CUTOFF`
-in all of a sample of atmospheres that fills the label domain; 0 where it stays below everywhere.
+in all of a sample of atmospheres that fills the label domain; 0 where it stays below everywhere. All lines of a window's list are
+kept; of the list of the whole optical, those that matter somewhere.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import numpy as np
 from ..files import write_arrays
 from ..labels.data_files import DATA
 from ..labels.space import LabelSpace
-from ..labels.windows import Window, window
+from ..labels.windows import OPTICAL_LINES, OPTICAL_LINES_RANGE, WHOLE_OPTICAL, window
 from ..synthesis.elements import atomic_number
 from ..synthesis.lines import LineList
 
@@ -77,50 +78,66 @@ def sample_domain(space: LabelSpace, n: int = 64) -> np.ndarray:
     return np.concatenate([corners[space.contains(corners)], points[space.contains(points)][:n]])
 
 
-def reach_of_lines(lines: LineList, entry: Window) -> np.ndarray:
-    """Half-width (Å) of the lines' influence over the domain, by the first-order depth of a weak wing.
+def reach_of_lines(lines: LineList, space: LabelSpace, stark: bool = False, stretch: float = 250.0) -> np.ndarray:
+    """Half-width (Å) of the lines' influence over the domain `space`, by the first-order depth of a weak wing.
 
-    A small opacity ratio eta changes the flux by about int eta tau exp(-tau) dln(tau).
+    A small opacity ratio eta changes the flux by about int eta tau exp(-tau) dln(tau); tau is that of the continuum in the
+    middle of the line's stretch of wavelength, `stretch` Å long. `stark`: with approximate Stark widths.
     """
     import equinox as eqx
     import jax.numpy as jnp
 
+    from ..synthesis import opacity, transfer
     from ..synthesis.synthesizer import LTESynthesizer
 
     # A few pixels over the list's whole range, so that no line is left out.
-    lo, hi = entry.line_list_range or entry.wavelength_range
-    wavelength = np.linspace(lo, hi, 100)
-    synthesizer = LTESynthesizer(entry.label_space, wavelength, line_list=lines, medium="air")
+    lo, hi = np.min(lines.wavelength) - 1.0, np.max(lines.wavelength) + 1.0
+    synthesizer = LTESynthesizer(space, np.linspace(lo, hi, 100), line_list=lines, medium="air", stark=stark)
+    middles = jnp.asarray(lo + stretch * (np.arange(np.ceil((hi - lo) / stretch)) + 0.5), jnp.float32)
+    of_line = jnp.asarray((lines.wavelength - lo) // stretch, jnp.int32)
 
     @eqx.filter_jit
     def reach(synthesizer, labels):
-        amplitude, a, inverse = synthesizer.line_quantities(labels, synthesizer.atmosphere(labels))
+        layers = synthesizer.atmosphere(labels)
+        amplitude, a, inverse = synthesizer.line_quantities(labels, layers)
         tau, step = jnp.exp(synthesizer.ln_tau), synthesizer.ln_tau[1] - synthesizer.ln_tau[0]
-        weight = tau * jnp.exp(-tau) * step
-        wing = jnp.sqrt(jnp.sum(amplitude * a / (1.772 * inverse**2) * weight, axis=-1) / CUTOFF)
-        strength = jnp.max(amplitude * tau * jnp.exp(-tau), axis=-1) / CUTOFF
+        alpha = opacity.continuum(middles[:, None], layers["temperature"], layers, layers["he1"])
+        tau_there = transfer.optical_depth(synthesizer.ln_tau, alpha / layers["alpha_5000"])
+        visible = (tau * jnp.exp(-tau_there))[of_line]
+        wing = jnp.sqrt(jnp.sum(amplitude * a / (1.772 * inverse**2) * visible * step, axis=-1) / CUTOFF)
+        strength = jnp.max(amplitude * visible, axis=-1) / CUTOFF
         core = jnp.max(1.0 / inverse, axis=-1) * jnp.sqrt(jnp.log(jnp.maximum(strength, 1.0)))
         return jnp.where(strength > 1.0, jnp.maximum(core, wing), 0.0)
 
-    values = [reach(synthesizer, jnp.asarray(row, jnp.float32)) for row in sample_domain(entry.label_space)]
-    return np.max(np.asarray(values), axis=0)
+    found = np.zeros(len(lines))
+    for row in sample_domain(space):
+        found = np.maximum(found, np.asarray(reach(synthesizer, jnp.asarray(row, jnp.float32))))
+    return found
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="CSV with columns wl, el, ion, iso, elow, loggf, fdamp, gup, grad")
-    parser.add_argument("--window", help="whose label domain and range count; the first by default")
-    parser.add_argument("--output", type=Path, help="file to write; the window's in the package by default")
+    parser.add_argument("--window", help="whose label domain counts; the first by default")
+    parser.add_argument("--whole-optical", action="store_true", help="for 4200 to 9200 Å, of the lines that matter")
+    parser.add_argument("--output", type=Path, help="file to write; that of the package by default")
     args = parser.parse_args(argv)
-    entry = window(args.window)
-    output = args.output or DATA / "lines" / str(entry.line_list)
-    lines = read_csv(args.source)
-    reach = reach_of_lines(lines, entry)
+    entry, lines = window(args.window), read_csv(args.source)
+    if args.whole_optical:
+        name, space = OPTICAL_LINES, WHOLE_OPTICAL
+        lo, hi = OPTICAL_LINES_RANGE
+        lines = lines[(lines.wavelength > lo - 100.0) & (lines.wavelength < hi + 100.0)]
+    else:
+        name, space = str(entry.line_list), entry.label_space
+    reach = reach_of_lines(lines, space, args.whole_optical).astype(np.float16).astype(np.float32)
+    matter = reach > 0
+    if args.whole_optical:
+        lines, reach = lines[matter], reach[matter]
+    output = args.output or DATA / "lines" / name
     columns = {f.name: getattr(lines, f.name) for f in dataclasses.fields(lines) if f.name not in ("reach", "covers")}
-    write_arrays(output, {"reach": reach.astype(np.float16).astype(np.float32), **columns})
-    print(
-        f"wrote {output}: {len(lines)} lines, {np.sum(reach > 0)} of them matter, {output.stat().st_size / 1000:.0f} kB"
-    )
+    write_arrays(output, {"reach": reach, **columns})
+    size = output.stat().st_size / 1000
+    print(f"wrote {output}: {len(lines)} lines, {np.sum(matter)} of them matter, {size:.0f} kB")
 
 
 if __name__ == "__main__":

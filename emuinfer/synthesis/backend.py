@@ -18,6 +18,10 @@ class LTEBackend:
     Calling it with labels of shape `(b, n_labels)` **returns** normalised flux `(b, n_wave)` and continuum `(b, n_wave)`,
     float32; the continuum is in 1e6 erg s^-1 cm^-2 Å^-1 at the stellar surface. `batch` spectra are computed at a time;
     on a GPU use as many as memory allows (about 25 MB each), on a CPU a few.
+
+    `wavelength_range`, (lowest, highest) Å, and `step`, Å, may stand in place of `wavelength`. Outside the window the lines are those
+    of 4200 to 9200 Å (air), and molecules and hydrogen lines are on. `labels` may be the name of a window, or `"whole-optical"`, all 28
+    labels that such spectra depend on.
     """
 
     @public
@@ -29,6 +33,10 @@ class LTEBackend:
         from .synthesizer import LTESynthesizer
 
         self.options = {"batch": batch, **options}
+        if "wavelength_range" in options:
+            options["wavelength"] = _uniform(
+                options.pop("wavelength_range"), options.pop("step", 0.02), options.get("wavelength")
+            )
         chosen = ("window", "labels", "wavelength", "medium", "line_list")
         self.labels, self.wavelength, self.medium, _, lines = setting(*(options.pop(name, None) for name in chosen))
         self.batch = batch
@@ -57,25 +65,44 @@ def _rebuild(options):
     return LTEBackend(**options)
 
 
+def _uniform(wavelength_range, step, wavelength):
+    lo, hi = (float(x) for x in wavelength_range)
+    if wavelength is not None or not (0 < lo < hi and step > 0):
+        raise EmuinferError(
+            f"`wavelength_range` must rise from above 0 and stand without `wavelength`, `step` be positive; got {lo:g} to {hi:g} Å and "
+            f"{step:g} Å."
+        )
+    return np.round(lo + step * np.arange(round((hi - lo) / step) + 1), 6)
+
+
 def _provenance(synthesizer, lines, options) -> dict:
     import jax
 
     from .. import __version__
 
-    data = Path(__file__).parents[1] / "data" / "physics"
+    data = Path(__file__).parents[1] / "data"
+    molecules = synthesizer.molecules
+    with_molecules = synthesizer.chemistry is not None
+    files = [data / "physics" / f"{name}.npz" for name in ("c3k_temperature", "elements")]
+    if with_molecules:
+        files += [data / "physics" / "molecules.npz", data / "lines" / "molecules_4180_9220.npz"]
+    if synthesizer.hydrogen is not None:
+        files.append(data / "physics" / "hydrogen_lines.npz")
     return {
         "backend": "lte",
-        "physics": "LTE, plane-parallel, hydrostatic, no molecules",
+        "physics": "LTE, plane-parallel, hydrostatic, " + ("molecules" if with_molecules else "no molecules"),
+        "molecular_lines": list(molecules.names) if with_molecules else [],
+        "hydrogen_lines": synthesizer.hydrogen is not None,
+        "continuum": synthesizer.continuum,
+        "scattering": synthesizer.scattering,
         "temperature_structure": synthesizer.temperature_structure,
         "solar_composition": options.get("solar_composition", "mixed"),
-        "stark": bool(options.get("stark", False)),
+        "stark": synthesizer.stark,
         "line_list": lines.source,
         "line_list_hash": lines.hash(),
         "n_lines": int(synthesizer.centres.shape[0]),
         "n_depth": int(synthesizer.ln_tau.shape[0]),
-        "physics_data_hash": {
-            p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in sorted(data.glob("*.npz"))
-        },
+        "physics_data_hash": {p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files},
         "continuum_unit": "1e6 erg s-1 cm-2 Angstrom-1",
         "versions": {"emuinfer": __version__, "jax": jax.__version__},
     }

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from . import line_windows, transfer
+from . import line_windows
 from .profile import lorentz_wing, voigt
 
 
@@ -58,14 +58,17 @@ def line_derivatives(synthesizer, labels) -> LineDerivatives:
 def _derivatives(synthesizer, labels):
     """Flux `(n_wave,)`, and for each group of lines two arrays `(n_group, width)`."""
     state = synthesizer.opacities(labels)
-    formal = lambda ratio: transfer.emergent_flux(transfer.optical_depth(synthesizer.ln_tau, ratio), state.source)
+    formal = lambda total: synthesizer.emergent(total, state.source, state.scattered)
     flux, back = jax.vjp(formal, state.total)
     (gradient,) = back(1.0 / state.continuum)
     by_width = lambda ln_vdw: synthesizer.line_quantities(labels, state.layers, {"ln_vdw": ln_vdw})
     ln_vdw = synthesizer.constants["ln_vdw"]
     (amplitude, a, inverse), (_, a_vdw, _) = jax.jvp(by_width, (ln_vdw,), (jnp.ones_like(ln_vdw),))
-    lines = (synthesizer.centres, amplitude, a, inverse, a_vdw)
-    windows = [_group(g, gradient, synthesizer.offsets, *(x[g.line] for x in lines)) for g in synthesizer.groups]
+    pixels, centres = synthesizer.remainders or (None, jnp.zeros_like(synthesizer.centres))
+    lines = (synthesizer.centres, centres, amplitude, a, inverse, a_vdw)
+    windows = [
+        _group(g, gradient, synthesizer.offsets, pixels, *(x[g.line] for x in lines)) for g in synthesizer.groups
+    ]
     return flux / state.continuum, windows
 
 
@@ -73,7 +76,9 @@ def _group(
     group: line_windows.Group,
     gradient: Float[Array, "n_wave n_depth"],
     offsets: Float[Array, " n_wave"],
+    remainders: Float[Array, " n_wave"] | None,
     centres: Float[Array, " n_group"],
+    remainder: Float[Array, " n_group"],
     amplitude: Float[Array, "n_group n_depth"],
     a: Float[Array, "n_group n_depth"],
     inverse_width: Float[Array, "n_group n_depth"],
@@ -82,8 +87,11 @@ def _group(
     pixel = jnp.arange(group.width)[:, None]
 
     def one(line):
-        start, skip, centre, strength, damping, inverse, by_vdw = line
-        u = (jax.lax.dynamic_slice(offsets, (start,), (group.width,)) - centre)[:, None] * inverse
+        start, skip, centre, rest, strength, damping, inverse, by_vdw = line
+        detuning = jax.lax.dynamic_slice(offsets, (start,), (group.width,)) - centre
+        if remainders is not None:
+            detuning = detuning + (jax.lax.dynamic_slice(remainders, (start,), (group.width,)) - rest)
+        u = detuning[:, None] * inverse
         here = jax.lax.dynamic_slice(gradient, (start, 0), (group.width, gradient.shape[1]))
         if skip is not None:
             wing = (pixel < skip[0]) | (pixel >= skip[1])
@@ -93,4 +101,4 @@ def _group(
         weight = here * strength
         return jnp.sum(weight * value, axis=1), jnp.sum(weight * slope, axis=1)
 
-    return jax.lax.map(one, (group.start, group.skip, centres, amplitude, a, inverse_width, a_vdw))
+    return jax.lax.map(one, (group.start, group.skip, centres, remainder, amplitude, a, inverse_width, a_vdw))

@@ -11,6 +11,8 @@ from scipy.special import gamma as gamma_function
 
 from ..constants import ATOMIC_MASS, EV_OVER_K, HC, IONISATION_OF_HYDROGEN, K_BOLTZMANN, LN_10, SPEED_OF_LIGHT
 from ..errors import EmuinferError
+from ..labels import data_files
+from ..labels.windows import OPTICAL_LINES, OPTICAL_LINES_RANGE
 from ..labels.windows import window as window_by_name
 from .elements import element_data
 from .opacity import stimulated
@@ -22,9 +24,11 @@ ABO_OVER_GIVEN = {26: 2.4, 24: 1.7, 28: 1.7}  # by atomic number, neutral atoms
 ABO_LOG_WIDTH = (-7.535, -7.485)
 # Fractions of the isotopes that have lines of their own in the list (NIST; de Laeter et al. 2003); log gf excludes them.
 ISOTOPE_FRACTION = {
-    (29, 63): 0.6915, (29, 65): 0.3085, (57, 139): 0.9991, (59, 141): 1.0,
+    (3, 6): 0.0759, (3, 7): 0.9241, (29, 63): 0.6915, (29, 65): 0.3085,
+    (56, 134): 0.0242, (56, 135): 0.0659, (56, 136): 0.0785, (56, 137): 0.1123, (56, 138): 0.7170, (57, 139): 0.9991, (59, 141): 1.0,
     (60, 142): 0.2715, (60, 143): 0.1217, (60, 144): 0.2380, (60, 145): 0.0829, (60, 146): 0.1719, (60, 148): 0.0576,
-    (60, 150): 0.0564,
+    (60, 150): 0.0564, (62, 144): 0.0307, (62, 147): 0.1499, (62, 148): 0.1124, (62, 149): 0.1382, (62, 150): 0.0738,
+    (62, 152): 0.2675, (62, 154): 0.2275, (63, 151): 0.4781, (63, 153): 0.5219,
 }  # fmt: skip
 
 
@@ -67,18 +71,24 @@ class LineList:
         return digest.hexdigest()[:16]
 
 
-def load_line_list(path: Path | str | None = None, *, window=None) -> LineList:
+def load_line_list(path: Path | str | None = None, *, window=None, wavelength_range=None) -> LineList:
     """The line list of a file, or of a window: a `Window`, a name, or None for the default one.
 
-    That of `optical-fgk` is the Gaia-ESO line list (Heiter et al. 2021, A&A 645, A106). **Raises:** `EmuinferError` on a
-    file that is missing or no line list, and for a window that has none.
+    That of `optical-fgk` is the Gaia-ESO line list (Heiter et al. 2021, A&A 645, A106). `wavelength_range`: (lowest, highest) Å
+    in air that it must cover; where the window's own list does not, or the window has none, the lines are those of 4200 to
+    9200 Å from the same source, if these do. **Raises:** `EmuinferError` on a file that is missing or no line list, and for a
+    window that has none.
     """
     covers = None
     if path is None:
         entry = window_by_name(window)
-        if entry.line_list is None:
+        own = entry.line_list is not None and covers_range(entry.line_list_range, wavelength_range)
+        if not own and wavelength_range is not None and covers_range(OPTICAL_LINES_RANGE, wavelength_range):
+            path, covers = data_files.DATA / "lines" / OPTICAL_LINES, OPTICAL_LINES_RANGE
+        elif entry.line_list is None:
             raise EmuinferError(f"The window '{entry.name}' has no line list, so nothing can be synthesised there.")
-        path, covers = entry.file(entry.line_list), entry.line_list_range
+        else:
+            path, covers = entry.file(entry.line_list), entry.line_list_range
     try:
         with np.load(path) as file:
             values = {name: file[name] for name in (*COLUMNS, "reach")}
@@ -87,6 +97,13 @@ def load_line_list(path: Path | str | None = None, *, window=None) -> LineList:
         raise EmuinferError(
             f"{path} is not a line list of emuinfer ({error}); build one with python -m emuinfer.recipes.line_list."
         ) from error
+
+
+def covers_range(covers, wavelength_range) -> bool:
+    """Whether (lowest, highest) Å `covers` includes `wavelength_range`; a range that is not known is taken to, none does not."""
+    if wavelength_range is None or covers is None:
+        return True
+    return covers[0] <= wavelength_range[0] and wavelength_range[-1] <= covers[1]
 
 
 def line_constants(lines: LineList, stark: bool = False) -> dict[str, np.ndarray]:

@@ -5,10 +5,12 @@ Absorption coefficients are per cm; wavelengths in Å. Scattering is treated as 
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from ..constants import HC_OVER_K, IONISATION_OF_HYDROGEN, K_BOLTZMANN, THETA_TEMPERATURE
+from ..constants import EV_OVER_K, HC_OVER_K, IONISATION_OF_HYDROGEN, K_BOLTZMANN, LN_SAHA, THETA_TEMPERATURE
 
+BOHR_RADIUS = 5.29177211e-9  # cm (CODATA 2018)
 # John (1988, A&A 193, 189), table 2: bound-free coefficients C_1..C_6.
 HMINUS_BF = (152.519, 49.534, -118.858, 92.536, -34.194, 4.982)
 # John (1988), table 3a (wavelength > 0.3645 µm): rows n = 2..6, columns A..F.
@@ -19,6 +21,7 @@ HMINUS_FF = (
     (-696.2710, -1841.4000, 8624.9700, -10051.5300, 4400.0670, -655.0200),
     (88.2830, 444.5170, -1863.8640, 2095.2880, -901.7880, 132.9850),
 )
+H2_PLUS = (-91.4156, -1.25097, -0.229336, -0.0390145, -0.0031672)
 
 
 def stimulated(wavelength: float | Float[Array, "*#n"], temperature: Float[Array, "*#n"]) -> Float[Array, "*n"]:
@@ -63,6 +66,76 @@ def hydrogen(wavelength, temperature, h1):
     return (1.0449e-26 * wavelength**3) * total * stimulated(wavelength, temperature) * h1
 
 
+def occupation(level, electrons, h1, he1):
+    """Probability that level n of H I is not dissolved, 0 to 1; densities in cm^-3.
+
+    Hummer & Mihalas (1988, ApJ 331, 794), equation 4.71: fields of ions, whose number is that of electrons, with K_n of its equation
+    4.24, and collisions with H I and He I in their ground states, with radii as in Hubeny, Hummer & Lanz (1994, A&A 282, 151),
+    appendix A, halved as white dwarfs demand (Bergeron, Wesemael & Fontaine 1991, ApJ 367, 253).
+    """
+    n2 = level * level
+    field = jnp.where(
+        level > 3.0, 16.0 / 3.0 * n2 * (level + 7.0 / 6.0) / ((level + 1.0) ** 2 * (n2 + level + 0.5)), 1.0
+    )
+    binding = IONISATION_OF_HYDROGEN / n2
+    # e^2 = 1.4399645e-7 eV cm
+    charged = 16.0 * (1.4399645e-7 / (binding * jnp.sqrt(field))) ** 3 * electrons
+    radius = jnp.sqrt(2.5 * n2 * n2 + 0.5 * n2) * BOHR_RADIUS
+    of_h1, of_he1 = (0.5 * (radius + np.float32(r * BOHR_RADIUS)) for r in (1.732, 1.02))
+    neutral = h1 * of_h1**3 + he1 * of_he1**3
+    return jnp.exp(-4.0 / 3.0 * np.pi * (charged + neutral))
+
+
+def hydrogen_with_edges(wavelength, temperature, ln_ne, h1, he1):
+    """As `hydrogen`, for 3647 Å < wavelength < 14,580 Å: levels 2 to 6 with their edges, higher ones integrated (Unsöld 1955).
+
+    Beyond its edge a level absorbs by transitions to dissolved levels (Däppen, Anderson & Mihalas 1987, ApJ 319, 195): the
+    cross-section goes on as lambda^3 there, times the probability that the level that the photon would reach is dissolved.
+    """
+    theta = THETA_TEMPERATURE / temperature
+    energy, rydberg = IONISATION_OF_HYDROGEN, 1.0968e-3  # eV, 1/Å
+    gaunt = 0.3456 / (wavelength * rydberg) ** (1.0 / 3.0)
+    electrons, total = jnp.exp(ln_ne), 0.0
+    for n in (2, 3, 4, 5, 6):
+        g = 1.0 - gaunt * (wavelength * rydberg / n**2 - 0.5)
+        share = 1.0
+        if n < 4:
+            reached = jnp.maximum(1.0 / n**2 - 1.0 / (rydberg * wavelength), 1e-5) ** -0.5
+            share = 1.0 - occupation(reached, electrons, h1, he1)
+        total = total + share * g / n**3 * 10.0 ** (-theta * energy * (1.0 - 1.0 / n**2))
+    g_free = 1.0 + gaunt * (0.4342945 * wavelength / (theta * 1.2398e4) + 0.5)
+    high = 0.4342945 / (2.0 * theta * energy)
+    edge = 10.0 ** (-theta * energy * (1.0 - 1.0 / 49.0))
+    limit = 10.0 ** (-theta * energy)
+    total = total + high * (edge - limit) + high * g_free * limit
+    return (1.0449e-26 * wavelength**3) * total * stimulated(wavelength, temperature) * h1
+
+
+def metals(wavelength, temperature, ln_ne, ions):
+    """Bound-free and free-free absorption of neutral metals with `ions` singly charged ones (cm^-3).
+
+    Excited levels, of whom photons of these wavelengths ionise those within 3 eV of the limit, as those of hydrogen, and their sum as
+    an integral (Unsöld 1955, Physik der Sternatmosphären, section 46): with Saha's equation for the neutral atoms the sum depends on
+    ions and electrons alone. No edges and no resonances.
+    """
+    photon = HC_OVER_K / (wavelength * temperature)
+    width = temperature / (2.0 * IONISATION_OF_HYDROGEN * EV_OVER_K)
+    neutral = ions * jnp.exp(ln_ne - LN_SAHA - 1.5 * jnp.log(temperature))  # 2 N_I U_II / U_I exp(-chi / kT)
+    return (1.0449e-26 * wavelength**3) * width * jnp.expm1(photon) * neutral
+
+
+def h2_plus(wavelength, temperature, h1, protons):
+    """Absorption by pairs of H I and protons, bound and free; the fit of Kurucz (1970, SAO Special Report 309) to Bates (1952)."""
+    f = 2997.92458 / wavelength  # frequency in 1e15 Hz
+    # The fit's polynomial in the logarithm of the frequency, about that of 5000 Å, which float32 can hold
+    x = jnp.log(f / 0.599584916)
+    ln_strength = H2_PLUS[0] + x * (H2_PLUS[1] + x * (H2_PLUS[2] + x * (H2_PLUS[3] + x * H2_PLUS[4])))
+    energy = -7.342e-3 + f * (-2.409 + f * (1.028 + f * (-0.4230 + f * (0.1224 - 0.01351 * f))))  # eV
+    # exp(-89) of the fit is taken apart: h1 * protons alone overflows float32
+    scale = jnp.exp(ln_strength + 80.0 - energy * EV_OVER_K / temperature) * stimulated(wavelength, temperature)
+    return scale * (h1 * np.float32(np.exp(-40.0))) * (protons * np.float32(np.exp(-40.0)))
+
+
 def scattering(wavelength, ln_ne, h1, he1, h2):
     """Thomson scattering and Rayleigh scattering of H I, H2 (Dalgarno 1962; Dalgarno & Williams 1962) and He I.
 
@@ -78,11 +151,19 @@ def scattering(wavelength, ln_ne, h1, he1, h2):
 def continuum(
     wavelength, temperature: Float[Array, "*#n"], state: dict, he1: Float[Array, "*#n"]
 ) -> Float[Array, "*n"]:
-    """Total continuous absorption coefficient in cm^-1; arguments broadcast against each other."""
+    """Total continuous absorption coefficient in cm^-1; arguments broadcast against each other.
+
+    With `"ions"` in `state` (`structure.opacity_5000` with `full`), the edges of hydrogen, H2+ and metals are in it.
+    """
+    ln_ne, h1 = state["ln_ne"], state["h1"]
+    common = h_minus(wavelength, temperature, ln_ne, h1) + scattering(wavelength, ln_ne, h1, he1, state["h2"])
+    if "ions" not in state:
+        return common + hydrogen(wavelength, temperature, h1)
+    common = common + hydrogen_with_edges(wavelength, temperature, ln_ne, h1, he1)
     return (
-        h_minus(wavelength, temperature, state["ln_ne"], state["h1"])
-        + hydrogen(wavelength, temperature, state["h1"])
-        + scattering(wavelength, state["ln_ne"], state["h1"], he1, state["h2"])
+        common
+        + metals(wavelength, temperature, ln_ne, state["ions"])
+        + h2_plus(wavelength, temperature, h1, state["protons"])
     )
 
 

@@ -69,12 +69,25 @@ class TemperatureTable(eqx.Module):
 ANALYTIC = {"hopf": hopf, "krishna-swamy": krishna_swamy, "vernazza": vernazza}
 
 
-def opacity_5000(tables, temperature, pressure, abundance):
-    """Continuous absorption coefficient at 5000 Å per gram (cm^2/g), with the equation of state's densities."""
+def opacity_5000(tables, temperature, pressure, abundance, full=False):
+    """Continuous absorption coefficient at 5000 Å per gram (cm^2/g), with the equation of state's densities.
+
+    `full`: with what `opacity.continuum` has beside its main terms.
+    """
     state = eos.solve(tables, temperature, pressure, abundance)
+    if full:
+        state["protons"], state["ions"] = _ions(tables, temperature, state, abundance)
     he1 = helium_neutral(tables, temperature, state, abundance)
     alpha = opacity.continuum(REFERENCE_WAVELENGTH, temperature, state, he1)
     return alpha / density(tables, state, abundance), state, alpha
+
+
+def _ions(tables, temperature, state, abundance):
+    """Densities of protons and of singly charged ions of metals, cm^-3."""
+    main = jnp.asarray(tables.main)
+    fractions = eos.ionisation_fractions(tables.ln_saha(temperature, tables.main), state["ln_ne"][..., None])
+    protons = state["h1"] * jnp.exp(jnp.minimum(tables.ln_saha(temperature, (0,))[..., 0, 0] - state["ln_ne"], 20.0))
+    return protons, state["nuclei"] * jnp.sum((fractions[..., 1] * abundance[main])[..., 2:], axis=-1)
 
 
 def helium_neutral(tables, temperature, state, abundance):
@@ -94,6 +107,7 @@ def hydrostatic(
     temperature: Float[Array, " n_depth"],
     gravity: Float[Array, ""],
     abundance: Float[Array, " 92"],
+    full: bool = False,
 ) -> Float[Array, " n_depth"]:
     """Gas pressure (dyn cm^-2) of each layer from dP/dtau = g/kappa_5000, shape of `ln_tau`.
 
@@ -113,7 +127,7 @@ def hydrostatic(
     def step(carry, inputs):
         ln_p, derivative, trial = carry
         kind, ln_t, temp, h = inputs
-        kappa, _, _ = opacity_5000(tables, temp, jnp.exp(trial), abundance)
+        kappa, _, _ = opacity_5000(tables, temp, jnp.exp(trial), abundance, full)
         slope = gravity * jnp.exp(ln_t - trial) / kappa
         top = trial + 0.5 * jnp.log(2.0 * slope)
         corrected = ln_p + 0.5 * h * (derivative + slope)
