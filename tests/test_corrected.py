@@ -15,7 +15,7 @@ from emuinfer.labels.design import sobol_design
 
 SPACE = LabelSpace(("teff", "logg", "fe_h", "mg_fe"), (4000, 1, -2, -0.2), (7000, 5, 0.5, 0.6))
 WAVELENGTH = np.round(5100.0 + 0.02 * np.arange(501), 6)
-CONFIG = TransformerConfig(width=16, depth=1, rank=4, label_hidden=8)
+CONFIG = TransformerConfig(width=16, depth=0, rank=4, label_hidden=8, branch_layers=2)
 
 
 @pytest.fixture(scope="module")

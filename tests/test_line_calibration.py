@@ -12,7 +12,6 @@ import emuinfer as ei
 from emuinfer.constants import LN_10
 from emuinfer.errors import EmuinferError
 from emuinfer.forward.operator import SpectrumOperator
-from emuinfer.likelihoods.line_factors import LineFactors
 from emuinfer.recipes import line_calibration as recipe
 from emuinfer.recipes.line_factors import line_factor_table
 from emuinfer.recipes.line_stars import CalibrationStar, Equations, with_changed_lines
@@ -112,6 +111,7 @@ def calibrated(synthesizer, lines):
     return recipe.calibrate(stars, lines, iterations=6), truth
 
 
+@pytest.mark.slow
 def test_changes_are_found_within_their_errors(calibrated):
     found, truth = calibrated
     p, n = found.parameters, len(found.parameters.strong)
@@ -126,6 +126,7 @@ def test_changes_are_found_within_their_errors(calibrated):
     assert all(star["median_residual"] < 0.004 for star in found.stars.values())
 
 
+@pytest.mark.slow
 def test_what_is_written_says_which_stars_decided(calibrated, tmp_path, lines):
     found, _ = calibrated
     found.save(tmp_path / "lines.npz")
@@ -162,6 +163,7 @@ def factors(calibrated, synthesizer):
     return line_factor_table(found, found.apply(synthesizer), WAVELENGTH, "air", [0.0, -0.2], {"used": found.used})
 
 
+@pytest.mark.slow
 def test_a_factor_is_what_one_line_does(calibrated, synthesizer, lines, factors):
     """At an atmosphere of the table, a factor is the finite difference of the flux by its line's strength."""
     found, _ = calibrated
@@ -187,22 +189,13 @@ def test_a_factor_is_what_one_line_does(calibrated, synthesizer, lines, factors)
     assert np.isfinite(error).all() and 0.0005 < np.median(error) < 0.05
 
 
+@pytest.mark.slow
 def test_factors_far_from_the_calibrating_stars_are_larger(factors):
     on, depth = factors.on(WAVELENGTH), jnp.full(len(WAVELENGTH), 0.3, jnp.float32)
     far = on.at(jnp.asarray([5770.0, 4.3, -2.5], jnp.float32), depth)
     table = dataclasses.replace(factors, per_dex=0.0)
     same = table.on(WAVELENGTH).at(jnp.asarray([5770.0, 4.3, -2.5], jnp.float32), depth)
     assert (np.asarray(far[0]) > 1.5 * np.asarray(same[0])).mean() > 0.5
-
-
-def test_tables_are_read_as_they_were_written(factors, tmp_path):
-    factors.save(tmp_path / "factors.npz")
-    again = LineFactors.load(tmp_path / "factors.npz")
-    assert again.meta["used"] == ["0", "1"] and again.known_fe_h == (0.0, -0.2)
-    np.testing.assert_allclose(again.shape, factors.shape, atol=2e-3)
-    (tmp_path / "broken.npz").write_bytes(b"no table")
-    with pytest.raises(EmuinferError, match=r"broken\.npz"):
-        LineFactors.load(tmp_path / "broken.npz")
 
 
 def test_a_table_of_stars_without_a_column_is_refused(tmp_path, synthesizer):

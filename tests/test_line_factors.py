@@ -80,6 +80,16 @@ def test_errors_are_right_only_with_the_factors(lines, table, tiny_emulator):
     assert 0.6 < rms["factors"] < 1.5 and rms[None] > 2.5
 
 
+def test_tables_are_read_as_they_were_written(table, tmp_path):
+    table.save(tmp_path / "factors.npz")
+    again = LineFactors.load(tmp_path / "factors.npz")
+    assert again.known_fe_h == (-0.3,) and again.medium == "air" and again.star_to_star == 0.0
+    np.testing.assert_allclose(again.shape, table.shape, atol=2e-3)
+    (tmp_path / "broken.npz").write_bytes(b"no table")
+    with pytest.raises(EmulatorError, match=r"broken\.npz"):
+        LineFactors.load(tmp_path / "broken.npz")
+
+
 def test_tables_that_are_none_are_refused(tiny_emulator, tiny_observation):
     with pytest.raises(EmulatorError, match="LineFactors"):
         ei.StellarModel(tiny_emulator, tiny_observation, line_errors="none", **OPTIONS)

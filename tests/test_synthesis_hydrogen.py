@@ -113,6 +113,7 @@ def test_scattering_in_the_eddington_approximation():
     np.testing.assert_array_equal(transfer.scattered_source(tau, planck, jnp.zeros(200)), planck)
 
 
+@pytest.mark.slow
 def test_a_long_range_holds_wavelengths_as_a_short_one_does():
     """5000 Å in float32: lines do not move, and the result is that of a few Å."""
     short = np.round(np.arange(8688.0, 8689.5, 0.02), 2)
@@ -123,6 +124,7 @@ def test_a_long_range_holds_wavelengths_as_a_short_one_does():
     assert float(flux.min()) < 0.5  # Fe I 8688.62
 
 
+@pytest.mark.slow
 def test_gradients_with_all_physics():
     """Forward mode in float32 against central differences, in a cool star beside Hβ; all finite in reverse mode."""
     labels = LabelSpace((*SPACE.names, "c_fe", "o_fe"), (*SPACE.lower, -0.5, -0.5), (*SPACE.upper, 0.5, 0.5))

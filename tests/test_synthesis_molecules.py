@@ -137,6 +137,7 @@ def test_tables_against_a_sum_of_lines(name, start):
 run = eqx.filter_jit(lambda synthesizer, labels: synthesizer(labels)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.comparison
 def test_bands_against_turbospectrum():
     """CN, CH, MgH and C2, CN red: with molecules the cool stars of the grid agree several times better than without."""
