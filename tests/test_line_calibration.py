@@ -13,7 +13,7 @@ from emuinfer.constants import LN_10
 from emuinfer.errors import EmuinferError
 from emuinfer.forward.operator import SpectrumOperator
 from emuinfer.recipes import line_calibration as recipe
-from emuinfer.recipes.line_factors import line_factor_table
+from emuinfer.recipes.line_factors import largest_of, line_factor_table
 from emuinfer.recipes.line_stars import CalibrationStar, Equations, with_changed_lines
 from emuinfer.synthesis import LTESynthesizer
 from emuinfer.synthesis.derivatives import line_derivatives
@@ -53,7 +53,7 @@ def derivatives(synthesizer):
 def test_derivatives_are_finite_differences(synthesizer, lines, derivatives):
     labels = jnp.asarray(synthesizer.labels.to_array(complete(synthesizer, SUN)), jnp.float32)
     np.testing.assert_allclose(derivatives.flux, flux_of(synthesizer, labels), atol=2e-6)
-    strongest = np.argsort(-recipe.largest_of(derivatives.strength))[[0, 3, 30, 100]]
+    strongest = np.argsort(-largest_of(derivatives.strength))[[0, 3, 30, 100]]
     step = 0.01
     for matrix, which in ((derivatives.strength, 0), (derivatives.damping, 1)):
         for i in strongest:
@@ -61,7 +61,7 @@ def test_derivatives_are_finite_differences(synthesizer, lines, derivatives):
             change[which, i] = step / LN_10
             up, down = (np.asarray(flux_of(with_changed_lines(synthesizer, *(s * change)), labels)) for s in (1, -1))
             np.testing.assert_allclose(matrix[[i]].toarray()[0], (up - down) / (2 * step), atol=2e-4)
-    assert recipe.largest_of(derivatives.strength).max() > 0.15
+    assert largest_of(derivatives.strength).max() > 0.15
 
 
 def test_components_of_one_transition_share_a_parameter():

@@ -33,10 +33,8 @@ R_BP, R_RP, R_G, R_V = 3.374, 2.035, 2.740, 3.1
 # A_Ks per unit of each extinction that a table may give.
 A_K_PER = {"a_k": 1.0, "a_g": 1.0 / A_G_PER_A_K, "ebv": R_G / A_G_PER_A_K, "a_v": R_G / R_V / A_G_PER_A_K}
 GSPPHOT = {"ag_gspphot": A_K_PER["a_g"], "azero_gspphot": A_K_PER["a_v"]}
-A_K_SD, A_K_MOST = (
-    0.1,
-    1.5,
-)  # mag: of the half-normal prior where nothing is known of the extinction, and the largest possible
+# mag: of the half-normal prior where nothing is known of the extinction, and the largest possible.
+A_K_SD, A_K_MOST = 0.1, 1.5
 A_K_LEAST, A_K_RELATIVE = 0.02, 0.2  # mag, what is added to GSP-Phot's; the error of an extinction that has none
 A_K_FLOOR = 0.003  # mag
 # mas: parallaxes of Gaia DR3 are too small by 0.01 to 0.05 in a way that depends on magnitude, colour and place (Lindegren et al. 2021,
@@ -63,9 +61,8 @@ class GaiaStar(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-NOTHING = GaiaStar(
-    1.0, 1.0, 10.0, 0.01, np.nan, 0.0, A_K_SD, np.nan
-)  # of a star without a parallax, whose numbers count for nothing
+# A star without a parallax, whose numbers count for nothing.
+NOTHING = GaiaStar(1.0, 1.0, 10.0, 0.01, np.nan, 0.0, A_K_SD, np.nan)
 
 
 def read_gaia(row, name: str = "") -> GaiaStar:

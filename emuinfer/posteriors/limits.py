@@ -14,13 +14,11 @@ SIGNS = {MEASURED: "", UPPER: "<", LOWER: ">", UNCONSTRAINED: "?"}
 LEVEL = 0.95  # of the limits
 ALIVE = np.exp(-2.0)  # of the highest density, above which a bound is not excluded
 AS_WIDE = 0.9  # standard deviations of the prior
-DROP = (
-    1.3528  # in ln L: half of 2.7055, which chi² of one degree of freedom exceeds with a probability of 2 (1 − LEVEL)
-)
+# In ln L: half of 2.7055, which chi² of one degree of freedom exceeds with a probability of 2 (1 − LEVEL).
+DROP = 1.3528
 NODES = 200  # of the density
-SMOOTH = (
-    0.25  # standard deviations of the kernel, in those of the draws: the steepness of an end matters, not its details
-)
+# Standard deviations of the kernel, in those of the draws: the steepness of an end matters, not its details.
+SMOOTH = 0.25
 
 
 class Prior(NamedTuple):

@@ -26,7 +26,7 @@ from ..synthesis.derivatives import line_derivatives
 from ..synthesis.lines import LineList, load_line_list
 from ..synthesis.synthesizer import LTESynthesizer
 from ..wavelengths.uniform import log_grid
-from .line_factors import line_factor_table
+from .line_factors import largest_of, line_factor_table
 from .line_stars import FLOOR, CalibrationStar, with_changed_lines
 
 TAIL = 4.0  # degrees of freedom of the prior of changes
@@ -69,21 +69,20 @@ def within(wavelength, lines: LineList) -> np.ndarray:
 class LineParameters:
     """Which parameters there are: changes of log gf first, then of log10 of the width, each for a group of lines.
 
-    `group` `(n_lines,)`; `strong`, `wide`: the groups that have a parameter of strength, of width.
+    `group` `(n_lines,)`; `strong`, `wide`: the groups that have a parameter of strength, of width. `by_group`, sparse
+    `(n_groups, n_lines)`, sums over the lines of each; `group_species` `(n_groups,)`: 10 × atomic number + ion.
     """
 
     def __init__(self, lines: LineList, group, strong, wide):
         import scipy.sparse
 
         self.lines, self.group, self.strong, self.wide = lines, group, strong, wide
-        n = group.max() + 1
-        gather = scipy.sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))), (n, len(group)))
-        self._strength, self._width = gather[strong], gather[wide]
+        self.by_group = scipy.sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))))
+        self._strength, self._width = self.by_group[strong], self.by_group[wide]
         self.kind = np.repeat(["strength", "width"], [len(strong), len(wide)])
         first = np.unique(group, return_index=True)[1]
-        species = lines.element.astype(int) * 10 + lines.ion
-        self.species = np.concatenate([species[first[strong]], species[first[wide]]])
-        self.wavelength = np.concatenate([lines.wavelength[first[strong]], lines.wavelength[first[wide]]])
+        self.group_species = lines.element[first].astype(int) * 10 + lines.ion[first]
+        self.species = np.concatenate([self.group_species[strong], self.group_species[wide]])
 
     def __len__(self):
         return len(self.kind)
@@ -100,11 +99,6 @@ class LineParameters:
         return scipy.sparse.vstack(
             [self._strength @ derivatives.strength, self._width @ derivatives.damping], format="csr"
         )
-
-
-def largest_of(rows) -> np.ndarray:
-    """Largest absolute value in each of the sparse `rows`."""
-    return abs(rows).max(axis=1).toarray().ravel()
 
 
 def line_parameters(stars, lines) -> LineParameters:
@@ -174,7 +168,7 @@ class Calibration:
     """`values` `(n,)` dex and `covariance` `(n, n)` of `parameters`.
 
     `information` `(n_stars, n)`: of each star on each parameter (dex⁻²), in the order of `used`, their names; `stars`: what the fit says
-    of each, and `shift` `(n,)`, the last step (dex).
+    of each.
     """
 
     parameters: LineParameters
@@ -184,7 +178,6 @@ class Calibration:
     prior: Prior
     used: tuple[str, ...]
     stars: dict
-    shift: np.ndarray
 
     def apply(self, synthesizer):
         """`synthesizer`, which has the lines of the calibration in their order, with calibrated lines."""
@@ -223,7 +216,7 @@ def calibrate(stars, lines, iterations: int = 12, parameters=None, report=None) 
         if report:
             report(iteration, stars, equations, step)
     found = {s.name: {**e.fits, **s.parameters} for s, e in zip(stars, equations)}
-    return Calibration(parameters, values, covariance, information, prior, tuple(s.name for s in stars), found, step)
+    return Calibration(parameters, values, covariance, information, prior, tuple(s.name for s in stars), found)
 
 
 def read_stars(path, synthesizer, wavelength, without=()) -> list[CalibrationStar]:

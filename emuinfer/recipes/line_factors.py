@@ -25,6 +25,7 @@ SPECIES_SD = {
     2: 0.05,
 }  # dex, of neutral atoms and of ions: how far a species moves as a whole from star to star
 UNKNOWN = 1.5  # times the scatter of its species: the error of a line that no star has measured
+UNKNOWN_WIDTH = 0.15  # dex, of a van der Waals width that no star has measured
 REACH = 5.0  # Å on each side of a strong line
 
 
@@ -40,9 +41,14 @@ def reference_labels(space) -> np.ndarray:
 
 
 def _extent(rows, step):
-    """Å over which the rows `(n, n_wave)` (sparse) are spread: (Σ|x|)² / Σx² steps; and the largest |x|."""
+    """Å over which the rows `(n, n_wave)` (sparse) are spread: (Σ|x|)² / Σx² steps."""
     total, square = abs(rows).sum(axis=1), rows.multiply(rows).sum(axis=1)
-    return np.asarray(total**2 / np.maximum(square, 1e-30)).ravel() * step, abs(rows).max(axis=1).toarray().ravel()
+    return np.asarray(total**2 / np.maximum(square, 1e-30)).ravel() * step
+
+
+def largest_of(rows) -> np.ndarray:
+    """Largest absolute value in each of the sparse `rows`."""
+    return abs(rows).max(axis=1).toarray().ravel()
 
 
 class _Star:
@@ -62,30 +68,23 @@ def line_factor_table(calibration, synthesizer, wavelength, medium, known_fe_h, 
     `synthesizer`: with the calibrated lines, in the order of the calibration's list, on `wavelength` `(n,)` Å in `medium`, in nearly equal
     steps. `known_fe_h`: [Fe/H] of the stars that were used.
     """
-    import scipy.sparse
-
     p = calibration.parameters
-    n_groups, step = p.group.max() + 1, float(np.median(np.diff(wavelength)))
-    gather = scipy.sparse.csr_array(
-        (np.ones(len(p.group)), (p.group, np.arange(len(p.group)))), (n_groups, len(p.group))
-    )
+    n_groups, step = len(p.group_species), float(np.median(np.diff(wavelength)))
     labels = reference_labels(synthesizer.labels)
-    stars = [_Star(synthesizer, row, gather) for row in labels]
+    stars = [_Star(synthesizer, row, p.by_group) for row in labels]
     wide, broad = np.zeros(n_groups, bool), np.zeros(n_groups, bool)
     for star in stars:
-        extent, largest = _extent(star.absolute[0], step)
-        wide |= (extent > WIDE) & (largest > DEEP)
-        broad |= _extent(star.absolute[1], step)[1] > BROAD
+        wide |= (_extent(star.absolute[0], step) > WIDE) & (largest_of(star.absolute[0]) > DEEP)
+        broad |= largest_of(star.absolute[1]) > BROAD
     broad &= wide
-    species_of = np.zeros(n_groups, int)
-    species_of[p.group] = p.lines.element.astype(int) * 10 + p.lines.ion
-    names = [s for s in np.unique(species_of) if np.sum(_matters(stars) & (species_of == s)) >= ALIKE]
-    sd_strength, sd_width, covariance = _errors(calibration, species_of)
+    matters = np.max([largest_of(s.absolute[0]) for s in stars[:: len(METALS)]], axis=0) > DEEP
+    names = [s for s in np.unique(p.group_species) if np.sum(matters & (p.group_species == s)) >= ALIKE]
+    sd_strength, sd_width, covariance = _errors(calibration)
     weak = np.flatnonzero(~wide)
     own, unit = _weak(stars, weak, sd_strength, covariance, calibration)
     start, shape, sd, kind = _strong(stars, p, wide, broad, (sd_strength, sd_width), len(wavelength), step, wavelength)
     at = [labels[:, synthesizer.labels.index(n)] for n in ("teff", "logg", "fe_h")]
-    species = np.array([[s.relative[0][species_of == k].sum(axis=0) for s in stars] for k in names])
+    species = np.array([[s.relative[0][p.group_species == k].sum(axis=0) for s in stars] for k in names])
     return LineFactors(
         np.asarray(wavelength, float), np.stack(at, 1), own, unit, start, shape, sd, kind,
         species.reshape(len(names), len(stars), -1), np.array([SPECIES_SD[k % 10] for k in names]),
@@ -93,18 +92,14 @@ def line_factor_table(calibration, synthesizer, wavelength, medium, known_fe_h, 
     )  # fmt: skip
 
 
-def _matters(stars):
-    return np.max([_extent(s.absolute[0], 1.0)[1] for s in stars[::3]], axis=0) > DEEP
-
-
-def _errors(calibration, species_of):
+def _errors(calibration):
     """Errors of strength and width of each group (dex), and the covariance of the calibrated strengths."""
     p, prior = calibration.parameters, calibration.prior
     n, error = len(p.strong), np.sqrt(np.diag(calibration.covariance))
     scale = {s: prior.scale[:n][p.species[:n] == s].mean() for s in np.unique(p.species[:n])}
-    strength = UNKNOWN * np.array([scale.get(s, float(np.mean(list(scale.values())))) for s in species_of])
+    strength = UNKNOWN * np.array([scale.get(s, float(np.mean(list(scale.values())))) for s in p.group_species])
     strength[p.strong] = error[:n]
-    width = np.full(len(species_of), 0.15)
+    width = np.full(len(strength), UNKNOWN_WIDTH)
     width[p.wide] = error[n:]
     return strength, width, calibration.covariance[:n, :n]
 

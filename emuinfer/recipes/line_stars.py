@@ -82,11 +82,6 @@ class CalibrationStar:
         self.weight = np.ones(len(self.wavelength))
         self._pending = np.zeros((0, 0)), np.zeros(0)
 
-    def model(self, synthesizer) -> np.ndarray:
-        """Model flux at the pixels `(n_pix,)` with the star's present parameters."""
-        flux = _flux(synthesizer, jnp.asarray(self.labels, jnp.float32))
-        return (self.continuum @ self.basis) * np.asarray(_observed(self.operator, flux, self.rv, self.vbroad))
-
     def equations(self, lines, values: np.ndarray, floor: float = FLOOR) -> Equations:
         """Linearise at the line parameters `values` `(n,)` (dex) and eliminate the star's own parameters.
 

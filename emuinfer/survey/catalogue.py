@@ -45,9 +45,8 @@ def catalogue_of(whole: dict, names, units, meta):
             table[f"l_{name}"] = whole["limit_sign"][:, i]
             table[f"{name}_limit"] = whole["limit"][:, i].astype(np.float32)
         for column in (name, f"e_{name}", *(f"{name}_{key}" for key in ("sd", "q16", "q84", "mean", "limit"))):
-            if (
-                unit and "dex" not in unit and column in table.colnames
-            ):  # FITS knows no unit dex: it is in the description
+            # FITS knows no unit dex: it is in the description.
+            if unit and "dex" not in unit and column in table.colnames:
                 table[column].unit = unit
     table["covariance"] = whole["covariance"].astype(np.float32)
     for key in FACTS:

@@ -46,9 +46,8 @@ def line_derivatives(synthesizer, labels) -> LineDerivatives:
         for kept, part in zip(values, parts):
             kept.append(np.asarray(part).ravel())
     row, column = np.concatenate(rows), np.concatenate(columns)
-    strength, damping = (
-        scipy.sparse.coo_array((np.concatenate(v), (row, column)), shape).tocsr() for v in values
-    )  # parts of one line in several windows add
+    # Parts of one line in several windows add.
+    strength, damping = (scipy.sparse.coo_array((np.concatenate(v), (row, column)), shape).tocsr() for v in values)
     for matrix in (strength, damping):
         matrix.eliminate_zeros()
     return LineDerivatives(np.asarray(flux), strength, damping)
@@ -88,10 +87,7 @@ def _group(
 
     def one(line):
         start, skip, centre, rest, strength, damping, inverse, by_vdw = line
-        detuning = jax.lax.dynamic_slice(offsets, (start,), (group.width,)) - centre
-        if remainders is not None:
-            detuning = detuning + (jax.lax.dynamic_slice(remainders, (start,), (group.width,)) - rest)
-        u = detuning[:, None] * inverse
+        u = line_windows.detuning(group, offsets, remainders, start, centre, rest)[:, None] * inverse
         here = jax.lax.dynamic_slice(gradient, (start, 0), (group.width, gradient.shape[1]))
         if skip is not None:
             wing = (pixel < skip[0]) | (pixel >= skip[1])

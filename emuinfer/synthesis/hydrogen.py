@@ -27,11 +27,8 @@ SELF_BROADENING = {(2, 3): (1180.0, 0.677), (2, 4): (2320.0, 0.455), (2, 5): (42
 # those of higher levels fall as n^-4.5.
 NATURAL = {2: 4.699e8, 3: 9.985e7, 4: 3.019e7, 5: 1.156e7, 6: 5.19e6}
 WINGS = {2: 300.0, 3: 200.0}  # Å from the centre to which lines are followed, by their lower level
-FINEST, COARSEST, GROWTH = (
-    6e-6,
-    8.0,
-    0.1,
-)  # spacing in a core (of the wavelength), in far wings (Å), per distance to the centre
+# Spacing in a core (of the wavelength), in far wings (Å), per distance to the centre.
+FINEST, COARSEST, GROWTH = 6e-6, 8.0, 0.1
 
 
 @functools.cache

@@ -77,6 +77,13 @@ def _group(index, start, cores, width, weak=False):
     return Group(jnp.asarray(index, jnp.int32), jnp.asarray(start[index], jnp.int32), skip, width, weak)
 
 
+def detuning(group: Group, offsets, remainders, start, centre, rest) -> Float[Array, " width"]:
+    """Å from a line's centre to the pixels of its window; `remainders` of the pixels `(n_wave,)` and `rest` of the line, or None."""
+    window = lambda a: jax.lax.dynamic_slice(a, (start,), (group.width,))
+    away = window(offsets) - centre
+    return away if remainders is None else away + (window(remainders) - rest)
+
+
 def add_lines(
     groups: tuple[Group, ...],
     offsets: Float[Array, " n_wave"],
@@ -97,10 +104,7 @@ def add_lines(
         @jax.checkpoint
         def block(line, group=group):
             start, skip, centre, strength, damping, inverse, rest = line
-            detuning = jax.lax.dynamic_slice(offsets, (start,), (group.width,)) - centre
-            if remainders is not None:
-                detuning = detuning + (jax.lax.dynamic_slice(remainders[0], (start,), (group.width,)) - rest)
-            u = detuning[:, None] * inverse
+            u = detuning(group, offsets, remainders and remainders[0], start, centre, rest)[:, None] * inverse
             if skip is None:
                 return strength * (voigt_core(damping, u) if group.weak else voigt(damping, u))
             pixel = jnp.arange(group.width)[:, None]
