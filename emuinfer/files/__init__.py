@@ -2,7 +2,7 @@
 
 from .cache import PATIENCE, cache_directory, cache_folders, lock, shelter_libraries, use_compilation_cache
 from .hdf5 import check_dataset, written_hdf5
-from .reading import parse_json, read_arrays, read_json, refuse_more_than_memory, size_text
+from .reading import file_hash, parse_json, read_arrays, read_json, refuse_more_than_memory, size_text
 from .runs import Difference, RunFolder, differences
 from .tables import described_hdu, table_format, write_pieces
 from .writing import (
@@ -27,6 +27,7 @@ __all__ = [
     "check_dataset",
     "described_hdu",
     "differences",
+    "file_hash",
     "lock",
     "parse_json",
     "read_arrays",

@@ -1,5 +1,6 @@
 """Reading what others have written: JSON and arrays. Nothing is believed of a file's sizes before they are compared with it."""
 
+import hashlib
 import json
 import math
 import os
@@ -10,6 +11,11 @@ from ..errors import EmuinferError
 
 REMEDY = "Delete it, or give another path."
 DEFLATED = 1100  # a byte of a ZIP file holds no more than 1032
+
+
+def file_hash(path) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def parse_json(content: bytes | str):

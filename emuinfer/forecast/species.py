@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from ..constants import EV_OVER_K, LN_10
+from ..constants import EV_OVER_K, LN_10, THETA_TEMPERATURE
 from ..labels import window_of
 from ..synthesis import LineList, load_line_list
 from ..synthesis.elements import abundance_matrix, atomic_number, element_data
@@ -39,10 +39,10 @@ def strengths(lines: LineList, labels: dict) -> np.ndarray:
     """log10 of the strengths of lines `(n_lines,)` relative to each other in a star with these labels; others are the Sun's."""
     data = element_data()
     teff, logg, fe_h = (float(labels.get(n, solar)) for n, solar in (("teff", 5772.0), ("logg", 4.438), ("fe_h", 0.0)))
-    names = [n for n in labels if n == "fe_h" or (n.endswith("_fe") and n[:-3].capitalize() in data["symbol"])]
+    names = _abundances(labels)
     abundance = data["abundance"] + np.array([labels[n] for n in names]) @ abundance_matrix(names)
     temperature = COOLER * teff
-    theta = 5040.0 / temperature
+    theta = THETA_TEMPERATURE / temperature
     log_pe = LOG_PE + BY_GRAVITY * (logg - 4.438 + fe_h) + 4.0 * (teff - 5772.0) / 5772.0
     at = [[np.interp(temperature, data["temperature"], u) for u in row[:2]] for row in data["ln_partition_function"]]
     log_u = np.array(at) / LN_10
@@ -56,6 +56,12 @@ def strengths(lines: LineList, labels: dict) -> np.ndarray:
     return np.where(ion <= 2, abundance[z] + share + level + lines.log_gf + np.log10(lines.wavelength), -np.inf)
 
 
+def _abundances(labels) -> list[str]:
+    """Those of the labels that are [Fe/H] or the abundance of an element over iron."""
+    symbols = element_data()["symbol"]
+    return [n for n in labels if n == "fe_h" or (n.endswith("_fe") and n[:-3].capitalize() in symbols)]
+
+
 def species_names(lines: LineList) -> np.ndarray:
     """`"Y II"` and so on, `(n_lines,)`."""
     symbol = element_data()["symbol"]
@@ -64,13 +70,11 @@ def species_names(lines: LineList) -> np.ndarray:
 
 def elements_of_label(name: str, labels) -> set[int] | None:
     """Atomic numbers of the elements that a label moves, if it is an abundance over iron; None for all others."""
-    if not name.endswith("_fe") or name[:-3].capitalize() not in element_data()["symbol"]:
+    if name == "fe_h" or not _abundances([name]):
         return None
     if name not in labels:
         return {atomic_number(name[:-3].capitalize())}
-    known = [
-        n for n in labels if n == "fe_h" or (n.endswith("_fe") and n[:-3].capitalize() in element_data()["symbol"])
-    ]
+    known = _abundances(labels)
     row = abundance_matrix(known)[known.index(name)]
     return {int(z) + 1 for z in np.flatnonzero(row)}
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..constants import THETA_TEMPERATURE
 from ..errors import ObservationError
 from .base import LabelLikelihood
 from .luminosity import A_G_PER_A_K, GIANTS_BELOW, LAW_ERROR, TRANSITION, LuminosityLikelihood, extinction_g
@@ -166,7 +167,7 @@ def colour_temperature(colour, logg, fe_h):
     def one(b):
         b = [np.float32(x) for x in b]
         theta = b[0] + b[1] * c + b[2] * c**2 + b[3] * fe_h + b[4] * fe_h**2 + b[5] * fe_h * c
-        return 5040.0 / theta, -5040.0 / theta**2 * (b[1] + 2.0 * b[2] * c + b[5] * fe_h)
+        return THETA_TEMPERATURE / theta, -THETA_TEMPERATURE / theta**2 * (b[1] + 2.0 * b[2] * c + b[5] * fe_h)
 
     (dwarf, slope), (evolved, steep) = one(DWARFS), one(GIANTS)
     mix = lambda a, b: (1 - giant) * a + giant * b

@@ -1,12 +1,12 @@
 """Synthesis backends for grid generation: labels in, spectra out, as NumPy arrays, with provenance."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from ..entry import public
 from ..errors import EmuinferError, suggestion
+from ..files import file_hash
 
 
 class LTEBackend:
@@ -102,7 +102,7 @@ def _provenance(synthesizer, lines, options) -> dict:
         "line_list_hash": lines.hash(),
         "n_lines": int(synthesizer.centres.shape[0]),
         "n_depth": int(synthesizer.ln_tau.shape[0]),
-        "physics_data_hash": {p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files},
+        "physics_data_hash": {p.name: file_hash(p) for p in files},
         "continuum_unit": "1e6 erg s-1 cm-2 Angstrom-1",
         "versions": {"emuinfer": __version__, "jax": jax.__version__},
     }

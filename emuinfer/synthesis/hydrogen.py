@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy.special import gamma as gamma_function
 
 from ..constants import ATOMIC_MASS, EV_OVER_K, IONISATION_OF_HYDROGEN, K_BOLTZMANN, SPEED_OF_LIGHT
 from ..wavelengths.interpolation import from_nodes, node_weights
 from ..wavelengths.medium import convert_medium
+from .lines import abo_width
 from .opacity import BOHR_RADIUS, occupation, stimulated
 
 DATA = Path(__file__).parents[1] / "data" / "physics" / "hydrogen_lines.npz"
@@ -165,7 +165,6 @@ def _self_broadening(levels):
     for i, pair in enumerate(levels):
         if pair in SELF_BROADENING:
             sigma, alpha = SELF_BROADENING[pair]
-            factor = 2 * (4 / np.pi) ** (alpha / 2) * gamma_function(2 - alpha / 2)
-            width[i] = factor * speed * (speed / 1e6) ** -alpha * sigma * BOHR_RADIUS**2
+            width[i] = abo_width(sigma * BOHR_RADIUS**2, alpha, speed)
             exponent[i] = 0.5 * (1 - alpha)
     return width, exponent

@@ -133,17 +133,25 @@ def _isotope_fraction(lines):
     return np.array([ISOTOPE_FRACTION[pair] if pair[1] else 1.0 for pair in pairs])
 
 
+def abo_width(sigma, alpha, speed):
+    """Width (rad/s per perturber per cm^3, full width at half maximum) by collisions with H I at the mean relative `speed` (cm/s).
+
+    w = 2 (4/pi)^(alpha/2) Gamma(2 - alpha/2) v (v/v0)^(-alpha) sigma, `sigma` in cm^2 at v0 = 10 km/s (Anstee & O'Mara 1995, MNRAS 276,
+    859; Barklem et al. 2000). It goes with T as T^((1 - alpha) / 2).
+    """
+    return 2 * (4 / np.pi) ** (alpha / 2) * gamma_function(2 - alpha / 2) * speed * (speed / 1e6) ** -alpha * sigma
+
+
 def _van_der_waals(lines, chi, mass):
     """Width (rad/s per hydrogen atom per cm^3, full width at half maximum) at 10,000 K and its exponent in T.
 
-    ABO theory (Anstee & O'Mara 1995; Barklem et al. 2000): w = 2 (4/pi)^(alpha/2) Gamma(2 - alpha/2) v (v/v0)^(-alpha)
-    sigma. Negative `fdamp` gives log10 of the width, see `ABO_OVER_GIVEN`. Unsöld (1955) as in Gray (2005),
-    equations 11.28 to 11.30: w = 17 v^0.6 C6^0.4.
+    ABO theory where `fdamp` gives it (`abo_width`). Negative `fdamp` gives log10 of the width, see `ABO_OVER_GIVEN`. Unsöld (1955) as
+    in Gray (2005), equations 11.28 to 11.30: w = 17 v^0.6 C6^0.4.
     """
     speed = np.sqrt(8 * K_BOLTZMANN * 1e4 / np.pi / ATOMIC_MASS * (1 / 1.008 + 1 / mass))  # cm/s
     fdamp = lines.fdamp.astype(float)
     sigma, alpha = np.floor(fdamp) * 2.8002852e-17, fdamp - np.floor(fdamp)
-    abo = 2 * (4 / np.pi) ** (alpha / 2) * gamma_function(2 - alpha / 2) * speed * (speed / 1e6) ** -alpha * sigma
+    abo = abo_width(sigma, alpha, speed)
     photon = HC / lines.wavelength
     charge = lines.ion.astype(float)
     lower = np.maximum(chi - lines.e_low, 0.1)

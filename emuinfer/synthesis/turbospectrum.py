@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EmuinferError
+from ..files import file_hash
 from ..labels.space import LabelSpace
 from . import elements
 from . import turbospectrum_files as files
@@ -149,7 +150,7 @@ class TurbospectrumBackend:
         if molecules is not None:
             source = Path(molecules).expanduser()
             texts["molecules"] = files.molecular_lines_text(source, self._low - 5.0, self._high + 5.0)
-            hashes.append([source.name, programs.file_hash(source)])
+            hashes.append([source.name, file_hash(source)])
         texts = {name: text for name, text in texts.items() if text}
         for name, text in texts.items():
             (self._folder / name).write_text(text)
@@ -163,7 +164,7 @@ class TurbospectrumBackend:
                 )
             names.append(f"lines-{i}")
             (self._folder / names[-1]).symlink_to(source.absolute())
-            hashes.append([source.name, programs.file_hash(source)])
+            hashes.append([source.name, file_hash(source)])
         if not names:
             raise EmuinferError("There are no lines: give line_list, line_files, molecules or hydrogen=True.")
         self._names = tuple(names)

@@ -7,7 +7,6 @@ for them, and the spectrum that they write is read.
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import platform
 import re
@@ -18,23 +17,15 @@ import tempfile
 from pathlib import Path
 
 from ..errors import EmuinferError
+from ..files import file_hash
 
 VARIABLE = "TURBOSPECTRUM"
 PROGRAMS = ("babsma_lu", "bsyn_lu")
-PLACES = (
-    ".",
-    "bin",
-    "exec",
-    "exec-gf",
-    "src/exec-gf",
-    "src/exec",
-    "src/bin",
-)  # of the programs in a folder of the package
+# Of the programs in a folder of the package.
+PLACES = (".", "bin", "exec", "exec-gf", "src/exec-gf", "src/exec", "src/bin")
 DATA_PLACES = ("DATA", "data", "python/turbospectrum/data", ".")  # of its tables
-TABLE, HYDROGEN = (
-    "IRWIN_atoms_v07.3.dat",
-    "Hlinedata",
-)  # a table by which the folder of tables is known; lines of hydrogen
+# A table by which the folder of tables is known; lines of hydrogen.
+TABLE, HYDROGEN = "IRWIN_atoms_v07.3.dat", "Hlinedata"
 REMEDY = (
     "Build it (see docs/how-to/own-grid.md) and say where it is: --turbospectrum FOLDER, path=FOLDER, or the environment "
     f"variable {VARIABLE}."
@@ -84,11 +75,6 @@ def _program(folder: Path, name: str) -> Path:
     if program is None:
         raise EmuinferError(f"There is no program {name} in {folder} ({', '.join(PLACES)}). {REMEDY}")
     return program.absolute()
-
-
-def file_hash(path: Path) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def working_folder() -> Path:
